@@ -1,0 +1,1 @@
+../src/tidewarp/worlds/samples/factory.py

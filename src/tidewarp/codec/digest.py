@@ -1,0 +1,90 @@
+"""Digests: SHA-256 over labelled, length-prefixed parts, and the resumable chain that names a run."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+
+from tidewarp.errors import InternalError
+
+__all__ = ["BLOCK_TICKS", "Chain", "Digest"]
+
+BLOCK_TICKS = 10**9  # 1 s of virtual time
+
+_u32 = struct.Struct(">I").pack
+_u64 = struct.Struct(">Q").pack
+_i64 = struct.Struct(">q").pack
+
+
+class Digest:
+    """SHA-256 of the label (U16 length, then UTF-8) and of each part (U64 length, then its bytes).
+
+    Lengths are hashed, so that neither two parts and their concatenation nor two labels share a digest.
+    """
+
+    def __init__(self, label: str) -> None:
+        name = label.encode()
+        self._hash = hashlib.sha256(len(name).to_bytes(2, "big") + name)
+
+    def add(self, data: bytes) -> None:
+        """Hash one more part."""
+        self._hash.update(_u64(len(data)))
+        self._hash.update(data)
+
+    def digest(self) -> bytes:
+        """The 32 bytes so far; more parts may follow."""
+        return self._hash.digest()
+
+    def hexdigest(self) -> str:
+        """The same as 64 lower-case digits."""
+        return self._hash.hexdigest()
+
+
+class Chain:
+    """A chain of records in blocks of virtual time; equal heads mean equal records in equal blocks.
+
+    The records whose ticks have one quotient by ``block_ticks`` are a block. When a later one begins, the block
+    closes: ``D' = Digest("TWTRACE1")`` over D (32 zero bytes at first), the block's index as I64, and the
+    SHA-256 of its records, each after its U32 length. Blocks without records leave no trace. A hash
+    object cannot be saved, but a D can, so a run is compared, and resumed, block by block.
+    """
+
+    def __init__(self, block_ticks: int = BLOCK_TICKS) -> None:
+        if block_ticks < 1:
+            raise InternalError(f"block of {block_ticks} ticks", "a block has at least one tick", "give a positive int")
+        self.count = 0  # records so far
+        self._block_ticks = block_ticks
+        self._closed = bytes(32)
+        self._index: int | None = None
+        self._open = hashlib.sha256()
+
+    def add(self, tick: int, record: bytes) -> None:
+        """Append a record at ``tick`` (ns of virtual time, int64).
+
+        Raises:
+            InternalError: its block is already closed.
+        """
+        index = tick // self._block_ticks
+        if index != self._index:
+            self._turn_to(index)
+        self._open.update(_u32(len(record)) + record)
+        self.count += 1
+
+    def head(self) -> bytes:
+        """D (32 bytes) as if the open block closed now; it stays open, so more records may follow."""
+        if self._index is None:
+            return self._closed
+        link = Digest("TWTRACE1")
+        link.add(self._closed)
+        link.add(_i64(self._index))
+        link.add(self._open.digest())
+        return link.digest()
+
+    def _turn_to(self, index: int) -> None:
+        if self._index is not None and index < self._index:
+            raise InternalError(
+                f"a record of block {index}", f"block {self._index} has begun", "add records in order of their ticks"
+            )
+        self._closed = self.head()
+        self._index = index
+        self._open = hashlib.sha256()

@@ -1,0 +1,43 @@
+"""Outputs as lines of text on a stream."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+import msgspec
+
+from tidewarp.connect.contract import Output, Refused, RunIdentity
+from tidewarp.connect.payload import event_payload
+
+__all__ = ["ConsoleSink"]
+
+
+class ConsoleSink:
+    """``[EVT] timestamp key value`` on ``stream`` (default: standard output). A crash may repeat lines."""
+
+    kind = "console"
+    delivery = "at_least_once"
+
+    def __init__(self, *, stream: TextIO | None = None, name: str = "console") -> None:
+        self.name = name
+        self._stream = stream if stream is not None else sys.stdout
+        self._run = RunIdentity("", 0)
+
+    async def open(self, run: RunIdentity) -> str | None:
+        """None: a terminal does not tell what it has shown."""
+        self._run = run
+        return None
+
+    async def write(self, batch: Sequence[Output]) -> list[Refused]:
+        """Print and flush."""
+        for output in batch:
+            payload = event_payload(output, self._run)
+            value = msgspec.json.encode(payload["value"]).decode()
+            self._stream.write(f"[EVT] {payload['timestamp']} {output.key} {value}\n")
+        self._stream.flush()
+        return []
+
+    async def close(self) -> None:
+        """The stream is not ours to close."""

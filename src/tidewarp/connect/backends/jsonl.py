@@ -1,0 +1,105 @@
+"""Outputs as a file of JSON lines that holds each of them once, whatever was killed when.
+
+How "once" is reached: ids ascend, so the last line tells what the file holds; a torn last line is cut off
+when the file is opened; what is at or below the last id is not offered again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from tidewarp.connect.contract import Output, Refused, RunIdentity
+from tidewarp.connect.payload import to_json
+from tidewarp.errors import OperatorError
+from tidewarp.observe import stage
+
+__all__ = ["JsonlSink"]
+
+_WRITE_BYTES = 4096  # per system call: a kill may tear the file at any of them, as a full disk may
+_TAIL_BYTES = 4 << 20  # an output is at most 1 MiB of canonical bytes; its JSON line stays below this
+
+
+class JsonlSink:
+    """Appends one JSON object a line to ``path``; written through to the disk before it counts as delivered.
+
+    Raises OperatorError when opened on a directory, without permission, or on a file that holds something
+    else (nothing is overwritten).
+    """
+
+    kind = "jsonl"
+    delivery = "once"
+
+    def __init__(self, path: str | Path, *, name: str | None = None) -> None:
+        self.path = Path(path)
+        self.name = name if name is not None else self.path.name.split(".")[0] or "jsonl"
+        self.nonfinite = 0  # numbers that became null
+        self._run = RunIdentity("", 0)
+        self._file: int | None = None
+        self._size = 0
+
+    async def open(self, run: RunIdentity) -> str | None:
+        """Cut a torn last line; the id in the last whole one, "" for an empty file."""
+        self._run = run
+        try:
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise OperatorError(str(self.path), reason, "give jsonl() a path that can be written") from error
+        size = os.lseek(self._file, 0, os.SEEK_END)
+        start = max(0, size - _TAIL_BYTES)
+        tail = os.pread(self._file, size - start, start)
+        end = tail.rfind(b"\n") + 1
+        if end == 0 and start > 0:
+            raise self._foreign(f"no line end in its last {_TAIL_BYTES} bytes")
+        lines = tail[:end].splitlines()
+        last = self._last_id(lines[-1]) if lines else ""
+        if not lines and tail and not b'{"id":"'.startswith(tail[:7]):
+            raise self._foreign(f"it begins with {tail[:20]!r}")
+        self._size = start + end
+        os.ftruncate(self._file, self._size)
+        return last
+
+    async def write(self, batch: Sequence[Output]) -> list[Refused]:
+        """Append and fsync. After a failed write the file is cut back, so that a retry starts clean."""
+        if self._file is None:
+            raise OperatorError(str(self.path), "the sink is closed", "open it first")
+        lines = [to_json(output, self._run) for output in batch]
+        data = memoryview(b"".join(line + b"\n" for line, _ in lines))
+        try:
+            os.lseek(self._file, self._size, os.SEEK_SET)
+            at = 0
+            while at < len(data):
+                at += os.write(self._file, data[at : at + _WRITE_BYTES])
+                stage("release.inside")
+            os.fsync(self._file)
+        except OSError:
+            os.ftruncate(self._file, self._size)
+            raise
+        self._size += len(data)
+        self.nonfinite += sum(nonfinite for _, nonfinite in lines)
+        return []
+
+    async def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _last_id(self, line: bytes) -> str:
+        try:
+            held = msgspec.json.decode(line)
+            last, domain = held["id"], held["domain"]
+        except (msgspec.DecodeError, RecursionError, TypeError, KeyError):
+            raise self._foreign(f"its last line is {line[:60]!r}") from None
+        if domain != self._run.domain:
+            raise self._foreign(f"it holds outputs of the journal with domain {str(domain)[:16]}…")
+        return str(last)
+
+    def _foreign(self, found: str) -> OperatorError:
+        return OperatorError(
+            str(self.path), f"a jsonl sink continues its own file, and {found}", "move it away or name another path"
+        )

@@ -1,0 +1,163 @@
+"""What sources, the gate, the simulation and sinks say to one another. Plain values and small protocols.
+
+    Source ──Raw──► gate ──Input──► process ──Output──► outbox ──► Sink
+                     │                 └──Refusal (an input that the state of the moment forbids)
+                     └──DeadLetter (an input that could never be accepted)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from tidewarp.errors import PeerError
+
+__all__ = ["HEAD_BYTES", "MESSAGE_BYTES_MAX", "Checker", "DeadLetter", "Decoder", "Input", "Output", "Raw", "Refusal", "Refused", "RunIdentity", "Sink", "Source", "Undecodable", "Update"]
+
+MESSAGE_BYTES_MAX = 1 << 20
+HEAD_BYTES = 1 << 16  # what a dead letter keeps of its message
+
+
+class Raw(NamedTuple):
+    """One message as it came: position, bytes, nothing believed yet."""
+
+    partition: int  # 16 bits
+    offset: int  # 48 bits, ascending within its partition
+    payload: bytes  # at most MESSAGE_BYTES_MAX; of a longer one the first HEAD_BYTES, and `sha256` is set
+    sha256: bytes | None = None  # of all bytes, where `payload` is only their beginning
+
+
+class Update(NamedTuple):
+    """One message decoded: when it happened, in ticks of the twin, and what it sets, all or nothing."""
+
+    tick: int
+    changes: tuple[tuple[str, Any], ...]  # (path, value), at least one
+
+
+class Input(NamedTuple):
+    """One admitted input: stamped and, before anything sees it, journaled.
+
+    The order of (tick, rank, partition, offset) is the order of application; see ``clocks.key``.
+    """
+
+    tick: int
+    rank: int  # order of `connect`, from 1; 0 is reserved for inputs made by the program itself
+    partition: int
+    offset: int
+    changes: tuple[tuple[str, Any], ...]  # (path, value as its declared type), applied all or nothing
+    event_tick: int  # when it happened; differs from `tick` where a late input was clamped to the floor
+
+
+class Refusal(NamedTuple):
+    """An input that passed the gate and that the state at its time forbids. Part of the model: replayed."""
+
+    input: Input
+    path: str
+    reason: str  # value, rule and next action in one sentence
+
+
+class Output(NamedTuple):
+    """One publication of the model. ``id`` is unique and ascending in the order of publication."""
+
+    id: str  # f"{tick:016x}-{n:08x}", n = place among the outputs of its tick
+    tick: int
+    key: str
+    value: bytes  # canonical bytes of the value, made at publication: later changes of the object have no effect
+    cause: str  # id of what made it happen; "" until causality is recorded
+    root: str  # id of the first cause; "" likewise
+    event: int  # how many events the environment had processed
+
+
+class DeadLetter(NamedTuple):
+    """A message that breaks a rule which no later state can lift. Counted, kept, its offset moves on."""
+
+    partition: int
+    offset: int
+    rule: str  # short name of the rule, the key of the counter
+    message: str  # value, rule and next action
+    head: bytes  # the first HEAD_BYTES of the message
+    sha256: bytes  # of the whole message
+
+
+class RunIdentity(NamedTuple):
+    """Whose outputs these are."""
+
+    domain: str  # 64 hex digits
+    epoch_ns: int  # Unix ns of tick 0
+
+
+class Refused(NamedTuple):
+    """A record that a sink's target refuses for good."""
+
+    id: str
+    reason: str
+
+
+class Checker(Protocol):
+    """The static part of a path's rule, which the registry (a higher layer) hands to the gate."""
+
+    def check(self, value: object) -> Any:
+        """The value as the declared type. Raises RuleViolation."""
+
+
+class Decoder(Protocol):
+    """Bytes to meaning. Pure: equal bytes give equal updates in every life."""
+
+    def decode(self, raw: Raw) -> Update:
+        """Raises Undecodable, or another PeerError, for what cannot be read."""
+
+
+class Source(Protocol):
+    """Where inputs come from. Runs in a thread and loop of its own; a blocked source blocks nobody."""
+
+    name: str
+    kind: str
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the meaning of its messages (columns, map, zone): journaled, compared at resume. No secrets."""
+
+    def paths(self) -> Sequence[str]:
+        """The registry paths that it is known to set before the first message; the session checks that they exist."""
+
+    def first_event_ns(self) -> int | None:
+        """Unix ns of the first event, None if times are relative to the twin's epoch. May read the target."""
+
+    def decoder(self, epoch_ns: int) -> Decoder:
+        """The decoder of this source's messages for a twin whose tick 0 is ``epoch_ns`` (Unix ns)."""
+
+    async def open(self, positions: Mapping[int, int]) -> None:
+        """Connect and stand behind ``positions``: partition -> last offset that is durable; none = the beginning."""
+
+    async def read(self, limit: int) -> Sequence[Raw] | None:
+        """The next at most ``limit`` messages; waits for the first. None: there will never be more."""
+
+    async def confirm(self, positions: Mapping[int, int]) -> None:
+        """Everything up to ``positions`` is durable: the target may forget it."""
+
+    async def close(self) -> None:
+        """Release what `open` took. Safe to call twice."""
+
+
+class Undecodable(PeerError):
+    """A message that its decoder cannot read. ``short`` names the rule in one word, for counting."""
+
+    def __init__(self, value: str, rule: str, action: str, short: str) -> None:
+        super().__init__(value, rule, action)
+        self.short = short
+
+
+class Sink(Protocol):
+    """Where outputs go. Runs in a thread and loop of its own."""
+
+    name: str
+    kind: str
+    delivery: str  # "once": what it is offered again, it drops | "at_least_once"
+
+    async def open(self, run: RunIdentity) -> str | None:
+        """Connect; the id of the last output of this run that the target holds ("" none, None: it cannot tell)."""
+
+    async def write(self, batch: Sequence[Output]) -> list[Refused]:
+        """Make ``batch`` (ids ascending) durable. What the target refuses for good is returned, the rest is held."""
+
+    async def close(self) -> None:
+        """Flush and release. Safe to call twice."""

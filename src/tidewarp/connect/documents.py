@@ -1,0 +1,209 @@
+"""The journal's documents about inputs: what a source sent, as columns, and what was refused.
+
+One record carries up to 8,192 inputs, because a record costs about 20 µs and an input must cost far less.
+All numbers are big-endian. Every document is a ``codec`` document in an INPUT record, whose ``time`` is the
+lowest tick it speaks of.
+
+``tw.inputs/1``   {source, admitted, ticks 8n, events 8n, partitions 2n, offsets 8n, paths 4n, kinds n, values, causes}
+                  one row per (input, path); the rows of one input follow each other. ``events`` are the event
+                  times before clamping, empty if all equal ``ticks``. ``admitted`` is the floor at
+                  admission: no input of this or of any later record lies below it, which is what lets a
+                  replay follow the journal without reading ahead. ``causes`` is reserved and empty.
+``tw.paths/1``    {first, paths}: the number of a path is its place in all such lists; written before first use
+``tw.dead/1``     {source, admitted, letters, counted, positions}: letters are [partition, offset, rule, message,
+                  head, sha256]; ``counted`` is {rule: n} of letters over the limits; ``positions`` are
+                  [partition, last offset] that this record moves past
+``tw.ended/1``    {source, admitted}: the source has no more data, so it no longer holds the clock back. That
+                  fact comes from outside and lets the clock move, hence it is journaled like any input.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from tidewarp.codec import pack, pack_document, unpack
+from tidewarp.connect.contract import DeadLetter, Input
+from tidewarp.errors import Corrupt, InternalError
+
+__all__ = [
+    "DEAD",
+    "ENDED",
+    "INPUTS",
+    "PATHS",
+    "PathTable",
+    "decode_inputs",
+    "encode_dead",
+    "encode_ended",
+    "encode_inputs",
+    "pack_positions",
+    "value_bytes",
+]
+
+INPUTS, PATHS, DEAD, ENDED = "tw.inputs", "tw.paths", "tw.dead", "tw.ended"
+_NONE, _BOOL, _INT, _FLOAT, _TEXT, _TREE = range(6)
+_KIND = {type(None): _NONE, bool: _BOOL, int: _INT, float: _FLOAT, str: _TEXT, list: _TREE, dict: _TREE}
+_FIXED_BYTES = {_NONE: 0, _BOOL: 1, _INT: 8, _FLOAT: 8}
+_COLUMNS = (("ticks", "q"), ("partitions", "H"), ("offsets", "Q"), ("paths", "I"), ("kinds", "B"))
+
+
+class PathTable:
+    """Numbers for paths, in the order of their first use in one journal."""
+
+    def __init__(self) -> None:
+        self._number: dict[str, int] = {}
+        self._paths: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def path(self, number: int) -> str:
+        """The path with this number. Raises Corrupt if none was written."""
+        try:
+            return self._paths[number]
+        except IndexError:
+            raise Corrupt(
+                f"path number {number}", f"the journal names {len(self._paths)} paths", "run tidewarp verify"
+            ) from None
+
+    def number(self, path: str) -> int:
+        """The number of a path that was added."""
+        return self._number[path]
+
+    def add(self, paths: Sequence[str]) -> None:
+        """Append paths as the journal lists them."""
+        for path in paths:
+            if path in self._number:
+                raise Corrupt(f"path {path!r}", "a path is listed once", "run tidewarp verify")
+            self._number[path] = len(self._paths)
+            self._paths.append(path)
+
+    def introduce(self, inputs: Sequence[Input]) -> bytes | None:
+        """Number the paths that are new in ``inputs``; the ``tw.paths`` document to journal first, None if none is."""
+        known = self._number
+        new = list(dict.fromkeys(path for one in inputs for path, _ in one.changes if path not in known))
+        if not new:
+            return None
+        first = len(self._paths)
+        self.add(new)
+        return pack_document(PATHS, 1, {"first": first, "paths": new})
+
+
+def value_bytes(value: Any) -> tuple[int, bytes]:
+    """Kind and bytes of one accepted value: text and trees with their length before them."""
+    kind = _KIND.get(type(value))
+    if kind is None:
+        raise InternalError(f"a {type(value).__name__}", "the gate admits values of declared types", "report this")
+    if kind == _FLOAT:
+        return kind, struct.pack(">d", value)
+    if kind == _INT:
+        return kind, struct.pack(">q", value)
+    if kind in (_NONE, _BOOL):
+        return kind, b"" if value is None else bytes([value])
+    data = value.encode() if kind == _TEXT else pack(value)
+    return kind, struct.pack(">I", len(data)) + data
+
+
+def encode_inputs(source: str, admitted: int, inputs: Sequence[Input], table: PathTable) -> bytes:
+    """The ``tw.inputs`` document of these inputs, in the order given (that of arrival)."""
+    rows = [(one.tick, one.partition, one.offset, path, value) for one in inputs for path, value in one.changes]
+    encoded = [value_bytes(row[4]) for row in rows]
+    n = len(rows)
+    clamped = any(one.tick != one.event_tick for one in inputs)
+    events = [one.event_tick for one in inputs for _ in one.changes] if clamped else []
+    document = {
+        "source": source,
+        "admitted": admitted,
+        "ticks": struct.pack(f">{n}q", *[row[0] for row in rows]),
+        "events": struct.pack(f">{len(events)}q", *events),
+        "partitions": struct.pack(f">{n}H", *[row[1] for row in rows]),
+        "offsets": struct.pack(f">{n}Q", *[row[2] for row in rows]),
+        "paths": struct.pack(f">{n}I", *[table.number(row[3]) for row in rows]),
+        "kinds": bytes(kind for kind, _ in encoded),
+        "values": b"".join(data for _, data in encoded),
+        "causes": b"",
+    }
+    return pack_document(INPUTS, 1, document)
+
+
+def _values(kinds: bytes, data: bytes) -> Iterator[Any]:
+    at = 0
+    for kind in kinds:
+        if kind in _FIXED_BYTES:
+            size = _FIXED_BYTES[kind]
+        elif kind in (_TEXT, _TREE) and len(data) >= at + 4:
+            size = int.from_bytes(data[at : at + 4], "big")
+            at += 4
+        else:
+            raise Corrupt(f"value kind {kind}", "kinds are 0 to 5", "run tidewarp verify")
+        part = data[at : at + size]
+        if len(part) != size:
+            raise Corrupt("the values of an input record", "they end before the last row", "run tidewarp verify")
+        at += size
+        if kind == _FLOAT:
+            yield struct.unpack(">d", part)[0]
+        elif kind == _INT:
+            yield struct.unpack(">q", part)[0]
+        elif kind == _BOOL:
+            yield part != b"\0"
+        elif kind == _TEXT:
+            yield part.decode()
+        else:
+            yield None if kind == _NONE else unpack(part)
+    if at != len(data):
+        raise Corrupt("the values of an input record", "there are more than rows", "run tidewarp verify")
+
+
+def decode_inputs(value: Mapping[str, Any], rank: int, table: PathTable) -> list[Input]:
+    """The inputs of a ``tw.inputs`` document, in the order of arrival. Raises Corrupt for columns that do not fit."""
+    n = len(value["kinds"])
+    columns = []
+    for name, code in _COLUMNS:
+        if len(value[name]) != n * struct.calcsize(f">{code}"):
+            raise Corrupt(f"column {name}", f"it does not hold {n} rows", "run tidewarp verify")
+        columns.append(struct.unpack(f">{n}{code}", value[name]))
+    ticks, partitions, offsets, paths, kinds = columns
+    if len(value["events"]) not in (0, 8 * n):
+        raise Corrupt("column events", f"it holds neither 0 nor {n} rows", "run tidewarp verify")
+    events = struct.unpack(f">{n}q", value["events"]) if value["events"] else ticks
+    values = _values(bytes(kinds), value["values"])
+    inputs: list[Input] = []
+    for tick, event, partition, offset, path, data in zip(
+        ticks, events, partitions, offsets, paths, values, strict=True
+    ):
+        change = (table.path(path), data)
+        last = inputs[-1] if inputs else None
+        if last is not None and last.partition == partition and last.offset == offset:
+            inputs[-1] = last._replace(changes=(*last.changes, change))
+        else:
+            inputs.append(Input(tick, rank, partition, offset, (change,), event))
+    return inputs
+
+
+def encode_dead(
+    source: str,
+    admitted: int,
+    letters: Sequence[DeadLetter],
+    counted: Mapping[str, int],
+    positions: Mapping[int, int],
+) -> bytes:
+    """The ``tw.dead`` document."""
+    document = {
+        "source": source,
+        "admitted": admitted,
+        "letters": [list(letter) for letter in letters],
+        "counted": dict(counted),
+        "positions": [[partition, positions[partition]] for partition in sorted(positions)],
+    }
+    return pack_document(DEAD, 1, document)
+
+
+def encode_ended(source: str, admitted: int) -> bytes:
+    """The ``tw.ended`` document."""
+    return pack_document(ENDED, 1, {"source": source, "admitted": admitted})
+
+
+def pack_positions(positions: Mapping[int, int]) -> bytes:
+    """A source cursor: partition and last durable offset, ascending. A function of the source's records."""
+    return pack([[partition, positions[partition]] for partition in sorted(positions)])

@@ -1,0 +1,536 @@
+"""The gate: the only way into a twin. Decides what is admitted, with which stamp, and how far the clock may go.
+
+A state machine without I/O: :meth:`Gate.handle` takes one event and returns instructions, which a host
+performs in order. An input passes these stations:
+
+    Arrived ──decode, check──► Append ──(journal)──► Durable ──► held in key order ──Asked──► Grant
+                    └──► dead letter, in the same Append
+
+What it guarantees, whatever the batch sizes, the timing or the number of sources:
+
+* an input is granted only after the journal holds it (Append before Grant, Durable between them);
+* the *floor* never goes back; every input admitted later has a tick at or above it; the simulation may
+  process instants below it and no others;
+* the floor does not pass the watermark (highest event time seen - disorder) of a source that has not ended;
+* inputs are granted in the order of (tick, rank, partition, offset): no trace of arrival is left.
+
+A recovery or a replay drives the same machine with Replayed and Passed in place of Arrived, Appended and
+Asked: the journal's floors take the place of the watermarks.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any, Final
+
+from tidewarp.connect.contract import HEAD_BYTES, Checker, DeadLetter, Decoder, Input, Raw, Undecodable
+from tidewarp.errors import InternalError, OperatorError, PeerError, RuleViolation, UnknownPath
+from tidewarp.observe import SILENT, Probe
+
+__all__ = [
+    "FOREVER",
+    "LATE_POLICIES",
+    "Append",
+    "Appended",
+    "Arrived",
+    "Asked",
+    "Connected",
+    "Ended",
+    "Gate",
+    "Grant",
+    "Instruction",
+    "Passed",
+    "Paused",
+    "Policy",
+    "Read",
+    "Replayed",
+]
+
+FOREVER: Final = 2**63 - 1  # a tick that no clock reaches
+LATE_POLICIES = ("stop", "clamp", "drop")
+_ROW_BYTES = 32  # of one (input, path) in a record, its text or tree not counted
+_BATCH_BYTES = 900_000  # of one record, below the journal's 1 MiB
+_LETTERS_MAX, _LETTER_BYTES_MAX = 100_000, 256 << 20  # kept per source; further ones are counted only
+_LETTERS_PER_RECORD = 12  # times HEAD_BYTES stays below the journal's 1 MiB
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How one source is treated. Ticks; ``queue`` and ``batch`` in inputs."""
+
+    disorder: int = 0  # how far below the highest event time a further event may lie
+    late: str = "stop"  # below the floor: one of LATE_POLICIES
+    queue: int = 65_536  # admitted and not yet granted, at most; full: the source is not read
+    batch: int = 8_192  # inputs per journal record, at most
+
+
+# Events: what happened.
+@dataclass(frozen=True)
+class Connected:
+    """A source may be read from now on, behind the positions that the journal holds."""
+
+    source: str
+    decoder: Decoder
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """What a Read brought."""
+
+    source: str
+    raws: Sequence[Raw]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The source will never have more."""
+
+    source: str
+
+
+@dataclass(frozen=True)
+class Appended:
+    """The journal holds what this ticket asked for."""
+
+    ticket: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The simulation stands at the floor and would go on to ``limit`` (exclusive tick)."""
+
+    limit: int
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """One record of the journal, read back. ``inputs`` in order of arrival; positions include dead letters'."""
+
+    source: str
+    admitted: int
+    inputs: Sequence[Input] = ()
+    dead: Mapping[str, int] = field(default_factory=dict)  # rule -> letters
+    positions: Mapping[int, int] = field(default_factory=dict)
+    ended: bool = False
+
+
+@dataclass(frozen=True)
+class Passed:
+    """The journal says that the clock was allowed to get here: a mark, a stop."""
+
+    floor: int
+
+
+@dataclass(frozen=True)
+class Paused:
+    """The run comes to rest: read no further until the simulation asks again."""
+
+
+# Instructions: what is to be done.
+@dataclass(frozen=True)
+class Read:
+    """Ask the source for at most ``limit`` messages. One is under way per source."""
+
+    source: str
+    limit: int
+
+
+@dataclass(frozen=True)
+class Append:
+    """Write to the journal, in one transaction with ``positions``; then send Appended(ticket)."""
+
+    ticket: int
+    source: str
+    admitted: int
+    inputs: tuple[Input, ...] = ()
+    letters: tuple[DeadLetter, ...] = ()
+    counted: Mapping[str, int] = field(default_factory=dict)
+    positions: Mapping[int, int] = field(default_factory=dict)  # of all that this source has made durable
+    moved: Mapping[int, int] = field(default_factory=dict)  # the part of it that dead letters moved
+    ended: bool = False
+
+
+@dataclass(frozen=True)
+class Grant:
+    """The simulation may process instants below ``floor``, with these inputs, ascending."""
+
+    floor: int
+    inputs: tuple[Input, ...]
+
+
+Event = Connected | Arrived | Ended | Appended | Asked | Paused | Replayed | Passed
+Instruction = Read | Append | Grant
+
+
+class _Source:
+    """What the gate knows of one source."""
+
+    def __init__(self, name: str, rank: int, policy: Policy) -> None:
+        self.name = name
+        self.rank = rank
+        self.policy = policy
+        self.decoder: Decoder | None = None
+        self.reading = False
+        self.ended = False
+        self.outstanding = 0  # admitted, not yet granted
+        self.positions: dict[int, int] = {}  # partition -> last offset admitted or buried
+        self.highest: dict[int, int] = {}  # partition -> highest event tick admitted: what late is measured by
+        self.durable: dict[int, int] = {}  # likewise of what the journal holds: the watermark, since it moves the clock
+        self.counts: Counter[str] = Counter()
+        self.dead: Counter[str] = Counter()
+        self.letter_bytes = 0
+
+    @property
+    def watermark(self) -> int:
+        """The clock may not pass this tick (exclusive); -1 before the first event."""
+        if self.ended:
+            return FOREVER
+        return min(self.durable.values()) - self.policy.disorder if self.durable else -1
+
+    def note(self, one: Input) -> None:
+        """Count an input in order of arrival. Late: below the highest event time seen in its partition."""
+        self.counts["inputs"] += 1
+        self.counts["clamped"] += one.tick != one.event_tick
+        highest = self.highest.get(one.partition)
+        if highest is None or one.event_tick > highest:
+            self.highest[one.partition] = one.event_tick
+        elif one.event_tick < highest:
+            self.counts["late"] += 1
+
+    def hold(self, one: Input) -> None:
+        """The journal has this input."""
+        highest = self.durable.get(one.partition)
+        if highest is None or one.event_tick > highest:
+            self.durable[one.partition] = one.event_tick
+
+
+class Gate:
+    """See the module's docstring. ``rule(path)`` gives the static checker of a path, raising UnknownPath."""
+
+    def __init__(self, rule: Callable[[str], Checker], probe: Probe = SILENT) -> None:
+        self._rule = rule
+        self._checks: dict[str, Callable[[object], Any]] = {}
+        self._probe = probe
+        self._sources: dict[str, _Source] = {}
+        self._held: list[Input] = []  # durable, in key order
+        self._appending: dict[int, tuple[_Source, tuple[Input, ...], bool]] = {}
+        self._tickets = 0
+        self._limit = 0
+        self._paused = False
+        self.floor = 0
+        self._handlers: dict[type, Callable[[Any], list[Instruction]]] = {
+            Connected: self._handle_connected,
+            Arrived: self._handle_arrived,
+            Ended: self._handle_ended,
+            Appended: self._handle_appended,
+            Asked: self._handle_asked,
+            Replayed: self._handle_replayed,
+            Passed: self._handle_passed,
+            Paused: self._handle_paused,
+        }
+
+    # ------------------------------------------------------------------ what a host may ask
+    def register(self, name: str, policy: Policy) -> int:
+        """Make a source known; its rank. Raises OperatorError for a name that is taken."""
+        if name in self._sources:
+            raise OperatorError(f"source {name!r}", "each source has a name of its own", "give connect(name=...)")
+        rank = len(self._sources) + 1
+        self._sources[name] = _Source(name, rank, policy)
+        return rank
+
+    def positions(self, name: str) -> dict[int, int]:
+        """Partition -> last offset that was admitted or buried."""
+        return dict(self._sources[name].positions)
+
+    def rank(self, name: str) -> int:
+        """The rank of a source. Raises OperatorError if the model does not connect it."""
+        try:
+            return self._sources[name].rank
+        except KeyError:
+            raise OperatorError(
+                f"source {name!r}", "the journal has inputs of it and the model does not connect it", "connect it"
+            ) from None
+
+    @property
+    def next_tick(self) -> int:
+        """Tick of the first input that is held; FOREVER if none is."""
+        return self._held[0].tick if self._held else FOREVER
+
+    @property
+    def has_sources(self) -> bool:
+        """Does the model connect any source?"""
+        return bool(self._sources)
+
+    @property
+    def appending(self) -> bool:
+        """Is something on its way to the journal?"""
+        return bool(self._appending)
+
+    @property
+    def finished(self) -> bool:
+        """Have all sources ended, durably? False if there is none."""
+        return bool(self._sources) and all(source.ended for source in self._sources.values())
+
+    @property
+    def end(self) -> int:
+        """The tick behind the last event of all sources so far (exclusive); the floor if that is further."""
+        highest = [tick for source in self._sources.values() for tick in source.highest.values()]
+        return max(self.floor, max(highest, default=-1) + 1)
+
+    def counts(self) -> dict[str, int]:
+        """Totals over all sources: inputs, late, clamped, dropped, duplicates, dead_letters."""
+        total: Counter[str] = Counter()
+        for source in self._sources.values():
+            total += source.counts
+            total["dead_letters"] += sum(source.dead.values())
+        names = ("inputs", "late", "clamped", "dropped", "duplicates", "dead_letters")
+        return {name: total[name] for name in names}
+
+    def dead(self) -> dict[str, int]:
+        """Dead letters by rule, over all sources."""
+        total: Counter[str] = Counter()
+        for source in self._sources.values():
+            total += source.dead
+        return dict(sorted(total.items()))
+
+    # ------------------------------------------------------------------ the machine
+    def handle(self, event: Event) -> list[Instruction]:
+        """Take one event; what is to be done about it, in order. Raises OperatorError if a policy says stop."""
+        return self._handlers[type(event)](event)
+
+    def _handle_connected(self, event: Connected) -> list[Instruction]:
+        source = self._sources[event.source]
+        source.decoder = event.decoder
+        source.ended = False
+        return self._reads()
+
+    def _handle_arrived(self, event: Arrived) -> list[Instruction]:
+        source = self._sources[event.source]
+        source.reading = False
+        if source.decoder is None:
+            raise InternalError(f"source {source.name!r}", "messages arrive only from a connected source", "report this")
+        instructions: list[Instruction] = []
+        batch = _Batch()
+        for raw in event.raws:
+            last = source.positions.get(raw.partition)
+            if last is not None and raw.offset <= last:
+                source.counts["duplicates"] += 1
+                continue
+            if batch.full(source.policy.batch):
+                instructions.append(self._append(source, batch))
+                batch = _Batch()
+            self._admit(source, source.decoder, raw, batch)
+            source.positions[raw.partition] = raw.offset
+        if batch:
+            instructions.append(self._append(source, batch))
+        return instructions + self._reads()
+
+    def _handle_ended(self, event: Ended) -> list[Instruction]:
+        source = self._sources[event.source]
+        source.reading = False
+        source.decoder = None
+        self._tickets += 1
+        self._appending[self._tickets] = (source, (), True)
+        return [Append(self._tickets, source.name, self.floor, positions=dict(source.positions), ended=True)]
+
+    def _handle_appended(self, event: Appended) -> list[Instruction]:
+        source, inputs, ended = self._appending.pop(event.ticket)
+        for one in inputs:
+            source.hold(one)
+            heapq.heappush(self._held, one)
+        if ended:
+            source.ended = True
+        return self._reads()
+
+    def _handle_replayed(self, event: Replayed) -> list[Instruction]:
+        source = self._sources[event.source]
+        for one in event.inputs:
+            if one.tick < self.floor:
+                raise InternalError(f"an input at tick {one.tick}", f"the floor was {self.floor}", "report this")
+            source.note(one)
+            source.hold(one)
+            source.positions[one.partition] = one.offset
+            heapq.heappush(self._held, one)
+        source.outstanding += len(event.inputs)
+        source.positions.update(event.positions)
+        source.dead.update(event.dead)
+        if "late" in event.dead:
+            source.counts["late"] += event.dead["late"]
+            source.counts["dropped"] += event.dead["late"]
+        source.ended = event.ended
+        return self._grant(event.admitted)
+
+    def _handle_passed(self, event: Passed) -> list[Instruction]:
+        return self._grant(event.floor)
+
+    def _handle_paused(self, event: Paused) -> list[Instruction]:
+        self._paused = True
+        return []
+
+    def _handle_asked(self, event: Asked) -> list[Instruction]:
+        self._paused = False
+        self._limit = event.limit
+        reach = min(event.limit, self._reach())
+        if reach <= self.floor:
+            self._refuse_deadlock()
+            return self._reads()
+        return [*self._grant(reach), *self._reads()]
+
+    # ------------------------------------------------------------------ parts
+    def _grant(self, reach: int) -> list[Instruction]:
+        if reach <= self.floor:
+            return []
+        self.floor = reach
+        granted: list[Input] = []
+        while self._held and self._held[0].tick < reach:
+            granted.append(heapq.heappop(self._held))
+        per_rank = Counter(one.rank for one in granted)
+        for source in self._sources.values():
+            source.outstanding -= per_rank[source.rank]
+        return [Grant(reach, tuple(granted))]
+
+    def _reach(self) -> int:
+        """How far the clock may go: below every watermark, and below all that is not yet durable."""
+        reach = min((source.watermark for source in self._sources.values()), default=FOREVER)
+        for _, inputs, _ in self._appending.values():
+            for one in inputs:
+                reach = min(reach, one.tick)
+        return reach
+
+    def _reads(self) -> list[Instruction]:
+        """Read a source that holds the clock back until its queue is full; any other one a batch ahead."""
+        reads: list[Instruction] = []
+        if self._paused:
+            return reads
+        for source in self._sources.values():
+            if source.decoder is None or source.reading or source.ended:
+                continue
+            policy = source.policy
+            room = policy.queue - source.outstanding
+            holds_the_clock = source.watermark <= self.floor < self._limit
+            if room > 0 and (holds_the_clock or source.outstanding < policy.batch):
+                source.reading = True
+                reads.append(Read(source.name, min(room, policy.batch)))
+        return reads
+
+    def _refuse_deadlock(self) -> None:
+        """A full queue of the very source that the clock waits for would never empty."""
+        for source in self._sources.values():
+            full = source.outstanding >= source.policy.queue and not self._appending and not source.reading
+            if full and source.watermark <= self.floor < self._limit:
+                raise OperatorError(
+                    f"source {source.name!r}: {source.outstanding} inputs wait for its watermark",
+                    f"its queue holds {source.policy.queue} and must cover the disorder bound",
+                    "raise connect(queue=...) or lower connect(disorder=...)",
+                )
+
+    def _append(self, source: _Source, batch: _Batch) -> Append:
+        self._tickets += 1
+        inputs = tuple(batch.inputs)
+        self._appending[self._tickets] = (source, inputs, False)
+        return Append(
+            self._tickets,
+            source.name,
+            self.floor,
+            inputs,
+            tuple(batch.letters),
+            dict(batch.counted),
+            dict(source.positions),
+            dict(batch.moved),
+        )
+
+    def _check(self, path: str) -> Callable[[object], Any]:
+        check = self._checks.get(path)
+        if check is None:
+            check = self._checks[path] = self._rule(path).check
+        return check
+
+    def _admit(self, source: _Source, decoder: Decoder, raw: Raw, batch: _Batch) -> None:
+        """Decode and check one message: an input into the batch, or a dead letter."""
+        rule = "decode"
+        try:
+            update = decoder.decode(raw)
+            rule = "value"
+            changes = tuple([(path, self._check(path)(value)) for path, value in update.changes])
+        except (PeerError, RuleViolation, UnknownPath) as error:
+            short = error.short if isinstance(error, Undecodable) else rule
+            self._bury(source, raw, short, str(error), batch)
+            return
+        size = sum(_size(value) for _, value in changes)
+        if size > _BATCH_BYTES // 2:
+            self._bury(source, raw, "size", f"{size} bytes: an input holds at most {_BATCH_BYTES // 2}", batch)
+            return
+        tick = update.tick
+        if tick < self.floor:
+            if source.policy.late == "stop":
+                raise OperatorError(*self._late(source, raw, tick))
+            if source.policy.late == "drop":
+                source.counts["late"] += 1
+                source.counts["dropped"] += 1
+                self._bury(source, raw, "late", f"tick {tick} lies below the floor {self.floor}", batch)
+                return
+            tick = self.floor
+        one = Input(tick, source.rank, raw.partition, raw.offset, changes, update.tick)
+        source.note(one)
+        source.outstanding += 1
+        batch.add(one, size)
+
+    def _late(self, source: _Source, raw: Raw, tick: int) -> tuple[str, str, str]:
+        behind_s = (max(source.highest.values(), default=self.floor) - tick) / 10**9
+        return (
+            f"source {source.name!r}, message {raw.offset}: event time {tick / 10**9:.3f} s of the twin",
+            f"the clock has passed it (floor {self.floor / 10**9:.3f} s, disorder {source.policy.disorder / 10**9:g} s)",
+            f"connect with disorder of at least {behind_s:g} s, or with late='clamp' or late='drop'",
+        )
+
+    def _bury(self, source: _Source, raw: Raw, rule: str, message: str, batch: _Batch) -> None:
+        kept = sum(source.dead.values()) < _LETTERS_MAX and source.letter_bytes < _LETTER_BYTES_MAX
+        source.dead[rule] += 1
+        self._probe.add("dead_letters")
+        batch.moved[raw.partition] = raw.offset
+        if not kept:
+            batch.counted[rule] += 1
+            return
+        head = raw.payload[:HEAD_BYTES]
+        source.letter_bytes += len(head)
+        digest = raw.sha256 if raw.sha256 is not None else sha256(raw.payload).digest()
+        batch.letters.append(DeadLetter(raw.partition, raw.offset, rule, message[:1000], head, digest))
+
+
+class _Batch:
+    """What one Append will hold."""
+
+    def __init__(self) -> None:
+        self.inputs: list[Input] = []
+        self.letters: list[DeadLetter] = []
+        self.counted: Counter[str] = Counter()
+        self.moved: dict[int, int] = {}
+        self._bytes = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.inputs or self.letters or self.counted)
+
+    def full(self, batch: int) -> bool:
+        """No room for a further message?"""
+        return (
+            len(self.inputs) >= batch or self._bytes >= _BATCH_BYTES // 2 or len(self.letters) >= _LETTERS_PER_RECORD
+        )
+
+    def add(self, one: Input, size: int) -> None:
+        """Take one input; ``size`` in bytes."""
+        self.inputs.append(one)
+        self._bytes += size
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, str):
+        return _ROW_BYTES + 4 * len(value)
+    if isinstance(value, dict):
+        return _ROW_BYTES + sum(_size(key) + _size(part) for key, part in value.items())
+    if isinstance(value, list):
+        return _ROW_BYTES + sum(map(_size, value))
+    return _ROW_BYTES

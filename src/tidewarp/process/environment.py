@@ -1,0 +1,290 @@
+"""A SimPy environment that a host can drive in slices and feed with journaled inputs.
+
+A plain SimPy model runs on it event for event as on ``simpy.Environment``: nothing of ours is ever scheduled
+into the model's queue. Added are slices, inputs between instants, encoded outputs, random streams and a
+document of the state. An *instant* is all events of one time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from heapq import heappop
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import simpy
+from simpy.core import EmptySchedule, StopSimulation
+from simpy.events import NORMAL, Event, EventPriority, Process, ProcessGenerator, Timeout
+
+from tidewarp import units
+from tidewarp.connect.contract import Input, Output, Refusal
+from tidewarp.errors import InstantOverrun, InternalError, ModelError
+from tidewarp.process.outputs import Outputs
+from tidewarp.process.registry import SimulationRegistry
+from tidewarp.seeds import Stream
+
+if TYPE_CHECKING:
+    from tidewarp.process.resources import DynamicResource
+
+__all__ = ["INSTANT_EVENTS_MAX", "Environment"]
+
+INSTANT_EVENTS_MAX: Final = 1_000_000
+"""Events that one instant may have."""
+_NO_BUDGET: Final = 1 << 62
+_new_event = Event.__new__
+
+
+class Environment(simpy.Environment):
+    """``initial_time`` is float seconds >= 0; ``seed`` names the random streams; ``epoch_ns`` is tick 0 as Unix ns.
+
+    Attributes:
+        registry: the values of this environment.
+        events: events processed so far, the one in hand included; not raised by a pause of ``run(until)``.
+        writable: may the registry be changed now? While building, and while events or inputs are processed.
+        resources: the mutable resources by path.
+
+    Start processes with :meth:`process`: one made as ``simpy.Process`` is not kept alive.
+    """
+
+    def __init__(self, initial_time: float = 0, *, seed: int = 0, epoch_ns: int = 0) -> None:
+        if not 0 <= initial_time < math.inf:
+            raise ModelError(f"initial_time {initial_time!r}", "time begins at 0 s or later", "move the epoch instead")
+        super().__init__(initial_time)
+        # SimPy binds these early only for its own class; every subclass silently pays a descriptor call per event.
+        for name in ("event", "all_of", "any_of"):
+            setattr(self, name, getattr(self, name))
+        self.seed = seed
+        self.epoch_ns = epoch_ns
+        self.events = 0
+        self.sealed = False
+        self.writable = True
+        self.resources: dict[str, DynamicResource] = {}
+        self.registry = SimulationRegistry(self)
+        self._streams: dict[str, Stream] = {}
+        self._outputs = Outputs()
+        # A process that waits for an event nobody else holds is a cycle of garbage: the collector would close its
+        # generator, and run its `finally`, at a moment that depends on memory. So each is held until it ends.
+        self._live: set[Process] = set()
+        self._all_at_once = False
+
+    @property
+    def tick(self) -> int:
+        """The clock in ticks (ns)."""
+        return units.ticks(float(self._now))
+
+    @property
+    def undeliverable(self) -> int:
+        """Publications whose value had no canonical form."""
+        return self._outputs.undeliverable
+
+    def timeout(self, delay: float = 0, value: Any = None) -> Timeout:
+        """An event after ``delay`` seconds >= 0. As SimPy's, built here to save a call; NaN is refused."""
+        if not delay >= 0:
+            raise ValueError(f"Negative delay {delay}")
+        event = _new_event(Timeout)
+        event.env = self
+        event.callbacks = []
+        event._value = value
+        event._delay = delay
+        event._ok = True
+        self.schedule(event, NORMAL, delay)
+        return event
+
+    def process(self, generator: ProcessGenerator) -> Process:
+        """Start ``generator`` as a process, and hold it until it ends."""
+        process = Process(self, generator)
+        self._live.add(process)
+        process.callbacks.append(self._live.discard)
+        return process
+
+    def stream(self, name: str) -> Stream:
+        """The random stream of this name; its place in the sequence is part of the state."""
+        if name not in self._streams:
+            self._streams[name] = Stream(self.seed, name)
+        return self._streams[name]
+
+    def seal(self) -> None:
+        """The model is built: from here on only inputs and the model itself change values. Slices and inputs seal too."""
+        self.sealed = True
+        self.writable = False
+
+    def run(self, until: float | Event | None = None) -> Any:
+        """Run as SimPy does: to the time ``until`` (s), until that event, or as long as there are events."""
+        # A tracer may have replaced `step`; else SimPy's first call of it is given all the steps at once. Asking
+        # self.__dict__ instead would turn CPython's inline attributes into a dict: 40 % slower from then on.
+        self._all_at_once = getattr(self.step, "__func__", None) is Environment.step
+        try:
+            return super().run(until)
+        finally:
+            self._all_at_once = False
+
+    def step(self) -> None:
+        """Process one event, as SimPy does, and count it."""
+        writable, self.writable = self.writable, True
+        try:
+            if self._all_at_once:
+                self._all_at_once = False
+                self._process_before(math.inf, _NO_BUDGET)
+            if not self._queue:
+                raise EmptySchedule
+            self.events += 1
+            try:
+                super().step()
+            except StopSimulation:
+                self.events -= 1  # what is left of the event was put back
+                raise
+        finally:
+            self.writable = writable
+
+    def run_slice(self, limit_tick: int, events_max: int | None = None) -> Literal["limit", "budget", "empty"]:
+        """Process all events before ``limit_tick`` (ns, exclusive), or stop after the instant that spends ``events_max``.
+
+        Where a slice ends has no influence on the model. "limit": the next event is not before the limit; "empty": there
+        is none; in both cases the clock then stands at the limit, or stays where it is if that is later. "budget":
+        there may be more to do before the limit. A stop that was meant for ``run(until)`` does not stop a slice.
+
+        Raises:
+            InstantOverrun: more than INSTANT_EVENTS_MAX events at one time.
+            Exception: a failed event that nobody handled, as in SimPy.
+        """
+        if events_max is not None and events_max < 1:
+            raise InternalError(f"budget of {events_max} events", "a slice processes at least one", "report this")
+        limit = units.in_seconds(limit_tick)
+        self.seal()
+        self.writable = True
+        try:
+            spent = self._slice(limit, self.events + (_NO_BUDGET if events_max is None else events_max))
+        finally:
+            self.writable = False
+        if spent:
+            return "budget"
+        if self._now < limit:
+            self._now = limit
+        return "limit" if self._queue else "empty"
+
+    def _slice(self, limit: float, events_end: int) -> bool:
+        now: float | None = None
+        while True:
+            try:
+                return self._process_before(limit, events_end, now)
+            except StopSimulation:
+                now = self._now  # still in this instant
+
+    def _process_before(self, limit: float, events_end: int, now: float | None = None) -> bool:
+        """The hot loop: SimPy's ``step`` written out, with a limit. True: ended by the count of events."""
+        queue = self._queue
+        done = self.events
+        overrun = done + INSTANT_EVENTS_MAX
+        event: Any = None
+        resumed: Any = ()
+        while queue:
+            at = queue[0][0]
+            if at != now:
+                if at >= limit:
+                    return False
+                if done >= events_end:
+                    return True
+                now = at
+                overrun = done + INSTANT_EVENTS_MAX
+            elif done >= overrun:
+                raise _overrun(at, event, resumed)
+            event = heappop(queue)[3]
+            self._now = at
+            done += 1
+            self.events = done
+            resumed = event.callbacks
+            event.callbacks = None
+            try:
+                for callback in resumed:
+                    callback(event)
+            except StopSimulation:
+                event.callbacks = resumed[resumed.index(callback) + 1 :]
+                self.schedule(event, EventPriority(-1))
+                self.events = done - 1
+                raise
+            if not event._ok and not hasattr(event, "_defused"):
+                failure = type(event._value)(*event._value.args)
+                failure.__cause__ = event._value
+                raise failure
+        return False
+
+    def apply(self, inputs: Sequence[Input]) -> list[Refusal]:
+        """Move the clock to the inputs' one tick and apply each of them, in order, all or nothing.
+
+        An input that the state of the moment forbids changes nothing, is returned and is published as
+        ``system.input.refused``: the refusal is part of the run.
+
+        Raises:
+            InternalError: the inputs have several ticks, or an event before their tick is not processed yet.
+        """
+        if not inputs:
+            return []
+        tick = inputs[0].tick
+        at = units.in_seconds(tick)
+        if any(given.tick != tick for given in inputs):
+            raise InternalError(f"inputs at {tick} and other ticks", "one call is one instant", "report this")
+        if at < self._now or self.peek() < at:
+            raise InternalError(
+                f"input at {tick}", "inputs are applied between instants, in order of time", "report this"
+            )
+        self.seal()
+        self._now = at
+        self.writable = True
+        try:
+            return [refusal for given in inputs if (refusal := self._apply_one(given)) is not None]
+        finally:
+            self.writable = False
+
+    def _apply_one(self, given: Input) -> Refusal | None:
+        complaint = self.registry.change(given.changes)
+        if complaint is None:
+            return None
+        refusal = Refusal(given, complaint[0], str(complaint[1]))
+        self.publish_event(
+            "system.input.refused",
+            {
+                "path": refusal.path,
+                "reason": refusal.reason,
+                "rank": given.rank,
+                "partition": given.partition,
+                "offset": given.offset,
+            },
+        )
+        return refusal
+
+    def publish_event(self, key: str, value: object) -> str:
+        """Publish ``value`` under ``key`` at the present tick; the id of the output.
+
+        The value is encoded here, so later changes of the object have no effect. One without a canonical form is not
+        the model's end: a note with its type takes its place and is counted in ``undeliverable``.
+
+        Raises:
+            ModelError: ``key`` is not 1 to 255 printable ASCII characters.
+            InstantOverrun: more than OUTPUTS_MAX outputs in one tick.
+        """
+        return self._outputs.publish(self._now, key, value, self.events)
+
+    def drain(self) -> list[Output]:
+        """The outputs since the last call, in order. Hosts call it after every slice."""
+        return self._outputs.drain()
+
+    def state(self) -> dict[str, Any]:
+        """The state as a document that :func:`codec.pack` takes; equal states give equal documents."""
+        return {
+            "tick": self.tick,
+            "events": self.events,
+            "registry": self.registry.state(),
+            "streams": {name: self._streams[name].count for name in sorted(self._streams)},
+            "resources": {path: self.resources[path].state() for path in sorted(self.resources)},
+        }
+
+
+def _overrun(at: float, event: Event | None, resumed: Sequence[Callable[[Any], None]]) -> InstantOverrun:
+    """Name the process that the last event resumed, interrupted, or ended."""
+    owners = [*(getattr(callback, "__self__", None) for callback in resumed), getattr(event, "process", None), event]
+    name = next((owner.name for owner in owners if isinstance(owner, Process)), type(event).__name__)
+    return InstantOverrun(
+        f"{INSTANT_EVENTS_MAX} events at {at} s, the last of process {name}",
+        "time moves on after finitely many events",
+        "look in it for a loop that waits for nothing, or for 0 s",
+    )

@@ -1,0 +1,284 @@
+"""Typed values at flat paths that processes can wait on.
+
+``DynamicValue`` is one of them. ``SimulationRegistry`` holds all of one environment and is the only way to
+change one: every change is checked by the rule of its path (static stage), then by the governors of the
+paths that change together (dynamic stage, the state of the moment), and only then stored.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from simpy.events import Event
+
+from tidewarp import units
+from tidewarp.errors import ModelError, RuleViolation, UnknownPath
+from tidewarp.process.rules import Rule, same, shown
+
+if TYPE_CHECKING:
+    from tidewarp.process.environment import Environment
+
+__all__ = ["PATHS_MAX", "PATH_BYTES_MAX", "Change", "Complaint", "DynamicValue", "SimulationRegistry"]
+
+PATHS_MAX: Final = 1_000_000
+PATH_BYTES_MAX: Final = 255
+_PATH = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+_NEIGHBOURS: Final = (
+    64  # paths compared for a "did you mean", so that a flood of wrong paths costs the same at any size
+)
+
+type_ = type  # `declare` has a parameter of that name
+Complaint = tuple[str, ModelError]  # the path that may not change, and why
+
+
+class Change(NamedTuple):
+    """One change of one value: ``version`` counts the changes of its path from 1, ``tick`` is ns."""
+
+    path: str
+    old: Any
+    new: Any
+    version: int
+    tick: int
+
+
+class DynamicValue:
+    """The value at one path. None until the first value, if none was given.
+
+    Treat a list or an object as read-only: a change made inside it wakes nobody. Update the path instead.
+    """
+
+    __slots__ = ("_at", "_env", "_old", "_registry", "_signal", "name", "rule", "value", "version")
+
+    def __init__(self, registry: SimulationRegistry, rule: Rule, value: Any) -> None:
+        self.name = rule.path
+        self.rule = rule
+        self.value = value
+        self.version = 0
+        self._registry = registry
+        self._env = registry.env
+        self._old: Any = None
+        self._at: float = 0
+        self._signal: Event | None = None
+
+    @property
+    def type(self) -> type_ | None:
+        """The declared type; None: untyped."""
+        return self.rule.type
+
+    def update(self, value: object) -> None:
+        """Change the value now. An equal value is no change.
+
+        Raises:
+            RuleViolation: the rule of the path, or the state of the moment, forbids it.
+            ModelError: called from outside a sealed run.
+        """
+        self._registry.update(self.name, value)
+
+    def wait_for_change(self, since: int | None = None) -> Event:
+        """An event whose value is the next :class:`Change`, shared by all who wait at present.
+
+        So each of them wakes exactly once per change, and a change of the past wakes nobody. With ``since``
+        (a ``version``) a value that is newer already triggers at once, with its last change: nothing is
+        missed between two waits.
+        """
+        if since is not None and self.version > since:
+            return Event(self._env).succeed(self._last_change())
+        if self._signal is None:
+            self._signal = Event(self._env)
+        return self._signal
+
+    def _store(self, value: Any) -> None:
+        if same(self.value, value):
+            return
+        self._old, self.value = self.value, value
+        self.version += 1
+        self._at = self._env.now
+        signal = self._signal
+        if signal is not None:
+            # Also without a callback: whoever holds the event may yield it later.
+            self._signal = None
+            signal.succeed(self._last_change())
+
+    def _last_change(self) -> Change:
+        return Change(self.name, self._old, self.value, self.version, units.ticks(float(self._at)))
+
+
+class Governor(NamedTuple):
+    """What depends on the state: may these changes happen, and what follows from them."""
+
+    allow: Callable[[Mapping[str, Any]], Complaint | None]  # all checked changes of one update, by path
+    changed: Callable[[], None]  # called once, after all of them are stored
+
+
+class SimulationRegistry:
+    """All values of one environment, by path."""
+
+    def __init__(self, env: Environment) -> None:
+        self.env = env
+        self._values: dict[str, DynamicValue] = {}
+        self._governors: dict[str, Governor] = {}
+        self._sorted: list[str] | None = None
+
+    def declare(
+        self,
+        path: str,
+        type: type_ | None,
+        initial: object = None,
+        *,
+        low: float | None = None,
+        high: float | None = None,
+        one_of: Iterable[object] | None = None,
+        unit: str = "",
+    ) -> DynamicValue:
+        """A new value at ``path``; ``initial`` None leaves it unset. For the other arguments see :class:`Rule`.
+
+        Raises:
+            ModelError: the path is malformed or taken, there are too many, or the rule makes no sense.
+            RuleViolation: ``initial`` breaks the rule.
+        """
+        self._check_writable(f"declaration of {shown(path)}")
+        self._check_path(path)
+        rule = Rule(path, type, low, high, None if one_of is None else tuple(one_of), unit)
+        value = DynamicValue(self, rule, None if initial is None else rule.check(initial))
+        self._values[path] = value
+        self._sorted = None
+        return value
+
+    def get(self, path: str) -> DynamicValue:
+        """The value at ``path``.
+
+        Raises:
+            UnknownPath: there is none; the message names up to three that are spelled alike.
+        """
+        try:
+            return self._values[path]
+        except (KeyError, TypeError):  # TypeError: a path that is not hashable is also no path of ours
+            raise self._unknown(path) from None
+
+    def rule(self, path: str) -> Rule:
+        """The static rule of ``path``, for the gate. Raises UnknownPath."""
+        return self.get(path).rule
+
+    def update(self, path: str, value: object) -> None:
+        """Change one value. Raises as :meth:`update_many`."""
+        self._check_writable(path)
+        complaint = self.change(((path, value),))
+        if complaint is not None:
+            raise complaint[1]
+
+    def update_many(self, changes: Mapping[str, object]) -> None:
+        """Change all values or none, in the order given.
+
+        Raises:
+            UnknownPath: one of the paths does not exist.
+            RuleViolation: one of the rules, or the state after the whole update, forbids it.
+            ModelError: called from outside a sealed run.
+        """
+        self._check_writable(next(iter(changes), ""))
+        complaint = self.change(tuple(changes.items()))
+        if complaint is not None:
+            raise complaint[1]
+
+    def change(self, changes: Sequence[tuple[Any, object]]) -> Complaint | None:
+        """As :meth:`update_many`, for ``Environment.apply``: says what is wrong instead of raising, asks for no leave.
+
+        Of two values for one path the last counts.
+        """
+        if len(changes) == 1:
+            path, value = changes[0]
+            variable = self._values.get(path) if isinstance(path, str) else None
+            if variable is not None and path not in self._governors:  # the common input, in one pass
+                try:
+                    variable._store(variable.rule.check(value))
+                except RuleViolation as error:
+                    return path, error
+                return None
+        return self._change_together(changes)
+
+    def _change_together(self, changes: Sequence[tuple[Any, object]]) -> Complaint | None:
+        planned: dict[str, Any] = {}
+        for path, value in changes:
+            try:
+                planned[path] = self.get(path).rule.check(value)
+            except ModelError as error:
+                return path, error
+        governors = self._governors_of(planned)
+        for governor in governors:
+            complaint = governor.allow(planned)
+            if complaint is not None:
+                return complaint
+        for path, new in planned.items():
+            self._values[path]._store(new)
+        for governor in governors:
+            governor.changed()
+        return None
+
+    def _governors_of(self, planned: Mapping[str, Any]) -> list[Governor]:
+        found = [governor for path in planned if (governor := self._governors.get(path)) is not None]
+        return found if len(found) < 2 else list(dict.fromkeys(found))
+
+    def govern(
+        self,
+        paths: Iterable[str],
+        allow: Callable[[Mapping[str, Any]], Complaint | None],
+        changed: Callable[[], None],
+    ) -> None:
+        """Let ``allow`` judge, and ``changed`` follow, every update of one of ``paths``; one governor per path."""
+        governor = Governor(allow, changed)
+        for path in paths:
+            self._governors[self.get(path).name] = governor
+
+    def paths(self, prefix: str = "") -> list[str]:
+        """All paths that begin with ``prefix``, sorted."""
+        ordered = self._in_order()
+        return ordered[bisect_left(ordered, prefix) : bisect_left(ordered, prefix + "\x7f")]
+
+    def values(self) -> dict[str, Any]:
+        """Path to present value, sorted by path."""
+        return {path: self._values[path].value for path in self._in_order()}
+
+    def state(self) -> dict[str, list[Any]]:
+        """Path to [value, version], sorted by path: what a digest of the state takes in."""
+        return {path: [(value := self._values[path]).value, value.version] for path in self._in_order()}
+
+    def _in_order(self) -> list[str]:
+        if self._sorted is None:
+            self._sorted = sorted(self._values)
+        return self._sorted
+
+    def _check_writable(self, what: str) -> None:
+        if not self.env.writable:
+            raise ModelError(
+                f"change of {what} from outside the run",
+                "only a journaled input or the model changes a model",
+                "connect a source, e.g. sources.schedule",
+            )
+
+    def _check_path(self, path: object) -> None:
+        if not isinstance(path, str) or len(path) > PATH_BYTES_MAX or not _PATH.fullmatch(path):
+            raise ModelError(
+                f"path {shown(path)}",
+                f"segments of A-Z a-z 0-9 _ - joined by dots, at most {PATH_BYTES_MAX} bytes",
+                "rename it",
+            )
+        if path in self._values:
+            raise ModelError(
+                f"path {path}", "it is declared already", "choose another name, or get() the one that exists"
+            )
+        if len(self._values) >= PATHS_MAX:
+            raise ModelError(f"path {path}", f"at most {PATHS_MAX} paths", "group readings into one list or object")
+
+    def _unknown(self, path: object) -> UnknownPath:
+        near: list[str] = []
+        if isinstance(path, str) and len(path) <= PATH_BYTES_MAX:
+            ordered = self._in_order()
+            at = max(0, bisect_left(ordered, path) - _NEIGHBOURS // 2)
+            near = get_close_matches(path, ordered[at : at + _NEIGHBOURS], n=3)
+        action = (
+            f"did you mean {', '.join(near)}?" if near else "declare it, or list what there is with registry.paths()"
+        )
+        return UnknownPath(f"path {shown(path)}", "no such path", action)

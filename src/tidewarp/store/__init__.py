@@ -1,0 +1,40 @@
+"""The journal: an append-only, hash-chained log with source positions, durable before it is acknowledged.
+
+    contract      what upper layers see: Entry, Appended, Journal, Store
+    sqlite        a file: journal (records), groupcommit (queue), schema (tables), connection, files (key, lock)
+    memory        the same without a file; the model that ``sqlite`` is tested against
+    chain         from entries to records, for both
+    check         verify all that a file holds
+
+Nothing here knows what a body means, but for the tick at its start.
+"""
+
+from __future__ import annotations
+
+import os
+
+from tidewarp.store.check import Checked, check_file
+from tidewarp.store.contract import Appended, Entry, Journal, Store
+from tidewarp.store.memory import MemoryStore
+from tidewarp.store.sqlite import SqliteStore
+
+__all__ = ["Appended", "Checked", "Entry", "Journal", "MemoryStore", "SqliteStore", "Store", "check_file", "open_store"]
+
+
+def open_store(path: str | os.PathLike[str], *, create: bool = False, read_only: bool = False) -> Store:
+    """Open the journal file ``path``; ``":memory:"`` is a new store that keeps nothing (the two options have no effect).
+
+    Args:
+        path: of the .tw file; a link is followed.
+        create: make the journal if there is none.
+        read_only: take no lock, write nothing; any number of readers may stand beside the writer.
+
+    Raises:
+        OperatorError: missing, not permitted, no journal, or of another format.
+        StoreLocked: another process, or another handle of this one, writes it.
+        Corrupt: the file is no database, or its tables, its identity or its last record are damaged.
+        StoreFull, StoreFailed: it could not be created, or read.
+    """
+    if path == ":memory:":
+        return MemoryStore()
+    return SqliteStore(path, create=create, read_only=read_only)

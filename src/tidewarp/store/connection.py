@@ -1,0 +1,83 @@
+"""Connections to a journal file, and what their errors mean to the caller."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+from tidewarp.errors import InternalError, OperatorError, StoreFailed, StoreFull, StoreLocked, TidewarpError
+from tidewarp.store.schema import bad, pragma
+
+__all__ = ["connect", "connect_read_only", "failure", "has_wal", "set_durable"]
+
+_NOT_ALLOWED = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_TAKEN = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection for the writer; makes an empty file if there is none. Raises sqlite3.Error."""
+    return _connect(path, "mode=rwc")
+
+
+def connect_read_only(path: Path, *, immutable: bool = False) -> sqlite3.Connection:
+    """A connection that never writes the file. ``immutable``: nobody else does either, as long as it is open.
+
+    SQLite reads a database in WAL mode through two files beside it, and makes them if they are missing; where
+    it may not, only an immutable file can be read. Raises sqlite3.Error.
+    """
+    return _connect(path, "mode=ro&immutable=1" if immutable else "mode=ro")
+
+
+def has_wal(path: Path) -> bool:
+    """Are there commits that are not yet in the file itself?"""
+    try:
+        return os.stat(f"{path}-wal").st_size > 0
+    except OSError:
+        return False
+
+
+def set_durable(db: sqlite3.Connection, path: Path) -> None:
+    """Commits are in the write-ahead log, and fsynced, before they return. NORMAL would lose them with the power."""
+    mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    db.execute("PRAGMA synchronous = FULL")
+    if mode != "wal" or pragma(db, "synchronous") != 2:
+        raise OperatorError(str(path), "this file system has no write-ahead log", "keep the journal on a local disk")
+
+
+def failure(error: sqlite3.Error, path: Path | str, where: str, seq: int | None = None) -> TidewarpError:
+    """What ``error``, met at ``where`` (a record, a table, a page), means to the caller."""
+    code = getattr(error, "sqlite_errorcode", None)
+    primary = None if code is None else code & 0xFF
+    said = f"{error} ({getattr(error, 'sqlite_errorname', type(error).__name__)})"
+    if primary == sqlite3.SQLITE_FULL:
+        return StoreFull(f"{path}: {where}", said, "make room; nothing of this was written, the journal stays usable")
+    if primary == sqlite3.SQLITE_NOTADB:
+        return bad(str(path), "page 1", f"not a journal: {said}", seq)
+    if primary in _DAMAGED or (code is None and not isinstance(error, sqlite3.ProgrammingError)):
+        return bad(str(path), where, said, seq)  # without a code: Python could not decode a text
+    if primary in _NOT_ALLOWED:
+        action = (
+            "check permissions; if there is a -wal file, copy it with the journal to a directory that may be written"
+        )
+        return OperatorError(f"{path}: {where}", said, action)
+    if primary in _TAKEN:
+        return StoreLocked(f"{path}: {where}", f"another program holds the database: {said}", "end it")
+    if code is None:
+        return InternalError(f"{path}: {where}", said, "report this")
+    return StoreFailed(
+        f"{path}: {where}", said, "what the disk holds is unknown: check the disk, open the journal again and verify it"
+    )
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    db = sqlite3.connect(f"{path.as_uri()}?{mode}", uri=True, isolation_level=None, check_same_thread=False)
+    try:
+        # A file may come from anybody: no functions out of its schema, cells checked before they are used.
+        db.execute("PRAGMA trusted_schema = OFF")
+        db.execute("PRAGMA cell_size_check = ON")
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db

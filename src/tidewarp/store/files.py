@@ -1,0 +1,142 @@
+"""The files beside a journal: NAME.tw.key (its identity) and NAME.tw.lock (its one writer)."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tidewarp.errors import OperatorError, StoreLocked
+
+__all__ = ["public_key_of", "resolve", "root_seed", "sync_folder", "writer_lock"]
+
+_SEED_BYTES = 32
+
+_held: set[int] = set()  # descriptors of the locks of this process
+
+
+def _leave_locks_to_parent() -> None:
+    """A lock belongs to the open file, which a forked child shares: it would outlive its writer in there."""
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_leave_locks_to_parent)
+
+
+def resolve(path: str | os.PathLike[str], *, create: bool, read_only: bool) -> Path:
+    """The file itself behind links, so that two names of one journal have one key and one lock.
+
+    Raises:
+        OperatorError: missing and not to be created, no regular file, or not permitted.
+    """
+    try:
+        file = Path(os.path.realpath(path))
+        mode = os.stat(file).st_mode
+    except FileNotFoundError:
+        if not create:
+            raise OperatorError(str(path), "there is no such journal", "check the name, or create it") from None
+        if not file.parent.is_dir():
+            raise OperatorError(str(path), "its directory does not exist", f"mkdir -p {file.parent}") from None
+        return file
+    except (OSError, ValueError) as error:
+        raise OperatorError(repr(path), f"cannot be reached: {error}", "check name and permissions") from None
+    if not stat.S_ISREG(mode):
+        raise OperatorError(str(path), "a journal is a regular file", "give the path of a .tw file")
+    if not os.access(file, os.R_OK if read_only else os.R_OK | os.W_OK):
+        wanted = "read" if read_only else "written"
+        raise OperatorError(
+            str(path), f"may not be {wanted} by this user", "change its permissions, or open it read-only"
+        )
+    return file
+
+
+@contextmanager
+def writer_lock(path: Path) -> Iterator[None]:
+    """Be the one writer of ``path``. The lock ends with the process, whatever its end; the lock file stays.
+
+    Raises:
+        StoreLocked: somebody else is; names the pid.
+        OperatorError: the lock file cannot be written.
+    """
+    name = f"{path}.lock"
+    try:
+        descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise OperatorError(name, f"a writer needs it: {error.strerror}", "open the journal read-only") from None
+    _held.add(descriptor)
+    try:
+        _lock(descriptor, path)
+        yield
+    finally:
+        _held.discard(descriptor)
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pid = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
+        raise StoreLocked(
+            str(path), f"process {pid} writes this journal", "stop that process, or open the journal read-only"
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+
+
+def root_seed(path: Path) -> bytes:
+    """The Ed25519 seed (32 bytes) beside a journal that has no records yet; made if it is missing. Durable on return.
+
+    It is written before the database, so no journal exists whose identity could be lost by a crash. A seed that an
+    earlier, interrupted creation left is used again; half a seed has signed nothing and is replaced.
+
+    Raises:
+        OperatorError: the key file cannot be read or written.
+    """
+    file = Path(f"{path}.key")
+    try:
+        if file.exists():
+            seed = file.read_bytes()
+            if len(seed) == _SEED_BYTES:
+                return seed
+            if len(seed) > _SEED_BYTES:
+                raise OperatorError(str(file), f"a key has {_SEED_BYTES} bytes, not {len(seed)}", "move it away")
+            file.unlink()
+        return _new_seed(file)
+    except OSError as error:
+        raise OperatorError(str(file), f"a journal needs its key: {error.strerror}", "check the directory") from None
+
+
+def _new_seed(file: Path) -> bytes:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    seed = Ed25519PrivateKey.generate().private_bytes_raw()
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "wb") as stream:
+        stream.write(seed)
+        stream.flush()
+        os.fsync(descriptor)
+    sync_folder(file)
+    return seed
+
+
+def public_key_of(seed: bytes) -> bytes:
+    """The Ed25519 public key (32 bytes) of a seed."""
+    # Imported here because it takes 30 ms, and only the creation of a journal needs it.
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    return Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+
+
+def sync_folder(file: Path) -> None:
+    """Make the name of ``file`` durable."""
+    descriptor = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

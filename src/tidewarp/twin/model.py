@@ -1,0 +1,119 @@
+"""Finding a model's code and naming it: which files decide what a run computes."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tidewarp.codec import Digest
+from tidewarp.errors import OperatorError
+
+__all__ = ["ModelSource", "load_model", "model_source"]
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model's code stands. ``path`` None: it was not read from a file and cannot be checked."""
+
+    path: Path | None
+    function: str
+    files: dict[str, str] = field(default_factory=dict)  # path relative to the model's folder -> SHA-256 hex
+
+    @property
+    def digest(self) -> str:
+        """The model digest: SHA-256 over names and contents of the files; "" without files."""
+        if not self.files:
+            return ""
+        digest = Digest("TWMODEL1")
+        for name, content in sorted(self.files.items()):
+            digest.add(name.encode())
+            digest.add(content.encode())
+        return digest.hexdigest()
+
+    def document(self, journal: Path) -> dict[str, Any]:
+        """What ``tw.open`` records; the path is relative to the journal's folder, so both can move together."""
+        path = None if self.path is None else Path(os.path.relpath(self.path, journal.resolve().parent)).as_posix()
+        return {"path": path, "function": self.function, "digest": self.digest, "files": self.files}
+
+
+def model_source(build: Callable[..., Any]) -> ModelSource:
+    """The file of ``build`` and the modules beside it that it imports, directly or through each other."""
+    function = inspect.unwrap(getattr(build, "func", build))
+    name = getattr(function, "__qualname__", type(function).__name__)
+    try:
+        found = inspect.getsourcefile(function)
+    except TypeError:
+        found = None
+    if found is None or not Path(found).is_file():
+        return ModelSource(None, name)
+    path = Path(found).resolve()
+    files: dict[str, str] = {}
+    waiting = [path]
+    while waiting:
+        file = waiting.pop()
+        relative = file.relative_to(path.parent).as_posix()
+        if relative not in files:
+            data = file.read_bytes()
+            files[relative] = sha256(data).hexdigest()
+            waiting += _beside(data, path.parent)
+    return ModelSource(path, name, files)
+
+
+def _beside(data: bytes, folder: Path) -> Iterator[Path]:
+    """The modules in ``folder`` that a source text imports."""
+    for node in ast.walk(ast.parse(data)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.ImportFrom):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        for name in names:
+            place = folder.joinpath(*name.split("."))
+            for candidate in (place.with_suffix(".py"), place / "__init__.py"):
+                if candidate.is_file():
+                    yield candidate
+
+
+def load_model(spec: str) -> Callable[..., Any]:
+    """The build function named by ``MODEL.py`` or ``MODEL.py:function``. Raises OperatorError."""
+    text, _, name = spec.rpartition(":")
+    if not text or not name.isidentifier():
+        text, name = spec, "build"
+    path = Path(text)
+    if path.is_dir() or path.suffix != ".py":
+        raise OperatorError(str(path), "a model is a Python file with a build function", "name a .py file")
+    if not path.is_file():
+        raise OperatorError(str(path), "no such file", "name the model's .py file")
+    build = getattr(_load(path.resolve()), name, None)
+    if not callable(build):
+        raise OperatorError(f"{path}: {name}", "the file has no function of this name", f"define {name}(twin)")
+    return build  # type: ignore[no-any-return]  # the model is the user's: its type is known to be callable, no more
+
+
+def _load(path: Path) -> ModuleType:
+    folder = str(path.parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    spec = importlib.util.spec_from_file_location("tidewarp_model", path)
+    if spec is None or spec.loader is None:
+        raise OperatorError(str(path), "not importable as a Python module", "name a .py file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["tidewarp_model"] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        value = f"{path}: {type(error).__name__}: {error}"
+        raise OperatorError(value, "a model file must import without an error", "mend it and run again") from error
+    return module

@@ -1,0 +1,518 @@
+"""The session: one model in step with one physical thing, through one journal."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import simpy
+
+from tidewarp.clocks import Clock, WallClock
+from tidewarp.connect.contract import RunIdentity, Sink, Source
+from tidewarp.connect.documents import PathTable
+from tidewarp.connect.gate import FOREVER, LATE_POLICIES, Gate, Policy
+from tidewarp.connect.outbox import Delivery, Outbox
+from tidewarp.errors import InternalError, ModelChanged, ModelError, OperatorError, UnknownPath
+from tidewarp.observe import SILENT, Probe
+from tidewarp.process import DynamicResource, DynamicValue, Environment, SimulationRegistry
+from tidewarp.seeds import Stream
+from tidewarp.store import Store, open_store
+from tidewarp.twin.documents import OPEN, RESUME, entry, opening, platform_of
+from tidewarp.twin.host import InlineHost
+from tidewarp.twin.model import ModelSource, load_model, model_source
+from tidewarp.twin.replay import Follower
+from tidewarp.twin.run import Run
+from tidewarp.units import Duration, in_seconds, parse_instant, ticks
+
+__all__ = ["Build", "Replay", "Summary", "Twin", "open_twin", "replay"]
+
+_DAY_NS = 86_400 * 10**9
+_BATCH_MAX = 8_192
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did. Counts are of the whole journal, earlier lives included; ``wall_s`` is of this run."""
+
+    digest: str
+    reason: str
+    virtual_time_s: float
+    journal_records: int
+    head: str
+    events: int
+    inputs: int
+    outputs: int
+    late: int
+    clamped: int
+    dropped: int
+    duplicates: int
+    refused: int
+    dead_letters: int
+    dead: dict[str, int]
+    sinks: dict[str, dict[str, Any]]
+    lag_s_max: float
+    seed: int
+    epoch: str
+    factor: float
+    resumed: bool
+    interrupted: bool
+    wall_s: float
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a replay found. ``equal`` is None if the journal holds no digest to compare with (a killed run)."""
+
+    digest: str
+    recorded: str | None
+    equal: bool | None
+    virtual_time_s: float
+    inputs: int
+    events: int
+    outputs: int
+    wall_s: float
+    speed_x: float
+    first_difference: dict[str, Any] | None
+    model_changed: list[str] = field(default_factory=list)
+
+    def document(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self)
+
+
+class Twin:
+    """What a model's ``build(twin)`` receives, and what runs it. Made by :func:`open_twin`; a context manager.
+
+    A model is wired in ``build`` and must not look at the outside world: no clock, no ``random``, no file.
+    """
+
+    def __init__(self, *, seed: int, epoch_ns: int | None, live: bool, batch: int, probe: Probe) -> None:
+        self.env = Environment(seed=seed)
+        self.live = live
+        self._epoch_ns = epoch_ns
+        self._batch = batch
+        self._probe = probe
+        self._sources: dict[str, Source] = {}
+        self._policies: dict[str, dict[str, Any]] = {}
+        self._sinks: dict[str, Sink] = {}
+        self._documents: list[Callable[[], Any]] = []
+        self._gate = Gate(self.env.registry.rule, probe)
+        self._outbox = Outbox()
+        self._ranks: dict[int, str] = {}
+        self._run = Run(self.env, self._ranks, lambda: {"states": [fn() for fn in self._documents]})
+        self._host: InlineHost | None = None
+        self._store: Store | None = None
+        self._clock: Clock = WallClock()
+        self._factor = 0.0
+        self._resumed = False
+        self._sealed = False
+
+    # ------------------------------------------------------------------ what build uses
+    @property
+    def now(self) -> float:
+        """Virtual time, seconds since the epoch of the twin."""
+        return self.env.now
+
+    @property
+    def tick(self) -> int:
+        """Virtual time, ns since the epoch of the twin."""
+        return self.env.tick
+
+    @property
+    def seed(self) -> int:
+        """The seed of all random streams of this twin."""
+        return self.env.seed
+
+    @property
+    def epoch(self) -> datetime:
+        """Tick 0 as an aware UTC datetime. Raises ModelError if asked before it is settled."""
+        if self._epoch_ns is None:
+            raise ModelError("twin.epoch", "it is settled by open(epoch=...) or the first source", "connect sources first")
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=self._epoch_ns // 1_000)
+
+    @property
+    def registry(self) -> SimulationRegistry:
+        """All variables and resources by path."""
+        return self.env.registry
+
+    def variable(
+        self,
+        path: str,
+        type: type | None = None,
+        initial: Any = None,
+        *,
+        low: float | None = None,
+        high: float | None = None,
+        one_of: tuple[Any, ...] | None = None,
+        unit: str = "",
+    ) -> DynamicValue:
+        """A typed value at ``path`` that sources may set and processes may wait for; None until first set."""
+        return self.registry.declare(path, type, initial, low=low, high=high, one_of=one_of, unit=unit)
+
+    def resource(self, path: str, capacity: int, max_capacity: int | None = None) -> DynamicResource:
+        """A resource whose capacity may change while work is in progress (``path.current_cap``)."""
+        return DynamicResource(self.env, path, capacity, max_capacity)
+
+    def stream(self, name: str) -> Stream:
+        """The random stream of this name: draws depend on (seed, name, count) and on nothing else."""
+        return self.env.stream(name)
+
+    def process(self, generator: Generator[simpy.Event, Any, Any]) -> simpy.Process:
+        """Start a SimPy process."""
+        return self.env.process(generator)
+
+    def publish_event(self, key: str, value: Any) -> str:
+        """Send ``value`` (plain data) to the sinks under ``key``; the id of the output. Never blocks."""
+        return self.env.publish_event(key, value)
+
+    def state(self, document: Callable[[], Any]) -> None:
+        """Add ``document()`` (plain data) to the run digest: state that lives outside registry and resources."""
+        self._documents.append(document)
+
+    def connect(
+        self,
+        source: Source,
+        *,
+        name: str | None = None,
+        disorder: Duration = 0,
+        late: str = "stop",
+        queue: int = 65_536,
+    ) -> None:
+        """Let ``source`` set variables, in the order of event time. Opened only when live.
+
+        Args:
+            source: one of ``tw.sources``, or anything that has its methods.
+            name: in the journal and in all counts; default: the source's own.
+            disorder: how far below the highest event time seen a further event may lie. The clock waits for it.
+            late: what happens to an event that the clock has passed all the same: "stop" the run with the row
+                and the bound that would do, "clamp" it to the present, "drop" it (kept as a dead letter).
+            queue: how many inputs may wait, at most; the source is not read while it is full.
+        """
+        self._refuse_sealed("connect")
+        if late not in LATE_POLICIES:
+            raise OperatorError(f"late={late!r}", f"one of {', '.join(LATE_POLICIES)}", "choose one of them")
+        if queue < 1:
+            raise OperatorError(f"queue={queue}", "a queue holds at least 1 input", "give a larger one")
+        if name is not None:
+            source.name = name
+        bound = ticks(disorder)
+        if bound < 0:
+            raise OperatorError(f"disorder={disorder!r}", "a bound is not negative", "give 0 or more")
+        policy = Policy(disorder=bound, late=late, queue=queue, batch=min(self._batch, queue))
+        rank = self._gate.register(source.name, policy)
+        self._ranks[rank] = source.name
+        self._sources[source.name] = source
+        self._policies[source.name] = {**source.describe(), "disorder": bound, "late": late, "rank": rank}
+        if self.live and self._epoch_ns is None:
+            first_ns = source.first_event_ns()
+            if first_ns is not None:
+                self._epoch_ns = (first_ns - bound) // _DAY_NS * _DAY_NS
+
+    def sink(self, sink: Sink, *, name: str | None = None, batch: int = 500, queue: int = 2_000) -> None:
+        """Send every output to ``sink``, in order, as soon as GVT has passed it. Opened only when live."""
+        self._refuse_sealed("sink")
+        if batch < 1 or queue < 1:
+            raise OperatorError(f"batch={batch}, queue={queue}", "both are at least 1", "give larger ones")
+        if name is not None:
+            sink.name = name
+        self._outbox.register(sink.name, Delivery(batch=batch, queue=queue))
+        self._sinks[sink.name] = sink
+
+    # ------------------------------------------------------------------ what runs it
+    def run(self, until: Duration | datetime | None = None, *, factor: float | None = None) -> Summary:
+        """Run until virtual time ``until`` (exclusive), or to the end of all data, or until :meth:`stop`.
+
+        Blocks. On return every output is delivered and the journal holds a mark with the digest.
+
+        Args:
+            until: seconds since the epoch, text like "8h", timedelta, or an aware datetime.
+            factor: wall seconds per simulated second; 0 = full speed. Default: as given to open.
+
+        Raises:
+            ModelError: the model raised; the journal says where, and resuming repeats it.
+            OperatorError: a source, a sink or the store gave up; what was acknowledged is in the journal.
+        """
+        host, store = self._host, self._store
+        if host is None or store is None:
+            raise ModelError("twin.run()", "build wires a twin, its caller runs it", "call run() on what open() returned")
+        limit = None if until is None else self._tick_of(until)
+        pace = self._factor if factor is None else factor
+        started_s = self._clock.now()
+        if self._resumed:
+            resume = {"tick": self._run.at, "model": self._model.digest, **platform_of()}
+            store.journal.append([entry(RESUME, self._run.at, resume)])
+        host.open_sources(self._sources)
+        reason = host.go(limit, pace)
+        summary = self._summary(reason, pace, self._clock.now() - started_s)
+        self._resumed = True
+        return summary
+
+    def stop(self) -> None:
+        """End a run in progress at the next completed instant. Safe from other threads and signal handlers."""
+        if self._host is not None:
+            self._host.stop()
+
+    def digest(self) -> str:
+        """The run digest (TWRUN1) up to now, hex."""
+        return self._run.digest()
+
+    @property
+    def head(self) -> str:
+        """The hash of the journal's last record, hex: kept elsewhere, it shows later that no tail was cut off."""
+        if self._store is None:
+            raise ModelError("twin.head", "a twin without a journal has none", "ask what open() returned")
+        return self._store.journal.head.hex()
+
+    def close(self) -> None:
+        """Close connectors and journal. Safe to call twice."""
+        if self._host is not None:
+            self._host.close()
+        if self._store is not None:
+            self._store.close()
+
+    def __enter__(self) -> Twin:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------ putting it together
+    def _refuse_sealed(self, what: str) -> None:
+        if self._sealed:
+            raise ModelError(f"twin.{what}()", "a twin is wired in build, before it runs", f"move {what} into build")
+
+    def _tick_of(self, until: Duration | datetime) -> int:
+        if isinstance(until, datetime):
+            until_ns = parse_instant(until.isoformat(), UTC)
+            return until_ns - (self._epoch_ns or 0)
+        return ticks(until)
+
+    def _wire(self, build: Build) -> None:
+        """Call the model's function, then close the wiring."""
+        self._model: ModelSource = model_source(build)
+        build(self)
+        for name, source in self._sources.items():
+            for path in source.paths():
+                try:
+                    self.registry.rule(path)
+                except UnknownPath as error:
+                    raise OperatorError(
+                        f"source {name!r} sets {path!r}", error.rule, "map it to a path that the model declares"
+                    ) from error
+        if self._epoch_ns is None:
+            self._epoch_ns = 0
+        self.env.epoch_ns = self._epoch_ns
+        self.env.seal()
+        self._sealed = True
+
+    def _begin(self, store: Store, path: Path, clock: Clock, factor: float, accept_model: bool) -> None:
+        """Start a journal, or come back to where it stands."""
+        self._store, self._clock, self._factor = store, clock, factor
+        journal = store.journal
+        self._resumed = journal.size > 0
+        if self._epoch_ns is None:
+            raise InternalError("the epoch", "it is settled once the model is wired", "report this")
+        identity = RunIdentity(journal.domain.hex(), self._epoch_ns)
+        if not self._resumed:
+            journal.append([entry(OPEN, 0, self._opening(path, identity))])
+        elif not accept_model:
+            self._refuse_changed(opening(journal), path)
+        table = PathTable()
+        host = InlineHost(self._run, self._gate, self._outbox, journal, table, identity, clock, self._probe)
+        self._host = host
+        follower = Follower(journal, self._gate, self._run, host.release_and_wait, table=table, probe=self._probe)
+        host.open_sinks(self._sinks, follower.released_before())
+        follower.follow()
+        if follower.first_difference is not None:
+            raise _differs(follower.first_difference)
+
+    def _opening(self, path: Path, identity: RunIdentity) -> dict[str, Any]:
+        return {
+            "domain": identity.domain,
+            "epoch_ns": identity.epoch_ns,
+            "seed": self.seed,
+            "model": self._model.document(path),
+            "sources": self._policies,
+            **platform_of(),
+        }
+
+    def _refuse_changed(self, opened: Mapping[str, Any], path: Path) -> None:
+        changed = changed_files(opened["model"], self._model)
+        if changed:
+            raise ModelChanged(
+                f"{path}: {', '.join(changed)} changed since this journal was begun",
+                "a run goes on with the model that began it",
+                "restore the files, or pass --accept-model (accept_model=True) if the change cannot alter the past",
+            )
+        if opened["sources"] != self._policies:
+            names = [n for n in {*opened["sources"], *self._policies} if opened["sources"].get(n) != self._policies.get(n)]
+            raise ModelChanged(
+                f"{path}: source {', '.join(map(repr, sorted(names)))} is connected in another way",
+                "a run goes on with the sources that began it",
+                "connect them as before, or pass --accept-model (accept_model=True)",
+            )
+
+    def _summary(self, reason: str, factor: float, wall_s: float) -> Summary:
+        store, host = self._store, self._host
+        if store is None or host is None:
+            raise InternalError("the session", "a summary is made by a twin that ran", "report this")
+        return Summary(
+            digest=self.digest(),
+            reason=reason,
+            virtual_time_s=in_seconds(self._run.at),
+            journal_records=store.journal.size,
+            head=self.head,
+            events=self.env.events,
+            outputs=self._run.published,
+            **self._gate.counts(),
+            refused=self._run.refused,
+            dead=self._gate.dead(),
+            sinks=self._outbox.counts(),
+            lag_s_max=host.lag_s_max,
+            seed=self.seed,
+            epoch=self.epoch.isoformat(),
+            factor=factor,
+            resumed=self._resumed,
+            interrupted=reason == "interrupted",
+            wall_s=wall_s,
+        )
+
+
+Build = Callable[[Twin], Any]
+
+
+def changed_files(recorded: Mapping[str, Any], present: ModelSource) -> list[str]:
+    """The model's files that differ from those that a journal recorded."""
+    before, now = recorded["files"], present.files
+    return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+
+
+def _differs(difference: Mapping[str, Any]) -> ModelError:
+    return ModelError(
+        f"the mark at {in_seconds(difference['tick']):.3f} s (record {difference['mark']}): "
+        f"{', '.join(difference['parts'])} came out differently",
+        "a model is a function of its inputs and its seed",
+        "look for the order of sets, id(), time, random, files; run tidewarp replay for the whole comparison",
+    )
+
+
+def open_twin(
+    journal: str | Path,
+    build: Build,
+    *,
+    seed: int = 0,
+    factor: float = 0.0,
+    epoch: datetime | str | None = None,
+    batch: int = _BATCH_MAX,
+    accept_model: bool = False,
+    clock: Clock | None = None,
+    probe: Probe = SILENT,
+) -> Twin:
+    """Open a twin: begin its journal, or come back to where an earlier life stopped or was killed.
+
+    An existing journal is replayed at full speed, work in progress included; every mark on the way is
+    compared. Seed and epoch of an existing journal are those that it was begun with.
+
+    Args:
+        journal: the file (``NAME.tw``); its key and lock stand beside it. ":memory:" keeps nothing.
+        build: the model: a function that wires the twin it is given.
+        seed: of all random streams, 0 to 2^64 - 1.
+        factor: wall seconds per simulated second; 0 = full speed.
+        epoch: the instant of tick 0 (aware datetime or ISO 8601). Default: midnight UTC before the first event
+            of the first source that has times of its own; without one 1970-01-01.
+        batch: inputs per journal record, 1 to 8,192.
+        accept_model: go on although the model's files changed.
+        clock: the wall clock; tests hand in a simulated one.
+        probe: receives counts and progress.
+
+    Raises:
+        OperatorError: the journal cannot be opened, is not one, or belongs to another model or seed.
+        StoreLocked: another process runs this twin.
+        ModelError: the model came out differently from its own journal.
+    """
+    if not 1 <= batch <= _BATCH_MAX:
+        raise OperatorError(f"batch={batch}", f"1 to {_BATCH_MAX} inputs per record", "give a number in this range")
+    path = Path(journal)
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(contextlib.closing(open_store(journal, create=True)))
+        epoch_ns = _epoch_ns(epoch)
+        if store.journal.size:
+            opened = opening(store.journal)
+            seed, epoch_ns = opened["seed"], opened["epoch_ns"]
+        twin = Twin(seed=seed, epoch_ns=epoch_ns, live=True, batch=batch, probe=probe)
+        stack.callback(twin.close)
+        twin._wire(build)
+        twin._begin(store, path, clock or WallClock(), factor, accept_model)
+        stack.pop_all()
+    return twin
+
+
+def _epoch_ns(epoch: datetime | str | None) -> int | None:
+    if epoch is None:
+        return None
+    if isinstance(epoch, datetime):
+        if epoch.tzinfo is None:
+            raise OperatorError(f"epoch={epoch!r}", "an instant needs a time zone", "give tzinfo=datetime.UTC")
+        epoch = epoch.isoformat()
+    return parse_instant(epoch, UTC)
+
+
+def replay(
+    journal: str | Path, build: Build | None = None, *, until: Duration | None = None, probe: Probe = SILENT
+) -> Replay:
+    """Run a journal again, without its sources and sinks, and compare every mark and the final digest.
+
+    Args:
+        journal: the file; it is only read.
+        build: the model; None loads it from the path that the journal recorded, relative to its folder.
+        until: stop the comparison at this virtual time.
+        probe: receives progress.
+
+    Raises:
+        OperatorError: not a journal, or no model. Corrupt: the chain is broken, with the record.
+    """
+    path = Path(journal)
+    clock = WallClock()
+    started_s = clock.now()
+    with contextlib.closing(open_store(journal, read_only=True)) as store:
+        opened = opening(store.journal)
+        twin = Twin(seed=opened["seed"], epoch_ns=opened["epoch_ns"], live=False, batch=_BATCH_MAX, probe=probe)
+        twin._wire(build if build is not None else _recorded_model(opened["model"], path))
+        limit = FOREVER if until is None else ticks(until)
+        run = twin._run
+        follower = Follower(store.journal, twin._gate, run, lambda _: None, until=limit, probe=probe)
+        follower.follow()
+        follower.follow_on()
+        wall_s = clock.now() - started_s
+        recorded = follower.recorded if run.at < limit or until is None else None
+        equal = None if follower.recorded is None else follower.computed == follower.recorded
+        if follower.first_difference is not None:
+            equal = False
+        return Replay(
+            digest=run.digest(),
+            recorded=recorded,
+            equal=equal,
+            virtual_time_s=in_seconds(run.at),
+            inputs=run.applied,
+            events=twin.env.events,
+            outputs=run.published,
+            wall_s=wall_s,
+            speed_x=in_seconds(run.at) / wall_s if wall_s > 0 else 0.0,
+            first_difference=follower.first_difference,
+            model_changed=changed_files(opened["model"], twin._model),
+        )
+
+
+def _recorded_model(model: Mapping[str, Any], journal: Path) -> Build:
+    if model["path"] is None:
+        raise OperatorError(
+            str(journal), "its model was not read from a file", "name it: tidewarp replay FILE --model MODEL.py[:build]"
+        )
+    return load_model(f"{journal.resolve().parent / model['path']}:{model['function']}")

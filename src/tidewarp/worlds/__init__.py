@@ -1,0 +1,1 @@
+"""Models that ship: `factory`, a production line whose furnace follows real telemetry."""

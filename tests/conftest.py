@@ -1,0 +1,136 @@
+"""Hypothesis profiles, the facilities that some tests need of the machine, and the nightly tests.
+
+``HYPOTHESIS_PROFILE`` is ``default``, ``ci`` or ``nightly``. ``TIDEWARP_REQUIRE`` is a comma-separated list of
+facilities: a test that needs one of them fails where it is missing, in place of being skipped.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# No profile has a deadline: how long an example takes is the machine's affair, and a test must not wait for it.
+settings.register_profile("default", deadline=None)
+settings.register_profile(
+    "ci",
+    deadline=None,
+    derandomize=True,
+    max_examples=300,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile(
+    "nightly",
+    deadline=None,
+    max_examples=3000,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "default")
+settings.load_profile(PROFILE)
+
+LATIN1 = "de_DE.ISO-8859-1"
+NOBODY_UID = 65534
+
+
+class Facility(NamedTuple):
+    """Something of the machine that a test needs. ``works`` tries it; ``remedy`` is how to get it."""
+
+    works: Callable[[], bool]
+    remedy: str
+
+
+def _runs(*command: str, **options: int) -> bool:
+    try:
+        return subprocess.run(command, capture_output=True, timeout=60, **options).returncode == 0
+    except (OSError, subprocess.SubprocessError):
+        return False
+
+
+def _compile_latin1(folder: Path) -> bool:
+    target = str(folder / LATIN1)
+    return _runs("localedef", "-i", "de_DE", "-f", "ISO-8859-1", target)
+
+
+def _localedef_works() -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        return _compile_latin1(Path(folder))
+
+
+def _userns_works() -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        return _runs("unshare", "-Urm", "mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder)
+
+
+def _otheruid_works() -> bool:
+    true = shutil.which("true")
+    return os.geteuid() == 0 and true is not None and _runs(true, user=NOBODY_UID)
+
+
+FACILITIES: Mapping[str, Facility] = {
+    "fork": Facility(lambda: hasattr(os, "fork"), "use a POSIX system"),
+    "localedef": Facility(_localedef_works, "apt-get install locales"),
+    "otheruid": Facility(_otheruid_works, "run the tests as root"),
+    "userns": Facility(_userns_works, "apt-get install util-linux; sysctl -w kernel.unprivileged_userns_clone=1"),
+}
+
+
+@functools.cache
+def _is_there(name: str) -> bool:
+    return FACILITIES[name].works()
+
+
+def _required() -> set[str]:
+    return {name.strip() for name in os.environ.get("TIDEWARP_REQUIRE", "").split(",") if name.strip()}
+
+
+def demand(name: str) -> None:
+    """Go on if the machine has the facility; else skip, or fail where TIDEWARP_REQUIRE names it."""
+    if _is_there(name):
+        return
+    reason = f"facility {name} is missing: {FACILITIES[name].remedy}"
+    if name in _required():
+        pytest.fail(f"{reason} (TIDEWARP_REQUIRE names it)", pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def require() -> Callable[[str], None]:
+    """``require("userns")`` as the first line of a test that needs it: one of ``FACILITIES``."""
+    return demand
+
+
+@pytest.fixture(scope="session")
+def latin1_env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The variables that give a child process a German Latin-1 locale; needs the facility localedef."""
+    demand("localedef")
+    folder = tmp_path_factory.mktemp("locale")
+    assert _compile_latin1(folder)
+    return {"LOCPATH": str(folder), "LC_ALL": LATIN1, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse a facility that nobody knows: its tests would be skipped in silence."""
+    unknown = sorted(_required() - FACILITIES.keys())
+    if unknown:
+        known = ", ".join(FACILITIES)
+        raise pytest.UsageError(f"TIDEWARP_REQUIRE: no facility {', '.join(unknown)}; there are {known}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the nightly tests out of every other run."""
+    if PROFILE == "nightly" or "nightly" in config.option.markexpr:
+        return
+    nightly = [item for item in items if item.get_closest_marker("nightly")]
+    if nightly:
+        config.hook.pytest_deselected(items=nightly)
+        items[:] = [item for item in items if item not in nightly]
