@@ -129,11 +129,13 @@ def parse_instant(text: str, zone: tzinfo) -> int:
 
     Raises:
         CodecError: any other text, a date that does not exist, a moment outside int64 ns (1678 to 2261).
+        OperatorError: a zone that has no offset for a time without one.
     """
-    if len(text) == _COMMON_LEN and zone is UTC:
+    if len(text) == _COMMON_LEN:
         hour_ns, rest_ns = _hour_ns(text[:13]), _within_hour_ns(text[13:])
         if hour_ns is not None and rest_ns is not None:
-            return hour_ns + rest_ns
+            ns = hour_ns + rest_ns
+            return ns if zone is UTC else ns - _offset_ns(ns, zone)
     match = _INSTANT.fullmatch(text)
     if match is None:
         ns = _unix_number(text)
@@ -144,7 +146,7 @@ def parse_instant(text: str, zone: tzinfo) -> int:
             east_s = int(offset_h) * 3_600 + int(offset_min or 0) * 60
             ns -= (east_s if sign == "+" else -east_s) * TICKS_PER_SECOND
         elif utc is None and zone is not UTC:
-            ns -= _offset_ns(text, ns, zone)
+            ns -= _offset_ns(ns, zone)
         if fraction:
             ns += int(fraction.ljust(9, "0"))
     if not _TICK_MIN <= ns <= TICK_MAX:
@@ -176,7 +178,7 @@ def _hour_ns(hour: str) -> int | None:
     if _HOUR.fullmatch(hour) is None:
         return None
     ns = _day_ns(hour[:10]) + int(hour[11:]) * _UNIT_TICKS["h"]
-    return ns if abs(ns) < TICK_MAX - _UNIT_TICKS["h"] else None
+    return ns if abs(ns) < TICK_MAX - 2 * _UNIT_TICKS["d"] else None  # room for the hour and any offset
 
 
 @lru_cache(maxsize=3_600)
@@ -195,12 +197,24 @@ def _day_ns(day: str) -> int:
         _refuse_instant(day, "the calendar has no such day", "correct the date")
 
 
-def _offset_ns(text: str, local_ns: int, zone: tzinfo) -> int:
+def _offset_ns(local_ns: int, zone: tzinfo) -> int:
     """How far ``zone`` is east of UTC when its clocks show ``local_ns``."""
-    local = datetime(1970, 1, 1, tzinfo=zone) + timedelta(seconds=local_ns // TICKS_PER_SECOND)
+    steady_ns = _steady_offset_ns(zone, local_ns // _UNIT_TICKS["h"])
+    return _offset_at_ns(zone, local_ns // TICKS_PER_SECOND) if steady_ns is None else steady_ns
+
+
+@lru_cache(maxsize=256)
+def _steady_offset_ns(zone: tzinfo, hour: int) -> int | None:
+    """The offset all through a local hour, counted from 1970; None where it changes within."""
+    first_ns = _offset_at_ns(zone, hour * 3_600)
+    return first_ns if first_ns == _offset_at_ns(zone, hour * 3_600 + 3_599) else None
+
+
+def _offset_at_ns(zone: tzinfo, local_s: int) -> int:
+    local = datetime(1970, 1, 1, tzinfo=zone) + timedelta(seconds=local_s)  # such sums stay on the zone's own clock
     east = local.utcoffset()
     if east is None:
-        _refuse_instant(text, f"the zone {zone!r} has no offset for it", "give the offset in the text, or a real zone")
+        raise OperatorError(f"zone {zone!r}", f"it has no offset for {local.date()}", "name a zone that has one")
     return east // timedelta(microseconds=1) * 1_000
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from fractions import Fraction
 from zoneinfo import ZoneInfo
 
@@ -228,6 +228,41 @@ def test_a_naive_time_is_read_in_the_zone_that_the_caller_names():
     assert utc("2013-10-27 02:30:00") == "2013-10-27T00:30:00.000+00:00"
     assert utc("2013-03-31 02:30:00") == "2013-03-31T01:30:00.000+00:00"
     assert parse_instant("2013-12-02 21:15:00", timezone(-timedelta(hours=3))) == START_NS + 3 * 3_600 * 10**9
+
+
+class Nowhere(tzinfo):
+    """A zone without offsets."""
+
+    def utcoffset(self, _when):
+        return None
+
+
+def test_a_zone_without_offset_is_the_operators_error():
+    """Such a zone cannot place a naive time; a time with its own offset does not ask it."""
+    with pytest.raises(OperatorError, match="offset"):
+        parse_instant("2013-12-02 21:15:00", Nowhere())
+    assert parse_instant("2013-12-02 21:15:00Z", Nowhere()) == START_NS
+
+
+@given(
+    st.datetimes(datetime(1840, 1, 1), datetime(2100, 1, 1)),  # noqa: DTZ001
+    st.sampled_from(["UTC", "Europe/Berlin", "Australia/Lord_Howe", "Asia/Kathmandu", "America/New_York"]),
+)
+def test_local_times_agree_with_datetime(local, name):
+    """Offsets with seconds, half-hour steps and changes inside an hour come out as the zone says, cached or not."""
+    zone = ZoneInfo(name)
+    expected = (local.replace(tzinfo=zone).astimezone(UTC) - EPOCH) // timedelta(microseconds=1) * 1_000
+    assert parse_instant(local.isoformat(), zone) == expected
+    whole_s = expected - local.microsecond * 1_000
+    assert parse_instant(local.replace(microsecond=0).isoformat(sep=" "), zone) == whole_s
+
+
+def test_a_change_inside_an_hour_is_not_smoothed():
+    """Kathmandu's clocks went from 00:00 to 00:15 in 1986: minutes of one local hour have two offsets."""
+    zone = ZoneInfo("Asia/Kathmandu")
+    before, after = (parse_instant(f"1986-01-01 00:{minute}:00", zone) for minute in ("14", "16"))
+    assert format_instant(before) == "1985-12-31T18:44:00.000+00:00"
+    assert format_instant(after) == "1985-12-31T18:31:00.000+00:00"
 
 
 @given(INT64, st.integers(-1439, 1439), st.booleans())

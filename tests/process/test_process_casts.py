@@ -42,7 +42,10 @@ REFUSED = [
     *[(bool, value) for value in (2, -1, 0.5, math.nan, "", "maybe", "truee", [], None)],
     *[(int, value) for value in (True, False, 7.75, "7.75", "7.0", "0x10", "", "१", 2**63, -(2**63) - 1, 2.0**63)],
     *[(int, value) for value in (math.nan, math.inf, "9" * 65, "1_000", " 7", [7], None)],
-    *[(float, value) for value in (True, math.nan, math.inf, -math.inf, "1e400", "NaN", "Infinity", "0x1p3", ".5", None)],
+    *[
+        (float, value)
+        for value in (True, math.nan, math.inf, -math.inf, "1e400", "NaN", "Infinity", "0x1p3", ".5", None)
+    ],
     (float, 10**400),
     *[(str, value) for value in (1.5, True, [], {}, b"abc", None, "\ud800", "x" * (TEXT_BYTES_MAX + 1), 2**64)],
     (str, "é" * TEXT_BYTES_MAX),

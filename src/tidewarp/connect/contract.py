@@ -1,8 +1,8 @@
 """What sources, the gate, the simulation and sinks say to one another. Plain values and small protocols.
 
-    Source ──Raw──► gate ──Input──► process ──Output──► outbox ──► Sink
-                     │                 └──Refusal (an input that the state of the moment forbids)
-                     └──DeadLetter (an input that could never be accepted)
+Source ──Raw──► gate ──Input──► process ──Output──► outbox ──► Sink
+│                 └──Refusal (an input that the state of the moment forbids)
+└──DeadLetter (an input that could never be accepted)
 """
 
 from __future__ import annotations
@@ -12,7 +12,23 @@ from typing import Any, NamedTuple, Protocol
 
 from tidewarp.errors import PeerError
 
-__all__ = ["HEAD_BYTES", "MESSAGE_BYTES_MAX", "Checker", "DeadLetter", "Decoder", "Input", "Output", "Raw", "Refusal", "Refused", "RunIdentity", "Sink", "Source", "Undecodable", "Update"]
+__all__ = [
+    "HEAD_BYTES",
+    "MESSAGE_BYTES_MAX",
+    "Checker",
+    "DeadLetter",
+    "Decoder",
+    "Input",
+    "Output",
+    "Raw",
+    "Refusal",
+    "Refused",
+    "RunIdentity",
+    "Sink",
+    "Source",
+    "Undecodable",
+    "Update",
+]
 
 MESSAGE_BYTES_MAX = 1 << 20
 HEAD_BYTES = 1 << 16  # what a dead letter keeps of its message

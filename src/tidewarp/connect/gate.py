@@ -312,7 +312,9 @@ class Gate:
         source = self._sources[event.source]
         source.reading = False
         if source.decoder is None:
-            raise InternalError(f"source {source.name!r}", "messages arrive only from a connected source", "report this")
+            raise InternalError(
+                f"source {source.name!r}", "messages arrive only from a connected source", "report this"
+            )
         instructions: list[Instruction] = []
         batch = _Batch()
         for raw in event.raws:
@@ -516,9 +518,7 @@ class _Batch:
 
     def full(self, batch: int) -> bool:
         """No room for a further message?"""
-        return (
-            len(self.inputs) >= batch or self._bytes >= _BATCH_BYTES // 2 or len(self.letters) >= _LETTERS_PER_RECORD
-        )
+        return len(self.inputs) >= batch or self._bytes >= _BATCH_BYTES // 2 or len(self.letters) >= _LETTERS_PER_RECORD
 
     def add(self, one: Input, size: int) -> None:
         """Take one input; ``size`` in bytes."""

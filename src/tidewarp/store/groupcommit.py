@@ -41,16 +41,17 @@ class Submission(Future[Appended]):
         try:
             return super().result(timeout)
         finally:
-            self._tell()
+            self.tell()
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """As Future.exception."""
         try:
             return super().exception(timeout)
         finally:
-            self._tell()
+            self.tell()
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Say that the caller knows the outcome, if there is one."""
         if self.done():
             self._on_seen(self)
 
@@ -81,8 +82,12 @@ class GroupCommit:
     def append(self, entries: Sequence[Entry], cursors: Mapping[str, bytes]) -> Appended:
         """Queue, and commit groups in this thread until this one is durable."""
         submission = self._enqueue(entries, cursors)
-        while not submission.done():
-            self._commit_next()
+        try:
+            while not submission.done():
+                self._commit_next()
+        except BaseException:
+            submission.tell()  # the caller is told by what is raised
+            raise
         return submission.result()
 
     def submit(self, entries: Sequence[Entry], cursors: Mapping[str, bytes]) -> Submission:

@@ -57,7 +57,13 @@ def verify(path: str | Path, *, head: str | None = None, probe: Probe = SILENT) 
         auditor.close()
         head_seq = None if wanted is None else _find(store.journal, wanted, str(path))
     return Verified(
-        checked.domain.hex(), checked.records, checked.head.hex(), auditor.digest, auditor.inputs, auditor.marks, head_seq
+        checked.domain.hex(),
+        checked.records,
+        checked.head.hex(),
+        auditor.digest,
+        auditor.inputs,
+        auditor.marks,
+        head_seq,
     )
 
 

@@ -18,7 +18,16 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from tidewarp.codec import DIGEST, INPUT, RELEASED, Document, pack_document, split_timed_body, timed_body, unpack_document
+from tidewarp.codec import (
+    DIGEST,
+    INPUT,
+    RELEASED,
+    Document,
+    pack_document,
+    split_timed_body,
+    timed_body,
+    unpack_document,
+)
 from tidewarp.errors import CodecError, Corrupt, OperatorError
 from tidewarp.store import Entry, Journal
 

@@ -27,7 +27,7 @@ from tidewarp.twin.replay import EVENTS_PER_STEP
 from tidewarp.twin.run import Run
 from tidewarp.units import in_seconds, ticks
 
-__all__ = ["InlineHost", "MARK_INPUTS"]
+__all__ = ["MARK_INPUTS", "InlineHost"]
 
 MARK_INPUTS = 2_000  # a mark after so many inputs: what a replay can name when it differs
 _STALL_S = 30.0  # how long a sink may make no progress at the end of a run
@@ -300,4 +300,6 @@ class InlineHost:
         value = f"{type(error).__name__}: {error} (in {place}, at {now_s:g} s, after inputs {inputs or 'none'})"
         self._flush()
         self._journal.append([entry(STOP, tick, {"tick": tick, "reason": "model", "detail": value})])
-        return ModelError(value, "a model's process must not raise", "mend the model; --resume repeats the run up to here")
+        return ModelError(
+            value, "a model's process must not raise", "mend the model; --resume repeats the run up to here"
+        )

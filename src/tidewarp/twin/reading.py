@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from tidewarp.connect.documents import DEAD, INPUTS, PATHS, PathTable, decode_inputs
+from tidewarp.errors import OperatorError
 from tidewarp.store import open_store
 from tidewarp.twin.documents import Fact, facts, opening
-from tidewarp.units import format_instant, in_seconds
+from tidewarp.twin.run import tick_at
+from tidewarp.units import Duration, format_instant, in_seconds
 
-__all__ = ["journal_rows"]
+__all__ = ["KINDS", "journal_rows"]
+
+KINDS = ("input", "dead", "open", "resume", "ended", "stop", "mark", "released")
 
 Row = dict[str, Any]
 
@@ -21,23 +26,31 @@ Row = dict[str, Any]
 def journal_rows(
     path: str | Path,
     *,
-    first_tick: int = -(2**63),
-    end_tick: int = 2**63 - 1,
+    first: Duration | datetime | None = None,
+    end: Duration | datetime | None = None,
     path_glob: str | None = None,
     source: str | None = None,
-    dead: bool = False,
+    kind: str | None = None,
     after: int = 0,
 ) -> Iterator[Row]:
     """Rows of the journal in the order of its records, each with ``seq``, ``kind``, ``tick``, ``time_s`` and ``timestamp``.
 
     Kinds: ``input`` {source, partition, offset, path, value}, ``dead`` {source, partition, offset, rule, message,
     sha256}, and ``open``, ``resume``, ``ended``, ``stop``, ``mark``, ``released`` with what their documents hold.
-    ``path_glob`` and ``source`` select inputs and dead letters; ``dead`` selects dead letters alone;
-    ``after`` skips the records up to that sequence number.
+    ``first`` (inclusive) and ``end`` (exclusive) are virtual times or instants; ``path_glob`` selects inputs,
+    ``source`` inputs and dead letters, ``kind`` one kind; ``after`` skips the records up to that number.
+
+    Raises:
+        OperatorError: no such file, or not a twin's journal. Corrupt: with the record.
     """
+    if kind is not None and kind not in KINDS:
+        raise OperatorError(f"kind {kind!r}", f"one of {', '.join(KINDS)}", "choose one of them")
     with contextlib.closing(open_store(path, read_only=True)) as store:
         opened = opening(store.journal)
         ranks = {name: policy["rank"] for name, policy in opened["sources"].items()}
+        epoch_ns = opened["epoch_ns"]
+        first_tick = -(2**63) if first is None else tick_at(first, epoch_ns)
+        end_tick = 2**63 - 1 if end is None else tick_at(end, epoch_ns)
         table = PathTable()
         for fact in facts(store.journal):
             if fact.schema == PATHS:
@@ -46,15 +59,14 @@ def journal_rows(
             if fact.seq <= after:
                 continue
             for row in _rows(fact, ranks, table):
-                selected = _selected(row, path_glob, source, dead) and first_tick <= row["tick"] < end_tick
-                if selected:
+                if first_tick <= row["tick"] < end_tick and _selected(row, path_glob, source, kind):
                     row["time_s"] = in_seconds(row["tick"])
-                    row["timestamp"] = format_instant(opened["epoch_ns"] + row["tick"])
+                    row["timestamp"] = format_instant(epoch_ns + row["tick"])
                     yield row
 
 
-def _selected(row: Row, path_glob: str | None, source: str | None, dead: bool) -> bool:
-    if dead and row["kind"] != "dead":
+def _selected(row: Row, path_glob: str | None, source: str | None, kind: str | None) -> bool:
+    if kind is not None and row["kind"] != kind:
         return False
     if source is not None and row.get("source") != source:
         return False

@@ -80,7 +80,9 @@ class Follower:
         value, schema = fact.value, fact.schema
         if schema == PATHS:
             if value["first"] != len(self.table):
-                raise Corrupt(f"record {fact.seq}", "its paths do not continue the table", "run tidewarp verify", fact.seq)
+                raise Corrupt(
+                    f"record {fact.seq}", "its paths do not continue the table", "run tidewarp verify", fact.seq
+                )
             self.table.add(value["paths"])
         elif schema in (INPUTS, DEAD, ENDED):
             self.stopped = None

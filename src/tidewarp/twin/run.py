@@ -8,16 +8,27 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from tidewarp.codec import Chain, Digest, pack
 from tidewarp.connect.contract import Input, Output
 from tidewarp.connect.gate import FOREVER, Grant
+from tidewarp.errors import OperatorError
 from tidewarp.process import Environment
 from tidewarp.twin.documents import Mark
-from tidewarp.units import in_seconds, ticks
+from tidewarp.units import Duration, in_seconds, parse_instant, ticks
 
-__all__ = ["Run", "chain_input"]
+__all__ = ["Run", "chain_input", "tick_at"]
+
+
+def tick_at(when: Duration | datetime, epoch_ns: int) -> int:
+    """The tick of a virtual time, or of an aware datetime for a twin with this epoch (Unix ns)."""
+    if not isinstance(when, datetime):
+        return ticks(when)
+    if when.tzinfo is None:
+        raise OperatorError(f"{when!r}", "an instant needs a time zone", "give tzinfo=datetime.UTC")
+    return parse_instant(when.isoformat(), UTC) - epoch_ns
 
 
 def chain_input(chain: Chain, source: str, one: Input) -> None:

@@ -26,7 +26,7 @@ from tidewarp.twin.documents import OPEN, RESUME, entry, opening, platform_of
 from tidewarp.twin.host import InlineHost
 from tidewarp.twin.model import ModelSource, load_model, model_source
 from tidewarp.twin.replay import Follower
-from tidewarp.twin.run import Run
+from tidewarp.twin.run import Run, tick_at
 from tidewarp.units import Duration, in_seconds, parse_instant, ticks
 
 __all__ = ["Build", "Replay", "Summary", "Twin", "open_twin", "replay"]
@@ -132,7 +132,9 @@ class Twin:
     def epoch(self) -> datetime:
         """Tick 0 as an aware UTC datetime. Raises ModelError if asked before it is settled."""
         if self._epoch_ns is None:
-            raise ModelError("twin.epoch", "it is settled by open(epoch=...) or the first source", "connect sources first")
+            raise ModelError(
+                "twin.epoch", "it is settled by open(epoch=...) or the first source", "connect sources first"
+            )
         return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=self._epoch_ns // 1_000)
 
     @property
@@ -239,8 +241,10 @@ class Twin:
         """
         host, store = self._host, self._store
         if host is None or store is None:
-            raise ModelError("twin.run()", "build wires a twin, its caller runs it", "call run() on what open() returned")
-        limit = None if until is None else self._tick_of(until)
+            raise ModelError(
+                "twin.run()", "build wires a twin, its caller runs it", "call run() on what open() returned"
+            )
+        limit = None if until is None else tick_at(until, self._epoch_ns or 0)
         pace = self._factor if factor is None else factor
         started_s = self._clock.now()
         if self._resumed:
@@ -288,12 +292,6 @@ class Twin:
         if self._sealed:
             raise ModelError(f"twin.{what}()", "a twin is wired in build, before it runs", f"move {what} into build")
 
-    def _tick_of(self, until: Duration | datetime) -> int:
-        if isinstance(until, datetime):
-            until_ns = parse_instant(until.isoformat(), UTC)
-            return until_ns - (self._epoch_ns or 0)
-        return ticks(until)
-
     def _wire(self, build: Build) -> None:
         """Call the model's function, then close the wiring."""
         self._model: ModelSource = model_source(build)
@@ -320,15 +318,15 @@ class Twin:
         if self._epoch_ns is None:
             raise InternalError("the epoch", "it is settled once the model is wired", "report this")
         identity = RunIdentity(journal.domain.hex(), self._epoch_ns)
-        if not self._resumed:
-            journal.append([entry(OPEN, 0, self._opening(path, identity))])
-        elif not accept_model:
+        if self._resumed and not accept_model:
             self._refuse_changed(opening(journal), path)
         table = PathTable()
         host = InlineHost(self._run, self._gate, self._outbox, journal, table, identity, clock, self._probe)
         self._host = host
         follower = Follower(journal, self._gate, self._run, host.release_and_wait, table=table, probe=self._probe)
         host.open_sinks(self._sinks, follower.released_before())
+        if not self._resumed:  # last of all: what could not start has begun no journal
+            journal.append([entry(OPEN, 0, self._opening(path, identity))])
         follower.follow()
         if follower.first_difference is not None:
             raise _differs(follower.first_difference)
@@ -352,7 +350,9 @@ class Twin:
                 "restore the files, or pass --accept-model (accept_model=True) if the change cannot alter the past",
             )
         if opened["sources"] != self._policies:
-            names = [n for n in {*opened["sources"], *self._policies} if opened["sources"].get(n) != self._policies.get(n)]
+            names = [
+                n for n in {*opened["sources"], *self._policies} if opened["sources"].get(n) != self._policies.get(n)
+            ]
             raise ModelChanged(
                 f"{path}: source {', '.join(map(repr, sorted(names)))} is connected in another way",
                 "a run goes on with the sources that began it",
@@ -411,6 +411,7 @@ def open_twin(
     factor: float = 0.0,
     epoch: datetime | str | None = None,
     batch: int = _BATCH_MAX,
+    resume: bool = True,
     accept_model: bool = False,
     clock: Clock | None = None,
     probe: Probe = SILENT,
@@ -428,6 +429,7 @@ def open_twin(
         epoch: the instant of tick 0 (aware datetime or ISO 8601). Default: midnight UTC before the first event
             of the first source that has times of its own; without one 1970-01-01.
         batch: inputs per journal record, 1 to 8,192.
+        resume: go on with a journal that was begun; False refuses it.
         accept_model: go on although the model's files changed.
         clock: the wall clock; tests hand in a simulated one.
         probe: receives counts and progress.
@@ -443,6 +445,10 @@ def open_twin(
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(contextlib.closing(open_store(journal, create=True)))
         epoch_ns = _epoch_ns(epoch)
+        if store.journal.size and not resume:
+            raise OperatorError(
+                str(path), "it holds a run, and this one begins its own journal", "add --resume, or name another file"
+            )
         if store.journal.size:
             opened = opening(store.journal)
             seed, epoch_ns = opened["seed"], opened["epoch_ns"]
@@ -465,7 +471,7 @@ def _epoch_ns(epoch: datetime | str | None) -> int | None:
 
 
 def replay(
-    journal: str | Path, build: Build | None = None, *, until: Duration | None = None, probe: Probe = SILENT
+    journal: str | Path, build: Build | None = None, *, until: Duration | datetime | None = None, probe: Probe = SILENT
 ) -> Replay:
     """Run a journal again, without its sources and sinks, and compare every mark and the final digest.
 
@@ -485,7 +491,7 @@ def replay(
         opened = opening(store.journal)
         twin = Twin(seed=opened["seed"], epoch_ns=opened["epoch_ns"], live=False, batch=_BATCH_MAX, probe=probe)
         twin._wire(build if build is not None else _recorded_model(opened["model"], path))
-        limit = FOREVER if until is None else ticks(until)
+        limit = FOREVER if until is None else tick_at(until, opened["epoch_ns"])
         run = twin._run
         follower = Follower(store.journal, twin._gate, run, lambda _: None, until=limit, probe=probe)
         follower.follow()

@@ -148,7 +148,9 @@ def _zone(name: str) -> tzinfo:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise OperatorError(f"tz={name!r}", "not an IANA time zone that is installed", "give 'UTC' or install tzdata") from error
+        raise OperatorError(
+            f"tz={name!r}", "not an IANA time zone that is installed", "give 'UTC' or install tzdata"
+        ) from error
 
 
 def _reason(error: OSError) -> str:
@@ -204,7 +206,9 @@ class _Decoder:
         try:
             cells = _cells(raw.payload.decode(), self._sep)
         except UnicodeDecodeError as error:
-            raise _bad(raw, repr(raw.payload[error.start : error.end]), "text is UTF-8", "convert the file", "utf-8") from None
+            raise _bad(
+                raw, repr(raw.payload[error.start : error.end]), "text is UTF-8", "convert the file", "utf-8"
+            ) from None
         except csv.Error as error:
             raise _bad(raw, repr(raw.payload[:80]), f"not CSV: {error}", "repair the row", "csv") from None
         if len(cells) != self._width:
@@ -214,7 +218,9 @@ class _Decoder:
         except CodecError as error:
             raise _bad(raw, error.value, error.rule, error.action, "time") from None
         if not -(2**63) <= tick < 2**63:
-            raise _bad(raw, cells[self._time_at], "292 years around the epoch can be counted in ns", "give --epoch", "time")
+            raise _bad(
+                raw, cells[self._time_at], "292 years around the epoch can be counted in ns", "give --epoch", "time"
+            )
         return Update(tick, tuple([(path, cells[at].strip()) for at, path in self._targets]))
 
 

@@ -1,0 +1,107 @@
+"""`tidewarp log`: a journal's inputs, dead letters and turns, decoded."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tidewarp.cli.frame import emit, json_option
+from tidewarp.cli.run import parse_until
+from tidewarp.cli.values import plain
+from tidewarp.errors import OperatorError
+from tidewarp.twin import journal_rows
+
+__all__ = ["command"]
+
+_COLUMNS = ("seq", "kind", "tick", "timestamp", "source", "partition", "offset", "path", "value", "rule", "message")
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--from", "first", metavar="T", help="From this virtual time on: 8h, seconds, or an ISO time.")
+@click.option("--to", "end", metavar="T", help="Up to this virtual time, exclusive.")
+@click.option("--path", "path_glob", metavar="GLOB", help="Inputs of these paths only: 'line.furnace.*'.")
+@click.option("--source", help="Of this source only.")
+@click.option("--kind", help="Rows of this kind only: input, dead, open, resume, ended, stop, mark, released.")
+@click.option("--dead", is_flag=True, help="Dead letters only.")
+@click.option("--limit", type=click.IntRange(min=1), default=1_000, show_default=True, help="Rows, at most.")
+@click.option("--after", type=click.IntRange(min=0), default=0, help="Skip the records up to this number.")
+@click.option("--out", type=click.Path(path_type=Path), help="Export all rows to F.csv or F.jsonl instead.")
+@json_option
+def command(
+    file: Path,
+    first: str | None,
+    end: str | None,
+    path_glob: str | None,
+    source: str | None,
+    kind: str | None,
+    dead: bool,
+    limit: int,
+    after: int,
+    out: Path | None,
+    as_json: bool,
+) -> int:
+    """Show what the journal FILE holds: one row per input, dead letter or turn of the run."""
+    rows = journal_rows(
+        file,
+        first=None if first is None else parse_until(first),
+        end=None if end is None else parse_until(end),
+        path_glob=path_glob,
+        source=source,
+        kind="dead" if dead else kind,
+        after=after,
+    )
+    if out is not None:
+        emit(
+            {"out": out, "count": _export(rows, out)}, as_json, lambda done: f"{done['count']:,} rows in {done['out']}"
+        )
+        return 0
+    shown = list(islice(rows, limit))
+    last = shown[-1]["seq"] if shown else None
+    more = next(rows, None)
+    # A record may hold many rows; what is cut off inside it is reached by a larger --limit, so `next` skips none.
+    following = None if more is None else (last if more["seq"] != last else last - 1)
+    emit({"records": shown, "count": len(shown), "next": following}, as_json, _render)
+    return 0
+
+
+def _export(rows: Iterator[dict[str, Any]], out: Path) -> int:
+    """All rows to a file; how many. The kind of file is in its name."""
+    if out.suffix not in (".csv", ".jsonl"):
+        raise OperatorError(str(out), "rows are exported as .csv or .jsonl", "name such a file")
+    first = next(rows, None)  # a journal that cannot be read must not leave an empty file
+    count = 0
+    with out.open("x", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, _COLUMNS, extrasaction="ignore")
+        if out.suffix == ".csv":
+            writer.writeheader()
+        for row in chain([] if first is None else [first], rows):
+            if out.suffix == ".csv":
+                writer.writerow(row)
+            else:
+                file.write(json.dumps(plain(row), allow_nan=False) + "\n")
+            count += 1
+    return count
+
+
+def _render(document: Mapping[str, Any]) -> str:
+    lines = [_line(row) for row in document["records"]]
+    if document["next"] is not None:
+        lines.append(f"… more: --after {document['next']}, or a larger --limit")
+    return "\n".join(lines) if lines else "no such rows"
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    head = f"{row['seq']:>6} {row['timestamp']} {row['kind']:<8}"
+    if row["kind"] == "input":
+        return f"{head} {row['source']}[{row['partition']}:{row['offset']}] {row['path']} = {row['value']!r}"
+    if row["kind"] == "dead":
+        return f"{head} {row['source']}[{row['partition']}:{row['offset']}] {row['rule']}: {row['message']}"
+    skip = {"seq", "kind", "tick", "time_s", "timestamp", "versions", "model", "sources"}
+    return f"{head} " + " ".join(f"{name}={value}" for name, value in row.items() if name not in skip)

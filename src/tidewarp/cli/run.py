@@ -1,0 +1,129 @@
+"""`tidewarp run`: run a model, its inputs journaled."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from tidewarp.cli.frame import EXIT_INTERRUPTED, emit, json_option
+from tidewarp.cli.progress import ProgressBar
+from tidewarp.errors import CodecError, OperatorError
+from tidewarp.twin import Twin, load_model, open_twin
+from tidewarp.units import Duration, parse_instant, ticks
+
+__all__ = ["command", "parse_until"]
+
+
+@click.command()
+@click.argument("model")
+@click.option("--journal", required=True, type=click.Path(path_type=Path), help="The journal, NAME.tw.")
+@click.option("--resume", is_flag=True, help="Go on where the journal ends; begin it if it is missing.")
+@click.option("--until", help="Virtual time to stop at: 8h, seconds, or an ISO time. Default: the end of all data.")
+@click.option(
+    "--factor", type=float, default=0.0, show_default=True, help="Wall seconds per simulated second; 0 = full speed."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of all random streams; a journal keeps its own.")
+@click.option("--epoch", help="ISO time of virtual time 0. Default: midnight UTC before the first event.")
+@click.option("--journal-batch", type=int, default=8_192, show_default=True, help="Inputs per journal record, at most.")
+@click.option("--accept-model", is_flag=True, help="Go on although the model's files changed.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+@json_option
+def command(
+    model: str,
+    journal: Path,
+    resume: bool,
+    until: str | None,
+    factor: float,
+    seed: int,
+    epoch: str | None,
+    journal_batch: int,
+    accept_model: bool,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    """Run MODEL (a file, FILE.py or FILE.py:function), its inputs journaled.
+
+    The journal is the run: kill this command at any moment, start it again with --resume, and the result is the
+    one that it would have had. The head that it prints, kept elsewhere, shows later that no record is missing.
+    """
+    build = load_model(model)
+    end = None if until is None else parse_until(until)
+    with (
+        ProgressBar("running", quiet=quiet) as bar,
+        open_twin(
+            journal,
+            build,
+            seed=seed,
+            factor=factor,
+            epoch=epoch,
+            batch=journal_batch,
+            resume=resume,
+            accept_model=accept_model,
+            probe=bar,
+        ) as twin,
+        _stopping(twin),
+    ):
+        summary = twin.run(end)
+    emit({**asdict(summary), "journal": journal}, as_json, _render)
+    return EXIT_INTERRUPTED if summary.interrupted else 0
+
+
+def parse_until(text: str) -> Duration | datetime:
+    """An instant if ``text`` is an ISO date, else a duration since the epoch (a bare number is seconds)."""
+    if "-" in text[1:] or ":" in text:
+        try:
+            unix_ns = parse_instant(text, UTC)
+        except CodecError as error:
+            raise OperatorError(f"--until {text}", error.rule, "give 8h, 3600 or 2014-01-07T02:00:00Z") from error
+        return datetime.fromtimestamp(unix_ns / 1e9, UTC)
+    try:
+        return float(text)
+    except ValueError:
+        ticks(text)
+        return text
+
+
+@contextlib.contextmanager
+def _stopping(twin: Twin) -> Iterator[None]:
+    """The first SIGINT or SIGTERM stops the run at a completed instant; a second ends the process at once."""
+    asked = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            os._exit(EXIT_INTERRUPTED)
+        asked = True
+        twin.stop()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _render(document: Mapping[str, Any]) -> str:
+    state = "interrupted" if document["interrupted"] else "done"
+    dead = ", ".join(f"{rule} {count}" for rule, count in document["dead"].items())
+    lines = [
+        f"{state} at {document['virtual_time_s']:,.3f} s of virtual time, {document['wall_s']:.2f} s of wall time",
+        f"inputs       {document['inputs']:,} ({document['late']} late, {document['duplicates']} duplicates)",
+        f"dead letters {document['dead_letters']:,}" + (f" ({dead})" if dead else ""),
+        f"outputs      {document['outputs']:,}",
+        f"digest       {document['digest']}",
+        f"head         {document['head']}",
+        f"journal      {document['journal']} ({document['journal_records']:,} records)",
+    ]
+    for name, sink in document["sinks"].items():
+        lines.append(f"sink {name}: {sink['sent']:,} sent, {sink['skipped']:,} held already, last id {sink['last_id']}")
+    return "\n".join(lines)
