@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import decimal
 import enum
 import math
@@ -15,12 +15,7 @@ from tidewarp.codec import DEPTH_MAX, pack, unpack
 from tidewarp.errors import CodecError
 
 SCALARS = (
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**63), 2**64 - 1)
-    | st.floats(allow_nan=False)
-    | st.text()
-    | st.binary()
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text() | st.binary()
 )
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
 CANONICAL_NAN = bytes.fromhex("cb7ff8000000000000")
@@ -113,7 +108,7 @@ def test_edges_of_numbers() -> None:
     ("value", "place"),
     [
         ({"a": [1, {2}]}, r"value\['a'\]\[1\]: a builtins.set"),
-        ([datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)], r"value\[0\]: a datetime.datetime"),
+        ([dt.datetime(2020, 1, 1, tzinfo=dt.UTC)], r"value\[0\]: a datetime.datetime"),
         ({"d": decimal.Decimal(1)}, r"value\['d'\]: a decimal.Decimal"),
         (Point(), r"value: a .*Point"),
         ([Colour.RED], r"value\[0\]: a .*Colour"),

@@ -90,5 +90,3 @@ def test_default_block_is_one_second() -> None:
         chain.add(tick, record)
     assert chain.head() == reference(rows, 10**9)
     assert chain.head().hex() == "5a7fcf952a1bee1cf8957e8f5dfa483c76b590137b2dd28f7605eecfbfabe5be"
-
-

@@ -21,7 +21,9 @@ def test_a_document_is_an_array_of_three() -> None:
     assert unpack_document(data) == Document("tw.test", 3, {"a": 1}, 3)
 
 
-@pytest.mark.parametrize("parts", [[], ["s", 1], ["s", 1, 2, 3], {"s": 1}, [1, 1, 0], ["", 1, 0], ["s", 0, 0], ["s", True, 0], ["s", 1.0, 0]])
+@pytest.mark.parametrize(
+    "parts", [[], ["s", 1], ["s", 1, 2, 3], {"s": 1}, [1, 1, 0], ["", 1, 0], ["s", 0, 0], ["s", True, 0], ["s", 1.0, 0]]
+)
 def test_what_is_no_document_is_refused(parts: object) -> None:
     with pytest.raises(CodecError):
         unpack_document(pack(parts))

@@ -58,7 +58,9 @@ def test_every_flipped_bit_is_refused_or_is_another_record() -> None:
     assert refused == 32 + 1 + 7 + 12  # magic, seq 1 to 0, flags but bit 0, body_len of 2**20 and more
 
 
-@pytest.mark.parametrize("data", [b"", bytes(HEADER_BYTES), VECTORS["record1_header"][:-1], VECTORS["record1_header"] + b"\0"])
+@pytest.mark.parametrize(
+    "data", [b"", bytes(HEADER_BYTES), VECTORS["record1_header"][:-1], VECTORS["record1_header"] + b"\0"]
+)
 def test_other_lengths_and_versions_are_refused(data: bytes) -> None:
     with pytest.raises(CodecError):
         RecordHeader.from_bytes(data)

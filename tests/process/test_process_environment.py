@@ -140,6 +140,21 @@ def test_a_stop_of_run_inside_a_slice_is_ignored_and_loses_no_callback() -> None
     assert (seen, env.events) == (["after"], 2)
 
 
+def test_a_budget_does_not_end_at_a_stop_in_the_middle_of_an_instant() -> None:
+    """Spent by the first of three events, with a stop in the second: the third still belongs to the slice."""
+    env = Environment()
+    seen: list[float] = []
+    env.timeout(1)
+    stop = env.event()
+    with pytest.raises(RuntimeError):
+        env.run(until=stop)
+    env.timeout(1).callbacks.append(lambda _: stop.succeed())
+    env.timeout(1).callbacks.append(lambda _: seen.append(env.now))
+    env.timeout(1)
+    assert env.run_slice(9 * SECOND, 2) == "empty"
+    assert seen == [2]
+
+
 def test_inputs_are_applied_at_their_tick_before_the_events_of_that_time() -> None:
     """The clock is the absolute time of the tick; a model that wakes then sees the new value."""
     env = Environment()

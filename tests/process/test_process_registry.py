@@ -105,6 +105,18 @@ def test_predecessor_6_registry_and_resource_agree_and_max_cap_counts_at_once(en
     assert (lathe.capacity, lathe.max_capacity) == (3, 3)
 
 
+def test_one_update_may_set_several_resources(env: Environment) -> None:
+    """Each is judged, and none follows unless all may."""
+    resources = [DynamicResource(env, name, 1, 3) for name in ("a", "b")]
+    waiting = [(resource.request(), resource.request())[1] for resource in resources]
+    with pytest.raises(RuleViolation, match=r"value 4 for b\.current_cap"):
+        env.registry.update_many({"a.current_cap": 2, "a.max_cap": 2, "b.current_cap": 4})
+    assert [(one.capacity, one.max_capacity, one.in_use) for one in resources] == [(1, 3, 1)] * 2
+    env.registry.update_many({"b.current_cap": 2, "a.current_cap": 2})
+    assert [(one.capacity, one.in_use) for one in resources] == [(2, 2)] * 2
+    assert all(request.triggered for request in waiting)
+
+
 def test_a_sealed_environment_is_changed_by_its_model_only(env: Environment) -> None:
     """Invariant 1: nothing changes a model but a journaled input or the model itself."""
     value = env.registry.declare("x", int, 0)

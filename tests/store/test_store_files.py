@@ -8,7 +8,8 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from tidewarp.store.files import public_key_of
 SOURCES = str(Path(tidewarp.errors.__file__).parents[1])
 
 
-def python(script: str, *arguments: object, **options: int) -> subprocess.CompletedProcess[str]:
+def python(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     """Run a script in a process of its own, warnings being errors."""
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", script, *map(str, arguments)],
@@ -30,7 +31,6 @@ def python(script: str, *arguments: object, **options: int) -> subprocess.Comple
         capture_output=True,
         text=True,
         timeout=120,
-        **options,
     )
 
 
@@ -40,6 +40,23 @@ def entries(count: int) -> list[Entry]:
 
 def names(folder: Path) -> set[str]:
     return {one.name for one in folder.iterdir()}
+
+
+AS_NOBODY = """
+import os
+def become_nobody():
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+"""
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """A directory that other users reach; pytest's own are private."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+        folder.chmod(0o755)
 
 
 @pytest.fixture
@@ -239,7 +256,12 @@ def test_a_closed_handle_refuses_everything(path: Path) -> None:
         journal = store.journal
         store.close()
         store.close()
-        for call in (lambda j=journal: j.append([]), lambda j=journal: j.read(), lambda j=journal: j.cursors(), lambda j=journal: j.cursor("s")):
+        for call in (
+            lambda j=journal: j.append([]),
+            lambda j=journal: j.read(),
+            lambda j=journal: j.cursors(),
+            lambda j=journal: j.cursor("s"),
+        ):
             with pytest.raises(InternalError, match="closed"):
                 call()
 
@@ -266,7 +288,11 @@ def test_what_cannot_be_opened_is_the_operators(path: Path, tmp_path: Path) -> N
     with pytest.raises(OperatorError, match="mkdir -p"):
         open_store(tmp_path / "no" / "folder.tw", create=True)
     for read_only in (False, True):
-        for bad, rule in ((other, "not a tidewarp journal"), (tmp_path / "empty.tw", "not a tidewarp journal"), (newer, "its format is 2")):
+        for bad, rule in (
+            (other, "not a tidewarp journal"),
+            (tmp_path / "empty.tw", "not a tidewarp journal"),
+            (newer, "its format is 2"),
+        ):
             with pytest.raises(OperatorError, match=rule) as caught:
                 open_store(bad, read_only=read_only)
             assert caught.value.exit_code == 2
@@ -286,22 +312,27 @@ def test_a_file_that_is_no_database_is_corrupt(tmp_path: Path) -> None:
         check_file(path)
 
 
-def test_without_permission(path: Path, tmp_path: Path, require: Callable[[str], None]) -> None:
+def test_without_permission(public_folder: Path, require: Callable[[str], None]) -> None:
     """Another user may neither read a private journal nor write one that everybody may read."""
     require("otheruid")
-    script = """
+    path = public_folder / "j.tw"
+    open_store(path, create=True).close()
+    script = (
+        AS_NOBODY
+        + """
 import sys
 from tidewarp.store import check_file, open_store
+become_nobody()
 for call in (lambda: open_store(sys.argv[1], read_only=True), lambda: check_file(sys.argv[1]), lambda: open_store(sys.argv[1])):
     try: print(call())
     except Exception as error: print(type(error).__name__, error)
 """
-    _open_to_all(tmp_path, 0o755)
+    )
     path.chmod(0o600)
-    lines = python(script, path, user=65534).stdout.splitlines()
+    lines = python(script, path).stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["OperatorError"] * 3
     path.chmod(0o644)
-    assert python(script, path, user=65534).stdout.splitlines()[2].startswith("OperatorError")
+    assert python(script, path).stdout.splitlines()[2].startswith("OperatorError")
 
 
 READER = """
@@ -312,23 +343,13 @@ with open_store(sys.argv[1], read_only=True) as store:
 """
 
 
-def _open_to_all(folder: Path, mode: int) -> None:
-    """Let another user reach a temporary directory of ours."""
-    for above in (folder, *folder.parents):
-        if above.stat().st_uid == os.getuid() and above != Path("/"):
-            above.chmod(above.stat().st_mode | 0o055)
-    folder.chmod(mode)
-
-
 @pytest.mark.parametrize("state", ["closed", "live", "killed"])
 def test_reading_in_a_directory_that_cannot_be_written(
-    state: str, tmp_path: Path, require: Callable[[str], None]
+    state: str, public_folder: Path, require: Callable[[str], None]
 ) -> None:
     """Closed, beside a live writer, and what a killed one left in its -wal: all records, and not one file more."""
     require("otheruid")
-    folder = tmp_path / "f"
-    folder.mkdir()
-    path = folder / "j.tw"
+    path = public_folder / "j.tw"
     store: Store | None = None
     if state == "killed":
         assert python(KILLED, path, 3).returncode == 9
@@ -337,13 +358,36 @@ def test_reading_in_a_directory_that_cannot_be_written(
         store.journal.append(entries(3))
     if state == "closed" and store is not None:
         store.close()
-    _open_to_all(folder, 0o555)
-    before = names(folder)
-    process = python(READER, path, user=65534)
+    public_folder.chmod(0o555)
+    before = names(public_folder)
+    process = python(AS_NOBODY + READER.replace("with", "become_nobody()\nwith", 1), path)
     assert (process.stdout, process.stderr) == ("3 {} 3\n", "")
-    assert names(folder) == before
+    assert names(public_folder) == before
     if store is not None:
         store.close()
+
+
+def test_what_a_killed_writer_left_needs_its_index_or_a_directory(
+    public_folder: Path, require: Callable[[str], None]
+) -> None:
+    """A -wal without -shm cannot be read where nothing can be made: said so, not skipped and not called damage."""
+    require("otheruid")
+    path = public_folder / "j.tw"
+    assert python(KILLED, path, 3).returncode == 9
+    Path(f"{path}-shm").unlink()
+    public_folder.chmod(0o555)
+    script = (
+        AS_NOBODY
+        + """
+import sys
+from tidewarp.store import check_file, open_store
+become_nobody()
+for call in (lambda: open_store(sys.argv[1], read_only=True), lambda: check_file(sys.argv[1])):
+    try: print(call())
+    except Exception as error: print(type(error).__name__, "-wal" in error.action)
+"""
+    )
+    assert python(script, path).stdout.split() == ["OperatorError", "True"] * 2
 
 
 def test_a_reader_makes_no_lock_and_no_key(path: Path) -> None:
@@ -409,7 +453,16 @@ def test_what_breaks_a_rule_is_refused_whole(kind: str, tmp_path: Path) -> None:
             for call in (journal.append, journal.submit):
                 with pytest.raises(CodecError, match="entry 1"):
                     call([good, bad], cursors={"s": b""})
-        for cursors in ({"": b""}, {"x" * 1025: b""}, {"é" * 513: b""}, {"a\0b": b""}, {"\ud800": b""}, {"s": "text"}, {"s": bytes((1 << 20) + 1)}, {1: b""}):
+        for cursors in (
+            {"": b""},
+            {"x" * 1025: b""},
+            {"é" * 513: b""},
+            {"a\0b": b""},
+            {"\ud800": b""},
+            {"s": "text"},
+            {"s": bytes((1 << 20) + 1)},
+            {1: b""},
+        ):
             with pytest.raises(CodecError):
                 journal.append([good], cursors=cursors)  # type: ignore[arg-type]
         for after, limit in ((-1, None), (0, -1)):

@@ -67,7 +67,11 @@ class Stores(RuleBasedStateMachine):
         self.waiting.clear()
 
     @precondition(lambda self: not self.waiting)
-    @rule(after=st.integers(0, 12), limit=st.none() | st.integers(0, 6), kinds=st.none() | st.sets(st.sampled_from([INPUT, DIGEST, 0x80, 7])))
+    @rule(
+        after=st.integers(0, 12),
+        limit=st.none() | st.integers(0, 6),
+        kinds=st.none() | st.sets(st.sampled_from([INPUT, DIGEST, 0x80, 7])),
+    )
     def read(self, after: int, limit: int | None, kinds: set[int] | None) -> None:
         expected = [
             (seq, entry)
@@ -83,7 +87,9 @@ class Stores(RuleBasedStateMachine):
         """Closing commits what is queued."""
         self.store.close()
         self.wait()
-        assert {one.name for one in self.path.parent.iterdir()} == {self.path.name + end for end in ("", ".key", ".lock")}
+        assert {one.name for one in self.path.parent.iterdir()} == {
+            self.path.name + end for end in ("", ".key", ".lock")
+        }
         self.store = SqliteStore(self.path)
 
     @rule()

@@ -61,7 +61,7 @@ class Input(NamedTuple):
     partition: int
     offset: int
     changes: tuple[tuple[str, Any], ...]  # (path, value as its declared type), applied all or nothing
-    event_tick: int  # when it happened; differs from `tick` where a late input was clamped to the floor
+    event_tick: int  # when it happened; differs from `tick` where a late input was clamped to the watermark
 
 
 class Refusal(NamedTuple):

@@ -63,7 +63,7 @@ class Policy:
     """How one source is treated. Ticks; ``queue`` and ``batch`` in inputs."""
 
     disorder: int = 0  # how far below the highest event time a further event may lie
-    late: str = "stop"  # below the floor: one of LATE_POLICIES
+    late: str = "stop"  # what becomes of an event below that: one of LATE_POLICIES
     queue: int = 65_536  # admitted and not yet granted, at most; full: the source is not read
     batch: int = 8_192  # inputs per journal record, at most
 
@@ -190,6 +190,12 @@ class _Source:
         if self.ended:
             return FOREVER
         return min(self.durable.values()) - self.policy.disorder if self.durable else -1
+
+    @property
+    def bound(self) -> int:
+        """Below this tick an event is too late. By what was admitted, not by what the clock has made of it: so the
+        same messages are too late in every life, whatever the batches and the timing."""
+        return min(self.highest.values()) - self.policy.disorder if self.highest else 0
 
     def note(self, one: Input) -> None:
         """Count an input in order of arrival. Late: below the highest event time seen in its partition."""
@@ -358,7 +364,8 @@ class Gate:
             source.positions[one.partition] = one.offset
             heapq.heappush(self._held, one)
         source.outstanding += len(event.inputs)
-        source.positions.update(event.positions)
+        for partition, offset in event.positions.items():  # a dead letter may lie before the last input of its batch
+            source.positions[partition] = max(offset, source.positions.get(partition, -1))
         source.dead.update(event.dead)
         if "late" in event.dead:
             source.counts["late"] += event.dead["late"]
@@ -467,15 +474,16 @@ class Gate:
             self._bury(source, raw, "size", f"{size} bytes: an input holds at most {_BATCH_BYTES // 2}", batch)
             return
         tick = update.tick
-        if tick < self.floor:
+        bound = max(self.floor, source.bound)
+        if tick < bound:
             if source.policy.late == "stop":
                 raise OperatorError(*self._late(source, raw, tick))
             if source.policy.late == "drop":
                 source.counts["late"] += 1
                 source.counts["dropped"] += 1
-                self._bury(source, raw, "late", f"tick {tick} lies below the floor {self.floor}", batch)
+                self._bury(source, raw, "late", f"tick {tick} lies below the watermark {bound}", batch)
                 return
-            tick = self.floor
+            tick = bound
         one = Input(tick, source.rank, raw.partition, raw.offset, changes, update.tick)
         source.note(one)
         source.outstanding += 1
@@ -485,7 +493,8 @@ class Gate:
         behind_s = (max(source.highest.values(), default=self.floor) - tick) / 10**9
         return (
             f"source {source.name!r}, message {raw.offset}: event time {tick / 10**9:.3f} s of the twin",
-            f"the clock has passed it (floor {self.floor / 10**9:.3f} s, disorder {source.policy.disorder / 10**9:g} s)",
+            f"it lies {behind_s:g} s below the highest time before it, and the disorder bound is "
+            f"{source.policy.disorder / 10**9:g} s",
             f"connect with disorder of at least {behind_s:g} s, or with late='clamp' or late='drop'",
         )
 

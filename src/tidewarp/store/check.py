@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from tidewarp.codec import genesis
 from tidewarp.errors import Corrupt, OperatorError
-from tidewarp.store.connection import connect_read_only, has_wal
+from tidewarp.store.connection import DATABASE_ERRORS, connect_read_only, failure, has_wal
 from tidewarp.store.files import resolve
 from tidewarp.store.schema import ROW, Row, bad, check_format, check_schema, pragma, read_domain, verify_row
 
@@ -61,7 +61,10 @@ def _check(file: Path, *, immutable: bool) -> Checked:
     try:
         with closing(connect_read_only(file, immutable=immutable)) as db:
             return walk.run(db)
-    except sqlite3.Error as error:
+    except DATABASE_ERRORS as error:
+        met = failure(error, file, walk.where, walk.seq)
+        if not immutable and type(met) is OperatorError:
+            raise met from error  # what a writer left beside the file cannot be read here
         name = getattr(error, "sqlite_errorname", type(error).__name__)
         raise bad(str(file), walk.where, f"{error} ({name})", walk.seq) from error
     except OperatorError as error:

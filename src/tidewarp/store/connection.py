@@ -9,7 +9,11 @@ from pathlib import Path
 from tidewarp.errors import InternalError, OperatorError, StoreFailed, StoreFull, StoreLocked, TidewarpError
 from tidewarp.store.schema import bad, pragma
 
-__all__ = ["connect", "connect_read_only", "failure", "has_wal", "set_durable"]
+__all__ = ["DATABASE_ERRORS", "connect", "connect_read_only", "failure", "has_wal", "set_durable"]
+
+DATABASE_ERRORS = (sqlite3.Error, UnicodeError, MemoryError)
+"""What the sqlite3 module raises for a bad file: it shows messages that quote the file's bytes as UTF-8, and
+turns SQLITE_NOMEM, which a damaged length may cause, into MemoryError."""
 
 _NOT_ALLOWED = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
@@ -17,7 +21,7 @@ _TAKEN = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection for the writer; makes an empty file if there is none. Raises sqlite3.Error."""
+    """A connection for the writer; makes an empty file if there is none. Raises DATABASE_ERRORS."""
     return _connect(path, "mode=rwc")
 
 
@@ -25,7 +29,7 @@ def connect_read_only(path: Path, *, immutable: bool = False) -> sqlite3.Connect
     """A connection that never writes the file. ``immutable``: nobody else does either, as long as it is open.
 
     SQLite reads a database in WAL mode through two files beside it, and makes them if they are missing; where
-    it may not, only an immutable file can be read. Raises sqlite3.Error.
+    it may not, only an immutable file can be read. Raises DATABASE_ERRORS.
     """
     return _connect(path, "mode=ro&immutable=1" if immutable else "mode=ro")
 
@@ -46,7 +50,7 @@ def set_durable(db: sqlite3.Connection, path: Path) -> None:
         raise OperatorError(str(path), "this file system has no write-ahead log", "keep the journal on a local disk")
 
 
-def failure(error: sqlite3.Error, path: Path | str, where: str, seq: int | None = None) -> TidewarpError:
+def failure(error: Exception, path: Path | str, where: str, seq: int | None = None) -> TidewarpError:
     """What ``error``, met at ``where`` (a record, a table, a page), means to the caller."""
     code = getattr(error, "sqlite_errorcode", None)
     primary = None if code is None else code & 0xFF
@@ -55,7 +59,7 @@ def failure(error: sqlite3.Error, path: Path | str, where: str, seq: int | None 
         return StoreFull(f"{path}: {where}", said, "make room; nothing of this was written, the journal stays usable")
     if primary == sqlite3.SQLITE_NOTADB:
         return bad(str(path), "page 1", f"not a journal: {said}", seq)
-    if primary in _DAMAGED or (code is None and not isinstance(error, sqlite3.ProgrammingError)):
+    if primary in _DAMAGED or (code is None and isinstance(error, sqlite3.OperationalError | UnicodeError)):
         return bad(str(path), where, said, seq)  # without a code: Python could not decode a text
     if primary in _NOT_ALLOWED:
         action = (
@@ -64,7 +68,7 @@ def failure(error: sqlite3.Error, path: Path | str, where: str, seq: int | None 
         return OperatorError(f"{path}: {where}", said, action)
     if primary in _TAKEN:
         return StoreLocked(f"{path}: {where}", f"another program holds the database: {said}", "end it")
-    if code is None:
+    if code is None and not isinstance(error, MemoryError):
         return InternalError(f"{path}: {where}", said, "report this")
     return StoreFailed(
         f"{path}: {where}", said, "what the disk holds is unknown: check the disk, open the journal again and verify it"
@@ -77,7 +81,7 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
         # A file may come from anybody: no functions out of its schema, cells checked before they are used.
         db.execute("PRAGMA trusted_schema = OFF")
         db.execute("PRAGMA cell_size_check = ON")
-    except sqlite3.Error:
+    except DATABASE_ERRORS:
         db.close()
         raise
     return db

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 from tidewarp.errors import OperatorError, StoreLocked
 
@@ -15,17 +16,30 @@ __all__ = ["public_key_of", "resolve", "root_seed", "sync_folder", "writer_lock"
 
 _SEED_BYTES = 32
 
-_held: set[int] = set()  # descriptors of the locks of this process
+
+class _LockFile:
+    """An open lock file. A forked child shares the lock with its parent, which it would outlive in there."""
+
+    held: ClassVar[set[_LockFile]] = set()
+
+    def __init__(self, name: str) -> None:
+        self.descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self.held.add(self)
+
+    def close(self) -> None:
+        """Let go; in a child this leaves the parent's lock as it is."""
+        if self in self.held:  # a second close would hit whatever file has the number by then
+            self.held.discard(self)
+            os.close(self.descriptor)
+
+    @classmethod
+    def close_all(cls) -> None:
+        """Let go of all."""
+        for lock in list(cls.held):
+            lock.close()
 
 
-def _leave_locks_to_parent() -> None:
-    """A lock belongs to the open file, which a forked child shares: it would outlive its writer in there."""
-    for descriptor in _held:
-        os.close(descriptor)
-    _held.clear()
-
-
-os.register_at_fork(after_in_child=_leave_locks_to_parent)
+os.register_at_fork(after_in_child=_LockFile.close_all)
 
 
 def resolve(path: str | os.PathLike[str], *, create: bool, read_only: bool) -> Path:
@@ -65,16 +79,14 @@ def writer_lock(path: Path) -> Iterator[None]:
     """
     name = f"{path}.lock"
     try:
-        descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = _LockFile(name)
     except OSError as error:
         raise OperatorError(name, f"a writer needs it: {error.strerror}", "open the journal read-only") from None
-    _held.add(descriptor)
     try:
-        _lock(descriptor, path)
+        _lock(lock.descriptor, path)
         yield
     finally:
-        _held.discard(descriptor)
-        os.close(descriptor)
+        lock.close()
 
 
 def _lock(descriptor: int, path: Path) -> None:

@@ -15,7 +15,7 @@ from tidewarp import observe
 from tidewarp.codec import Record, genesis
 from tidewarp.errors import InternalError, OperatorError, StoreFailed
 from tidewarp.store.chain import Linked, check_cursors, check_entries, check_range, link
-from tidewarp.store.connection import failure
+from tidewarp.store.connection import DATABASE_ERRORS, failure
 from tidewarp.store.contract import Appended, Entry
 from tidewarp.store.groupcommit import GroupCommit, Submission
 from tidewarp.store.schema import LOG_COLUMNS, ROW, Row, bad, log_id, read_domain, row_of, verify_row
@@ -141,7 +141,7 @@ class SqliteJournal:
                     bytes_read += len(rows[-1].body or b"")
                     if bytes_read >= _PAGE_BYTES:
                         break
-        except sqlite3.Error as error:
+        except DATABASE_ERRORS as error:
             if not rows:
                 self._fail(error, f"record {first}", first)
             # The rows before the bad one are good: return them; the next page begins with it.
@@ -152,7 +152,7 @@ class SqliteJournal:
         try:
             with self._reading:
                 return self._open_reader(call).execute(statement, values).fetchall()
-        except sqlite3.Error as error:
+        except DATABASE_ERRORS as error:
             self._fail(error, f"table {statement.split(' FROM ')[1].split()[0]}", None)
 
     def _open_reader(self, call: str) -> sqlite3.Connection:
@@ -187,7 +187,7 @@ class SqliteJournal:
             self._transact(self._db, linked, cursors, (size, head))
         except BaseException as error:
             self._roll_back(error)
-            if isinstance(error, sqlite3.Error):
+            if isinstance(error, DATABASE_ERRORS):
                 self._fail(error, f"record {self._tail[0] + 1}", self._tail[0] + 1)
             raise
         return outcomes
@@ -212,9 +212,9 @@ class SqliteJournal:
         try:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            if not isinstance(error, sqlite3.Error):
+            if not isinstance(error, DATABASE_ERRORS):
                 self._tail = self._db.execute("SELECT size, head FROM domain").fetchone()
-        except sqlite3.Error as second:
+        except DATABASE_ERRORS as second:
             self._failed = StoreFailed(
                 str(self._path), f"after {error!r}, ROLLBACK failed: {second}", "open the journal again and verify it"
             )
@@ -251,7 +251,7 @@ class SqliteJournal:
     def _db(self) -> sqlite3.Connection:
         return self._writer if self._writer is not None else self._reader
 
-    def _fail(self, error: sqlite3.Error, where: str, seq: int | None) -> NoReturn:
+    def _fail(self, error: Exception, where: str, seq: int | None) -> NoReturn:
         met = failure(error, self._path, where, seq)
         if isinstance(met, StoreFailed):
             self._failed = met

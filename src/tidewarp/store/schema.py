@@ -83,7 +83,7 @@ class Row(NamedTuple):
 
 
 def create_tables(db: sqlite3.Connection, root_public_key: bytes) -> None:
-    """Make an empty database a journal of this key. All or nothing; raises sqlite3.Error."""
+    """Make an empty database a journal of this key. All or nothing; raises DATABASE_ERRORS of ``connection``."""
     domain = domain_of(root_public_key)
     db.execute("BEGIN IMMEDIATE")
     for statement in _TABLES:
@@ -122,7 +122,7 @@ def read_domain(db: sqlite3.Connection, path: str) -> tuple[bytes, int, bytes]:
         raise bad(path, "table meta", "it holds the format version and the root public key, nothing else")
     rows = db.execute("SELECT no, id, status, size, head FROM domain").fetchall()
     if len(rows) != 1 or rows[0][:3] != (_OWN, domain_of(key), _LIVE):
-        raise bad(path, "table domain", "its one row names the domain of the root public key")
+        raise bad(path, "tables meta and domain", "the one domain is that of the root public key")
     size, head = rows[0][3:]
     if not isinstance(size, int) or not 0 <= size < 1 << _SEQ_BITS or not isinstance(head, bytes):
         raise bad(path, "table domain", "size or head is out of range")

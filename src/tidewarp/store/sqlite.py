@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from contextlib import ExitStack, closing
 from types import TracebackType
 from typing import Self
 
 from tidewarp.errors import InternalError, OperatorError
-from tidewarp.store.connection import connect, connect_read_only, failure, set_durable
+from tidewarp.store.connection import DATABASE_ERRORS, connect, connect_read_only, failure, set_durable
 from tidewarp.store.files import public_key_of, resolve, root_seed, sync_folder, writer_lock
 from tidewarp.store.journal import SqliteJournal
 from tidewarp.store.schema import check_format, check_schema, create_tables, pragma
@@ -35,7 +34,7 @@ class SqliteStore:
         with ExitStack() as opened:
             try:
                 self._journal = self._open_reader(opened) if read_only else self._open_writer(opened, create)
-            except sqlite3.Error as error:
+            except DATABASE_ERRORS as error:
                 raise failure(error, self._path, "opening it") from error
             self._opened = opened.pop_all()
 
@@ -54,7 +53,7 @@ class SqliteStore:
             raise InternalError("close", f"the store was opened by process {self._pid}", "let that process close it")
         try:
             self._opened.close()
-        except sqlite3.Error as error:
+        except DATABASE_ERRORS as error:
             raise failure(error, self._path, "closing it") from error
 
     def __enter__(self) -> Self:

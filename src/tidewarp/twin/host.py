@@ -19,7 +19,7 @@ from tidewarp.connect import outbox as outboxes
 from tidewarp.connect.contract import Output, RunIdentity, Sink, Source
 from tidewarp.connect.documents import PathTable, encode_dead, encode_ended, encode_inputs, pack_positions
 from tidewarp.connect.shell import Inbox, Lost, SinkThread, SourceThread
-from tidewarp.errors import ModelError, OperatorError, TidewarpError
+from tidewarp.errors import ModelError, OperatorError
 from tidewarp.observe import Probe, stage
 from tidewarp.store import Entry, Journal
 from tidewarp.twin.documents import MARK, RELEASED_IDS, STOP, entry
@@ -163,10 +163,9 @@ class InlineHost:
     def _slice(self, limit: int) -> None:
         try:
             outputs = self._run.step(limit, EVENTS_PER_STEP)
-        except TidewarpError:
+        except ModelError as error:
+            self._give_up(error)
             raise
-        except Exception as error:
-            raise self._model_error(error) from error
         stage("apply.after")
         self.release(outputs)
         if self._run.settled and self._run.applied - self._marked >= MARK_INPUTS:
@@ -289,17 +288,10 @@ class InlineHost:
                 return f"sink {name!r}: {count} outputs not delivered ({self._outbox.reason(name) or 'no answer'})"
         return None
 
-    def _model_error(self, error: Exception) -> ModelError:
-        """The run stops at this instant; the journal says so and repeats it exactly."""
-        frame = error.__traceback__
-        while frame is not None and frame.tb_next is not None:
-            frame = frame.tb_next
-        place = f"{frame.tb_frame.f_code.co_name}, line {frame.tb_lineno}" if frame is not None else "unknown place"
-        now_s, tick = self._run.env.now, self._run.at
-        inputs = "; ".join(f"{path}={value!r}" for one in self._run.last_inputs for path, value in one.changes)
-        value = f"{type(error).__name__}: {error} (in {place}, at {now_s:g} s, after inputs {inputs or 'none'})"
+    def _give_up(self, error: ModelError) -> None:
+        """The model raised: deliver what came before, and let the journal say where the run ended and why."""
+        self._perform(self._gate.handle(gates.Paused()))
+        self.release(self._run.salvage())
         self._flush()
-        self._journal.append([entry(STOP, tick, {"tick": tick, "reason": "model", "detail": value})])
-        return ModelError(
-            value, "a model's process must not raise", "mend the model; --resume repeats the run up to here"
-        )
+        stop = entry(STOP, self._run.at, {"tick": self._run.at, "reason": "model", "detail": error.value})
+        self._journal.append([self._released(), stop])

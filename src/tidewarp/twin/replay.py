@@ -44,8 +44,8 @@ class Follower:
     ) -> None:
         self.table = table if table is not None else PathTable()
         self.first_difference: dict[str, Any] | None = None
-        self.recorded: str | None = None  # digest of the last stop that was reached
-        self.computed: str | None = None  # what this run has there
+        self.recorded: Mark | None = None  # of the last stop that was reached
+        self.marks = 0  # compared
         self.stopped: int | None = None
         self._journal, self._gate, self._run, self._release = journal, gate, run, release
         self._until, self._probe = until, probe
@@ -130,8 +130,9 @@ class Follower:
 
     def _compare(self, seq: int, recorded: Mark) -> None:
         found = self._run.mark(final=recorded.digest is not None)
+        self.marks += 1
         if recorded.digest is not None:
-            self.recorded, self.computed = recorded.digest, found.digest
+            self.recorded = recorded
         if self.first_difference is None and found != recorded:
             parts = [name for name, value in recorded.document().items() if found.document()[name] != value]
             self.first_difference = {"tick": recorded.tick, "mark": seq, "parts": parts}

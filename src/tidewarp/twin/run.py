@@ -6,15 +6,17 @@ replay of its own journal" is not a promise between three implementations.
 
 from __future__ import annotations
 
+import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from tidewarp.codec import Chain, Digest, pack
 from tidewarp.connect.contract import Input, Output
 from tidewarp.connect.gate import FOREVER, Grant
-from tidewarp.errors import OperatorError
+from tidewarp.errors import InternalError, ModelError, OperatorError
 from tidewarp.process import Environment
 from tidewarp.twin.documents import Mark
 from tidewarp.units import Duration, in_seconds, parse_instant, ticks
@@ -51,10 +53,11 @@ class Run:
         self.at = 0
         self.lease = 0
         self.settled = True
+        self.failed = False
         self.applied = 0  # inputs
         self.refused = 0  # inputs that the state of the moment forbade
         self.published = 0  # outputs
-        self.last_inputs: deque[Input] = deque(maxlen=5)  # what an error message shows
+        self._last_inputs: deque[Input] = deque(maxlen=5)  # what an error message shows
         self._sources = sources
         self._extra = extra
         self._waiting: deque[Input] = deque()
@@ -83,9 +86,28 @@ class Run:
             tick += 1
         return tick
 
+    def refuse_failed(self) -> None:
+        """Raise ModelError if the model has raised before."""
+        if self.failed:
+            raise ModelError("this twin", "its model raised, so its state is torn", "open its journal again")
+
     def step(self, limit: int, events_max: int) -> list[Output]:
-        """Go on towards ``min(limit, lease)``, for about ``events_max`` events; the outputs of it, ascending."""
-        target = min(limit, self.lease)
+        """Go on towards ``min(limit, lease)``, for about ``events_max`` events; the outputs of it, ascending.
+
+        Raises:
+            ModelError: a process of the model raised. The run is of no further use: its present instant is torn.
+        """
+        self.refuse_failed()
+        try:
+            self._advance(min(limit, self.lease), events_max)
+        except InternalError:
+            raise
+        except (Exception, SystemExit) as error:
+            self.failed = True
+            raise self._model_error(error) from error
+        return self._drain()
+
+    def _advance(self, target: int, events_max: int) -> None:
         end = self.env.events + events_max
         while self.at < target and self.env.events <= end:
             due = self._waiting[0].tick if self._waiting else FOREVER
@@ -97,7 +119,18 @@ class Run:
             self.settled = True
             if due < target:
                 self._apply(due)
-        return self._drain()
+
+    def _model_error(self, error: BaseException) -> ModelError:
+        """Where and when the model raised, and what it had been told last."""
+        frames = traceback.extract_tb((error.__cause__ or error).__traceback__)  # SimPy raises a copy of the first
+        place = (
+            f"{frames[-1].name}, {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "unknown place"
+        )
+        inputs = "; ".join(f"{path}={value!r}" for one in self._last_inputs for path, value in one.changes)
+        value = f"{type(error).__name__}: {error} (in {place}, at {self.env.now:g} s, after inputs {inputs or 'none'})"
+        return ModelError(
+            value, "a model's process must not raise", "mend the model; resuming repeats the run up to here"
+        )
 
     def _apply(self, tick: int) -> None:
         """All inputs of one tick, before any model event at it."""
@@ -106,13 +139,21 @@ class Run:
             now.append(self._waiting.popleft())
         for one in now:
             chain_input(self._inputs, self._sources[one.rank], one)
-        self.last_inputs.extend(now)
+        self._last_inputs.extend(now)
         self.settled = False
         self.refused += len(self.env.apply(now))
         self.applied += len(now)
 
-    def _drain(self) -> list[Output]:
-        outputs = self.env.drain()
+    def salvage(self) -> list[Output]:
+        """After a failure: the outputs of the instants that were completed; ``at`` moves up to the torn one."""
+        tick = ticks(self.env.now)
+        while in_seconds(tick) > self.env.now:
+            tick -= 1
+        self.at = max(self.at, tick)
+        return self._drain(below=self.at)
+
+    def _drain(self, below: int = FOREVER) -> list[Output]:
+        outputs = [one for one in self.env.drain() if one.tick < below]
         for one in outputs:
             record = pack([one.id, one.key, one.value, one.cause, one.root, one.event])
             self._outputs.add(one.tick, record)

@@ -12,12 +12,12 @@ from typing import Any
 
 import simpy
 
-from tidewarp.clocks import Clock, WallClock
+from tidewarp.clocks import Clock, Pacer, WallClock
 from tidewarp.connect.contract import RunIdentity, Sink, Source
 from tidewarp.connect.documents import PathTable
 from tidewarp.connect.gate import FOREVER, LATE_POLICIES, Gate, Policy
 from tidewarp.connect.outbox import Delivery, Outbox
-from tidewarp.errors import InternalError, ModelChanged, ModelError, OperatorError, UnknownPath
+from tidewarp.errors import InternalError, ModelChanged, ModelError, OperatorError, TidewarpError, UnknownPath
 from tidewarp.observe import SILENT, Probe
 from tidewarp.process import DynamicResource, DynamicValue, Environment, SimulationRegistry
 from tidewarp.seeds import Stream
@@ -66,11 +66,16 @@ class Summary:
 
 @dataclass(frozen=True)
 class Replay:
-    """What a replay found. ``equal`` is None if the journal holds no digest to compare with (a killed run)."""
+    """What a replay found, up to where it ended.
+
+    ``recorded``: the digest that the journal has for that place; None after a kill, or short of the end.
+    ``equal``: False if a mark on the way or that digest differs, True if the digest is the recorded one, else None.
+    """
 
     digest: str
     recorded: str | None
     equal: bool | None
+    marks: int
     virtual_time_s: float
     inputs: int
     events: int
@@ -191,8 +196,8 @@ class Twin:
             source: one of ``tw.sources``, or anything that has its methods.
             name: in the journal and in all counts; default: the source's own.
             disorder: how far below the highest event time seen a further event may lie. The clock waits for it.
-            late: what happens to an event that the clock has passed all the same: "stop" the run with the row
-                and the bound that would do, "clamp" it to the present, "drop" it (kept as a dead letter).
+            late: what happens to an event below that bound: "stop" the run with the message and the bound that
+                would do, "clamp" it to the bound, "drop" it (kept as a dead letter).
             queue: how many inputs may wait, at most; the source is not read while it is full.
         """
         self._refuse_sealed("connect")
@@ -244,6 +249,7 @@ class Twin:
             raise ModelError(
                 "twin.run()", "build wires a twin, its caller runs it", "call run() on what open() returned"
             )
+        self._run.refuse_failed()
         limit = None if until is None else tick_at(until, self._epoch_ns or 0)
         pace = self._factor if factor is None else factor
         started_s = self._clock.now()
@@ -295,7 +301,13 @@ class Twin:
     def _wire(self, build: Build) -> None:
         """Call the model's function, then close the wiring."""
         self._model: ModelSource = model_source(build)
-        build(self)
+        try:
+            build(self)
+        except TidewarpError:
+            raise
+        except (Exception, SystemExit) as error:
+            value = f"{self._model.function}: {type(error).__name__}: {error}"
+            raise OperatorError(value, "build wires a twin without an error", "mend the model and run again") from error
         for name, source in self._sources.items():
             for path in source.paths():
                 try:
@@ -441,6 +453,9 @@ def open_twin(
     """
     if not 1 <= batch <= _BATCH_MAX:
         raise OperatorError(f"batch={batch}", f"1 to {_BATCH_MAX} inputs per record", "give a number in this range")
+    if not 0 <= seed < 1 << 64:
+        raise OperatorError(f"seed={seed}", "a seed is 0 to 2^64 - 1", "give a number in this range")
+    Pacer(factor)  # refuses a factor that is none, before anything is begun
     path = Path(journal)
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(contextlib.closing(open_store(journal, create=True)))
@@ -497,14 +512,13 @@ def replay(
         follower.follow()
         follower.follow_on()
         wall_s = clock.now() - started_s
-        recorded = follower.recorded if run.at < limit or until is None else None
-        equal = None if follower.recorded is None else follower.computed == follower.recorded
-        if follower.first_difference is not None:
-            equal = False
+        ended = follower.recorded if follower.recorded is not None and follower.recorded.tick == run.at else None
+        same = follower.first_difference is None
         return Replay(
             digest=run.digest(),
-            recorded=recorded,
-            equal=equal,
+            recorded=None if ended is None else ended.digest,
+            equal=same if ended is not None or not same else None,
+            marks=follower.marks,
             virtual_time_s=in_seconds(run.at),
             inputs=run.applied,
             events=twin.env.events,

@@ -1,0 +1,312 @@
+"""Whatever is changed in a closed journal is found, and named."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tidewarp.codec import CHECKPOINT, DIGEST, INPUT, PUBLISHED, record_hash, timed_body
+from tidewarp.errors import Corrupt, TidewarpError
+from tidewarp.store import Entry, check_file, open_store
+
+RECORDS = 5
+
+
+@pytest.fixture(scope="module")
+def journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five short records, three of them timed, and two cursors. Closed; nobody changes it."""
+    path = tmp_path_factory.mktemp("tamper") / "j.tw"
+    with open_store(path, create=True) as store:
+        store.journal.append([Entry(INPUT, timed_body(5, b"a")), Entry(0x80, b""), Entry(DIGEST, timed_body(-1, b"b"))])
+        store.journal.append(
+            [Entry(CHECKPOINT, timed_body(7, b"c"), PUBLISHED), Entry(0x02, b"d")], cursors={"s": b"1", "t": b"2"}
+        )
+    return path
+
+
+@pytest.fixture
+def copy(journal: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(journal, tmp_path / "c.tw"))
+
+
+def execute(path: Path, *statements: str) -> None:
+    db = sqlite3.connect(path, isolation_level=None)
+    for statement in statements:
+        db.execute(statement)
+    db.close()
+
+
+def dump(path: Path) -> list[object]:
+    """All that a journal file says: identity, tables, and every row of them."""
+    db = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)
+    try:
+        rows: list[object] = [
+            db.execute(f"PRAGMA {name}").fetchall() for name in ("application_id", "user_version", "encoding")
+        ]
+        rows.append(db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name").fetchall())
+        for table in ("domain", "log", "source_cursor", "meta"):
+            columns = [name for _, name, *_ in db.execute(f"PRAGMA table_info({table})")]
+            shown = ", ".join(f"{one}, typeof({one})" for one in columns)
+            rows.append(db.execute(f"SELECT {shown} FROM {table} ORDER BY 1").fetchall())
+        return rows
+    finally:
+        db.close()
+
+
+def flips(value: object) -> Iterator[object]:
+    """``value`` with each of its bits flipped; an integer has 64, a NULL becomes 0."""
+    if value is None:
+        yield 0
+    elif isinstance(value, int):
+        for bit in range(64):
+            flipped = value ^ 1 << bit
+            yield (
+                flipped - (1 << 64) if flipped >= 1 << 63 else flipped + (1 << 64) if flipped < -(1 << 63) else flipped
+            )
+    elif isinstance(value, str | bytes):
+        data = value.encode() if isinstance(value, str) else value
+        for bit in range(8 * len(data)):
+            flipped_bytes = bytearray(data)
+            flipped_bytes[bit // 8] ^= 1 << bit % 8
+            yield bytes(flipped_bytes)
+        yield data + b"\0"
+        yield from [data[:-1]] if data else []
+
+
+def test_an_untouched_file_is_whole(journal: Path) -> None:
+    with open_store(journal, read_only=True) as store:
+        assert check_file(journal) == (RECORDS, store.journal.head, store.journal.domain)
+
+
+def _flip_all(path: Path, table: str, key: str, where: str) -> Iterator[tuple[str, object, Corrupt | None]]:
+    """Flip, check, put back: (column, row's key, what was raised)."""
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA journal_mode = DELETE")
+    columns = [(name, kind) for _, name, kind, *_ in db.execute(f"PRAGMA table_info({table})")]
+    for row in db.execute(f"SELECT {key}, * FROM {table} WHERE {where} ORDER BY {key}").fetchall():
+        for (column, kind), value in zip(columns, row[1:], strict=True):
+            for flipped in flips(value):
+                place = "CAST(? AS TEXT)" if kind == "TEXT" else "?"
+                changed = f"UPDATE {table} SET {column} = {place} WHERE {key} = ?"
+                db.execute("SAVEPOINT s")
+                try:
+                    db.execute(changed, (flipped, row[0]))
+                except sqlite3.IntegrityError:  # an id that is taken
+                    db.execute("ROLLBACK TO s")
+                    db.execute("RELEASE s")
+                    continue
+                db.execute("RELEASE s")
+                raised = None
+                try:
+                    check_file(path)
+                except Corrupt as error:
+                    raised = error
+                yield column, row[0], raised
+                new_key = flipped if column == key else row[0]
+                place = "CAST(? AS TEXT)" if column == key and kind == "TEXT" else "?"
+                db.execute(f"UPDATE {table} SET {column} = ? WHERE {key} = {place}", (value, new_key))
+    db.close()
+
+
+@pytest.mark.parametrize("seq", range(1, RECORDS + 1))
+def test_every_bit_of_a_record_is_covered(copy: Path, seq: int) -> None:
+    """Each bit of each column, flipped: found, with the record (or, where its number is gone, the gap) named."""
+    tried = set()
+    count = 0
+    for column, _, raised in _flip_all(copy, "log", "id", f"id = {1 << 44 | seq}"):
+        assert raised is not None, column
+        if column != "id":
+            assert raised.seq == seq, (column, str(raised))
+            assert f"record {seq}" in str(raised)
+        else:
+            assert raised.seq is not None
+            assert raised.seq <= seq
+        tried.add(column)
+        count += 1
+    assert tried == {"id", "kind", "flags", "hlc", "prev", "body", "body_hash", "hash", "body_state", "time"}
+    assert count > 3 * 256 + 4 * 64
+    assert check_file(copy).records == RECORDS
+
+
+@pytest.mark.parametrize(("table", "key"), [("domain", "no"), ("meta", "name")])
+def test_every_bit_of_the_identity_is_covered(copy: Path, table: str, key: str) -> None:
+    """Number, id, status, size and head of the domain; names and values of meta. The table is named."""
+    tried = set()
+    for column, _, raised in _flip_all(copy, table, key, "1"):
+        assert raised is not None, column
+        assert table in str(raised) or raised.seq is not None or "beyond the size" in str(raised)
+        tried.add(column)
+    assert tried == ({"no", "id", "status", "size", "head"} if table == "domain" else {"name", "value"})
+    assert check_file(copy).records == RECORDS
+
+
+def test_a_cursor_that_cannot_be_read_is_found(copy: Path) -> None:
+    """Its meaning is the business of others; its text and type are not. ``cursors()`` says the same."""
+    execute(copy, "UPDATE source_cursor SET source = CAST(x'ff' AS TEXT) WHERE source = 's'")
+    with pytest.raises(Corrupt, match="source_cursor"):
+        check_file(copy)
+    with open_store(copy, read_only=True) as store, pytest.raises(Corrupt, match="source_cursor"):
+        store.journal.cursors()
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ["PRAGMA application_id = 1"],
+        ["PRAGMA user_version = 2"],
+        ["CREATE TABLE other (a)"],
+        ["CREATE INDEX other ON log (kind)"],
+        ["DROP INDEX log_time"],
+        ["DELETE FROM meta WHERE name = 'format'"],
+        ["INSERT INTO meta VALUES ('more', x'00')"],
+        ["DELETE FROM domain"],
+        ["INSERT INTO domain VALUES (2, x'00', 0, 0, x'00')"],
+        ["DELETE FROM log"],
+        ["DELETE FROM log WHERE id = (1 << 44) + 1"],
+        ["DELETE FROM log WHERE id = (1 << 44) + 3"],
+        ["DELETE FROM log WHERE id = (1 << 44) + 5"],
+        [
+            "INSERT INTO log SELECT (1 << 44) + 6, kind, flags, hlc, prev, body, body_hash, hash, body_state, time FROM log WHERE id = (1 << 44) + 5"
+        ],
+        [
+            "INSERT INTO log SELECT 1, kind, flags, hlc, prev, body, body_hash, hash, body_state, time FROM log WHERE id = (1 << 44) + 5"
+        ],
+        [
+            "INSERT INTO log SELECT (2 << 44) + 1, kind, flags, hlc, prev, body, body_hash, hash, body_state, time FROM log WHERE id = (1 << 44) + 5"
+        ],
+        # two whole records change places
+        [
+            "UPDATE log SET id = 0 WHERE id = (1 << 44) + 2",
+            "UPDATE log SET id = (1 << 44) + 2 WHERE id = (1 << 44) + 3",
+            "UPDATE log SET id = (1 << 44) + 3 WHERE id = 0",
+        ],
+    ],
+)
+def test_rows_more_less_or_elsewhere(copy: Path, statements: list[str]) -> None:
+    execute(copy, *statements)
+    with pytest.raises(Corrupt):
+        check_file(copy)
+
+
+def test_a_journal_under_another_key_is_another(copy: Path) -> None:
+    """The records of one domain cannot be shown as those of another: key, domain and first hash hang together."""
+    execute(copy, "UPDATE meta SET value = zeroblob(32) WHERE name = 'root_public_key'")
+    with pytest.raises(Corrupt, match="meta and domain"):
+        check_file(copy)
+
+
+def test_a_record_rewritten_with_its_right_hash_breaks_the_next(copy: Path) -> None:
+    """Whoever changes a body, and its hashes, leaves a record that the next one does not name."""
+    with open_store(copy, read_only=True) as store:
+        (old,) = store.journal.read(after=1, limit=1)
+    body = b"forged"
+    header = old.header._replace(body_len=len(body), body_hash=hashlib.sha256(body).digest())
+    db = sqlite3.connect(copy, isolation_level=None)
+    values = (body, header.body_hash, record_hash(header.to_bytes()))
+    db.execute("UPDATE log SET body = ?, body_hash = ?, hash = ? WHERE id = (1 << 44) + 2", values)
+    db.close()
+    with pytest.raises(Corrupt, match="record 3: it does not follow") as caught:
+        check_file(copy)
+    assert caught.value.seq == 3
+    with open_store(copy, read_only=True) as store:
+        with pytest.raises(Corrupt, match="record 3: it does not follow"):
+            list(store.journal.read())
+        with pytest.raises(Corrupt, match="record 3: it does not follow"):
+            list(store.journal.read(after=2))
+
+
+def test_a_cut_tail_is_a_shorter_journal_with_another_head(journal: Path, copy: Path) -> None:
+    """What the file cannot know: that there was more. The head tells whoever has seen it."""
+    whole = check_file(journal)
+    execute(
+        copy,
+        "DELETE FROM log WHERE id > (1 << 44) + 3",
+        "UPDATE domain SET size = 3, head = (SELECT hash FROM log WHERE id = (1 << 44) + 3)",
+    )
+    cut = check_file(copy)
+    assert (cut.records, cut.domain) == (3, whole.domain)
+    assert cut.head != whole.head
+
+
+def test_reading_finds_what_the_check_finds(copy: Path) -> None:
+    """read() gives the records before the bad one, then raises with its number; also where a filter leaves its body out."""
+    execute(copy, "UPDATE log SET hlc = 1 WHERE id = (1 << 44) + 3")
+    with open_store(copy, read_only=True) as store:
+        for kinds, before in ((None, [1, 2]), ({0x80, 0x02}, [2]), (set(), [])):
+            begun = store.journal.read(kinds=kinds)
+            assert [next(begun).seq for _ in before] == before
+            with pytest.raises(Corrupt, match="record 3") as caught:
+                next(begun)
+            assert caught.value.seq == 3
+        with pytest.raises(Corrupt, match="record 3"):
+            list(store.journal.read(after=3))
+        assert [one.seq for one in store.journal.read(after=4)] == [5]
+
+
+@pytest.mark.parametrize(
+    ("after", "statement", "seq"),
+    [
+        (0, "DELETE FROM log WHERE id = (1 << 44) + 3", 3),
+        (3, "DELETE FROM log WHERE id = (1 << 44) + 3", 3),
+        (0, "DELETE FROM log WHERE id = (1 << 44) + 5", 5),
+        (0, "UPDATE domain SET head = zeroblob(32)", 5),
+        (0, "UPDATE log SET body = x'65' WHERE id = (1 << 44) + 5", 5),
+        (0, "UPDATE log SET time = 6 WHERE id = (1 << 44) + 1", 1),
+    ],
+)
+def test_reading_notices_gaps_heads_bodies_and_times(copy: Path, after: int, statement: str, seq: int) -> None:
+    execute(copy, statement)
+    with open_store(copy, read_only=True) as store, pytest.raises(Corrupt) as caught:
+        list(store.journal.read(after=after))
+    assert caught.value.seq == seq
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_a_flipped_bit_of_the_file_is_found_or_means_nothing(journal: Path, tmp_path: Path, part: int) -> None:
+    """200 bits, seeded: Corrupt, or every row of every table is what it was. Bits of used bytes come first."""
+    expected = dump(journal)
+    whole = journal.read_bytes()
+    chance = random.Random(part)
+    used = [at for at, byte in enumerate(whole) if byte]
+    found = same = 0
+    path = tmp_path / "f.tw"
+    for n in range(50):
+        at = chance.choice(used) if n % 5 else chance.randrange(len(whole))
+        flipped = bytearray(whole)
+        flipped[at] ^= 1 << chance.randrange(8)
+        path.write_bytes(flipped)
+        try:
+            check_file(path)
+        except Corrupt as error:
+            found += any(word in error.value for word in ("record", "page", "table"))
+        except TidewarpError as error:
+            pytest.fail(f"byte {at}: {error!r}")
+        else:
+            same += dump(path) == expected
+    assert found + same == 50
+    assert found > 20
+
+
+def test_a_cut_or_overwritten_file_is_corrupt(journal: Path, tmp_path: Path) -> None:
+    whole = journal.read_bytes()
+    path = tmp_path / "f.tw"
+    for data in (b"", whole[:50], whole[:4096], whole[: len(whole) // 2], b"\0" * len(whole), whole[4096:]):
+        path.write_bytes(data)
+        with pytest.raises(Corrupt, match=r"page|table|record"):
+            check_file(path)
+
+
+def test_each_page_may_be_lost(journal: Path, tmp_path: Path) -> None:
+    """A page that reads as zeros, as after a lost write: found."""
+    whole = journal.read_bytes()
+    path = tmp_path / "f.tw"
+    for at in range(0, len(whole), 4096):
+        path.write_bytes(whole[:at] + bytes(4096) + whole[at + 4096 :])
+        with pytest.raises(Corrupt):
+            check_file(path)

@@ -1,0 +1,359 @@
+"""The session as a user meets it: open, run, stop, resume, replay."""
+
+import json
+import os
+import sys
+import threading
+from datetime import UTC, datetime
+
+import pytest
+
+import tidewarp as tw
+from tidewarp.errors import ModelChanged, ModelError, OperatorError, StoreLocked
+from tidewarp.observe import SilentProbe
+from tidewarp.twin import journal_rows, load_model
+
+
+def schedule(entries=((0, "a.level", 1.0), ("2s", "a.level", 2.5), ("5s", "a.level", 4.0))):
+    return tw.sources.schedule(list(entries))
+
+
+def watch(twin, entries=None, **policy):
+    """A model that publishes every change of one variable and ticks once a second."""
+    level = twin.variable("a.level", float)
+    seen = []
+
+    def follow():
+        while True:
+            change = yield level.wait_for_change()
+            seen.append([twin.tick, change.new])
+            twin.publish_event("level", {"new": change.new})
+
+    def tick():
+        while True:
+            yield twin.env.timeout(1.0)
+            twin.publish_event("tick", {"draw": twin.stream("a.draws").random()})
+
+    twin.process(follow())
+    twin.process(tick())
+    twin.state(lambda: seen)
+    twin.connect(schedule() if entries is None else schedule(entries), **policy)
+
+
+def test_a_run_ends_behind_the_last_event_and_replays_to_its_digest(tmp_path):
+    """Without `until` the clock stops one tick behind the last event time, whatever the model would still do."""
+    with tw.open(tmp_path / "a.tw", watch, seed=3) as twin:
+        summary = twin.run()
+    assert (summary.virtual_time_s, summary.inputs, summary.reason) == (5.000000001, 3, "end")
+    again = tw.replay(tmp_path / "a.tw", watch)
+    assert (again.equal, again.digest, again.recorded) == (True, summary.digest, summary.digest)
+
+
+def test_a_journal_keeps_seed_and_epoch(tmp_path):
+    """What an existing journal was begun with counts, not what it is opened with."""
+    with tw.open(tmp_path / "a.tw", watch, seed=3, epoch="2020-01-01T00:00:00Z") as twin:
+        first = twin.run(until="3s")
+    with tw.open(tmp_path / "a.tw", watch, seed=99) as twin:
+        assert (twin.seed, twin.epoch) == (3, datetime(2020, 1, 1, tzinfo=UTC))
+        assert twin.digest() == first.digest
+    with tw.open(tmp_path / "b.tw", watch, seed=4, epoch="2020-01-01T00:00:00Z") as twin:
+        assert twin.run(until="3s").digest != first.digest
+
+
+def test_pieces_of_a_run_are_one_run(tmp_path):
+    """run(until=...) several times, in one session or in several, gives the digest of one run."""
+    with tw.open(tmp_path / "whole.tw", watch) as twin:
+        whole = twin.run(until="8s")
+    with tw.open(tmp_path / "pieces.tw", watch) as twin:
+        twin.run(until=1.5)
+        twin.run(until="2s")
+    with tw.open(tmp_path / "pieces.tw", watch) as twin:
+        assert twin.now == 2.0
+        pieces = twin.run(until=8)
+    assert (pieces.digest, pieces.outputs, pieces.events) == (whole.digest, whole.outputs, whole.events)
+    assert tw.replay(tmp_path / "pieces.tw", watch).marks == 3
+
+
+def test_until_may_be_an_instant(tmp_path):
+    """An aware datetime is a time of the twin's epoch."""
+    with tw.open(tmp_path / "a.tw", watch, epoch="2020-01-01T00:00:00Z") as twin:
+        assert twin.run(until=datetime(2020, 1, 1, 0, 0, 4, tzinfo=UTC)).virtual_time_s == 4.0
+        with pytest.raises(OperatorError, match="time zone"):
+            twin.run(until=datetime(2020, 1, 1))  # noqa: DTZ001 - a naive one is what is refused
+
+
+def test_the_default_epoch_is_midnight_before_the_first_event(tmp_path):
+    """The first event less the disorder bound, down to midnight UTC, so that no reading lies before tick 0."""
+    (tmp_path / "t.csv").write_text("time,level\n2013-12-02 00:30:00,1\n2013-12-02 00:35:00,2\n")
+
+    def build(twin):
+        twin.variable("a.level", float)
+        source = tw.sources.csv(tmp_path / "t.csv", time="time", map={"level": "a.level"})
+        twin.connect(source, disorder="1h")
+
+    with tw.open(tmp_path / "a.tw", build) as twin:
+        assert twin.epoch == datetime(2013, 12, 1, tzinfo=UTC)
+        twin.run()
+        assert twin.registry.get("a.level").value == 2.0
+
+
+def test_a_twin_can_be_stopped_from_another_thread_and_resumed(tmp_path):
+    """stop() ends a run without an end at a completed instant; going on gives what one run gives."""
+    reached = threading.Event()
+
+    def endless(twin):
+        def tick():
+            while True:
+                yield twin.env.timeout(1.0)
+                twin.publish_event("tick", None)
+                if twin.now > 20_000:
+                    reached.set()
+
+        twin.process(tick())
+
+    with tw.open(tmp_path / "a.tw", endless) as twin:
+        stopper = threading.Thread(target=lambda: (reached.wait(60), twin.stop()))
+        stopper.start()
+        summary = twin.run()
+        stopper.join()
+        assert summary.interrupted
+        assert summary.virtual_time_s > 20_000
+    end = round(summary.virtual_time_s) + 100
+    with tw.open(tmp_path / "a.tw", endless) as twin:
+        resumed = twin.run(until=end)
+    with tw.open(tmp_path / "b.tw", endless) as twin:
+        assert twin.run(until=end).digest == resumed.digest
+
+
+def test_a_model_without_sources_ends_when_nothing_is_left(tmp_path):
+    """As SimPy: no end is given, the queue is empty, the run is over."""
+
+    def finite(twin):
+        def tick():
+            for _ in range(3):
+                yield twin.env.timeout(2.0)
+
+        twin.process(tick())
+
+    with tw.open(tmp_path / "a.tw", finite) as twin:
+        assert twin.run().virtual_time_s == 6.000000001
+    assert tw.replay(tmp_path / "a.tw", finite).equal
+
+
+def test_each_output_reaches_a_jsonl_sink_once_in_order(tmp_path):
+    """Over two lives: ids ascend, none is missing, none is there twice."""
+
+    def build(twin):
+        watch(twin)
+        twin.sink(tw.sinks.jsonl(tmp_path / "out.jsonl"))
+
+    with tw.open(tmp_path / "a.tw", build) as twin:
+        twin.run(until="3s")
+    with tw.open(tmp_path / "a.tw", build) as twin:
+        summary = twin.run(until="6s")
+    ids = [json.loads(line)["id"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert ids == sorted(set(ids))
+    assert len(ids) == summary.outputs == 7  # the input at 0 s came before any process waited for it
+    assert summary.sinks["out"]["last_id"] == ids[-1]
+
+
+def test_a_late_event_stops_the_run_and_says_which_bound_would_do(tmp_path):
+    """The default: nothing is dropped or moved in silence."""
+    entries = [(0, "a.level", 1), (100, "a.level", 2), (40, "a.level", 3), (200, "a.level", 4)]
+
+    def build(twin, **policy):
+        watch(twin, entries, **policy)
+
+    with (
+        tw.open(tmp_path / "a.tw", build, batch=1) as twin,
+        pytest.raises(OperatorError, match="disorder of at least 60 s"),
+    ):
+        twin.run()
+    with tw.open(tmp_path / "b.tw", lambda twin: build(twin, disorder=60), batch=1) as twin:
+        ordered = twin.run()
+    assert (ordered.late, ordered.clamped, ordered.dropped) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 64])
+@pytest.mark.parametrize("late", ["clamp", "drop"])
+def test_late_policies_are_counted_and_replayed(tmp_path, late, batch):
+    """A clamped input gets the floor's stamp, a dropped one becomes a dead letter: both in the journal."""
+    entries = [(0, "a.level", 1), (100, "a.level", 2), (40, "a.level", 3), (200, "a.level", 4)]
+
+    def build(twin):
+        watch(twin, entries, late=late)
+
+    with tw.open(tmp_path / "a.tw", build, batch=batch) as twin:
+        summary = twin.run()
+    rows = [(row["tick"], row["value"]) for row in journal_rows(tmp_path / "a.tw", kind="input")]
+    assert rows == [(0, 1), (100 * 10**9, 2), *([(100 * 10**9, 3)] if late == "clamp" else []), (200 * 10**9, 4)]
+    assert (summary.late, summary.clamped, summary.dropped) == (1, late == "clamp", late == "drop")
+    assert summary.dead == ({"late": 1} if late == "drop" else {})
+    assert tw.replay(tmp_path / "a.tw", build).equal
+    with tw.open(tmp_path / "a.tw", build) as twin:
+        resumed = twin.run()
+    assert (resumed.digest, resumed.late, resumed.clamped, resumed.dropped) == (
+        summary.digest,
+        summary.late,
+        summary.clamped,
+        summary.dropped,
+    )
+
+
+def test_a_refused_input_is_part_of_the_run(tmp_path):
+    """What the state of the moment forbids is published, counted and replayed."""
+
+    def build(twin):
+        twin.resource("a.lathe", capacity=2, max_capacity=3)
+        twin.connect(tw.sources.schedule([(1, "a.lathe.current_cap", 3), (2, "a.lathe.current_cap", 4)]))
+
+    with tw.open(tmp_path / "a.tw", build) as twin:
+        summary = twin.run()
+    assert (summary.refused, summary.outputs, summary.dead_letters) == (1, 1, 0)
+    assert tw.replay(tmp_path / "a.tw", build).equal
+
+
+def test_a_model_that_looks_outside_is_caught_by_its_own_journal(tmp_path):
+    """A build that differs between lives: resuming fails at the first mark, a replay names it."""
+    lives = iter(range(10))
+
+    def build(twin):
+        life = next(lives)
+        watch(twin)
+        twin.state(lambda: life)
+
+    with tw.open(tmp_path / "a.tw", build) as twin:
+        twin.run()
+    result = tw.replay(tmp_path / "a.tw", build)
+    assert result.equal is False
+    assert result.first_difference is not None
+    assert result.first_difference["parts"] == ["digest"]
+    with pytest.raises(ModelError, match="came out differently"):
+        tw.open(tmp_path / "a.tw", build)
+
+
+def write_model(folder, factor):
+    (folder / "helper.py").write_text(f"FACTOR = {factor}\n")
+    (folder / "plant.py").write_text(
+        "import helper\n"
+        "import tidewarp as tw\n\n"
+        "def build(twin):\n"
+        "    twin.variable('a.level', float, float(helper.FACTOR))\n"
+        "    twin.connect(tw.sources.schedule([(1, 'a.level', 2)]))\n"
+    )
+
+
+def test_a_changed_model_is_refused_by_file_and_can_be_accepted(tmp_path, monkeypatch):
+    """The modules beside the model belong to it."""
+    monkeypatch.setattr("sys.path", [*sys.path])
+    write_model(tmp_path, 1)
+    with tw.open(tmp_path / "a.tw", load_model(str(tmp_path / "plant.py"))) as twin:
+        twin.run()
+    (tmp_path / "helper.py").write_text("FACTOR = 1  # the same, said otherwise\n")
+    build = load_model(str(tmp_path / "plant.py"))
+    with pytest.raises(ModelChanged, match=r"helper\.py changed"):
+        tw.open(tmp_path / "a.tw", build)
+    with tw.open(tmp_path / "a.tw", build, accept_model=True) as twin:
+        assert twin.run(until="3s").inputs == 1
+    result = tw.replay(tmp_path / "a.tw")
+    assert (result.equal, result.model_changed) == (True, ["helper.py"])
+    monkeypatch.delitem(sys.modules, "helper", raising=False)
+
+
+def test_a_changed_policy_is_refused_by_source(tmp_path):
+    """A run goes on with the sources that began it."""
+    with tw.open(tmp_path / "a.tw", watch) as twin:
+        twin.run()
+
+    with pytest.raises(ModelChanged, match="source 'schedule'"):
+        tw.open(tmp_path / "a.tw", lambda twin: watch(twin, disorder="1s"))
+
+
+def test_wiring_ends_with_build(tmp_path):
+    """Sources, sinks and values are set up in build; afterwards only journaled inputs change a model."""
+    with tw.open(tmp_path / "a.tw", watch) as twin:
+        with pytest.raises(ModelError, match="wired in build"):
+            twin.connect(schedule())
+        with pytest.raises(ModelError, match="wired in build"):
+            twin.sink(tw.sinks.console())
+        with pytest.raises(ModelError, match="only a journaled input"):
+            twin.registry.update("a.level", 3.0)
+
+
+def test_a_path_that_the_model_does_not_declare_is_refused_at_the_start(tmp_path):
+    """With the near names; no journal is begun."""
+    with pytest.raises(OperatorError, match=r"a\.levle"):
+        tw.open(tmp_path / "a.tw", lambda twin: watch(twin, [(0, "a.levle", 1)]))
+    with tw.open(tmp_path / "a.tw", watch, resume=False) as twin:
+        twin.run()
+    with pytest.raises(OperatorError, match="--resume"):
+        tw.open(tmp_path / "a.tw", watch, resume=False)
+
+
+def test_one_live_twin_per_journal(tmp_path):
+    """The second is told who has it."""
+    with tw.open(tmp_path / "a.tw", watch), pytest.raises(StoreLocked, match=str(os.getpid())):
+        tw.open(tmp_path / "a.tw", watch)
+
+
+def test_a_model_that_raises_stops_there_and_resuming_repeats_it(tmp_path):
+    """The journal holds the stop with its reason; what was published before is delivered."""
+
+    def build(twin, until=2.5):
+        watch(twin)
+        twin.sink(tw.sinks.jsonl(tmp_path / f"{until}.jsonl"))
+
+        def fail():
+            yield twin.env.timeout(until)
+            raise RuntimeError("jammed")
+
+        twin.process(fail())
+
+    for _ in range(2):
+        with tw.open(tmp_path / "a.tw", build, accept_model=True) as twin:
+            with pytest.raises(
+                ModelError, match=r"jammed \(in fail, test_session.py:\d+, at 2.5 s, after inputs a.level="
+            ):
+                twin.run()
+            with pytest.raises(ModelError, match="open its journal again"):
+                twin.run()
+    keys = [json.loads(line)["key"] for line in (tmp_path / "2.5.jsonl").read_text().splitlines()]
+    assert sorted(keys) == ["level", "tick", "tick"]
+    stops = [row["reason"] for row in journal_rows(tmp_path / "a.tw", kind="stop")]
+    assert stops == ["model", "model"]
+
+
+def test_progress_is_told_and_changes_nothing(tmp_path):
+    """A probe hears of inputs and progress; the digest is that of a run without one."""
+
+    class Probe(SilentProbe):
+        def __init__(self):
+            self.counts = {}
+            self.done = []
+
+        def add(self, name, n=1):
+            self.counts[name] = self.counts.get(name, 0) + n
+
+        def progress(self, done, total):
+            self.done.append(done)
+
+    probe = Probe()
+    with tw.open(tmp_path / "a.tw", watch, probe=probe) as twin:
+        heard = twin.run().digest
+    with tw.open(tmp_path / "b.tw", watch) as twin:
+        assert twin.run().digest == heard
+    assert probe.counts == {"inputs": 3}
+    assert probe.done == sorted(probe.done)
+    assert probe.done[-1] == 5.000000001
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("batch", 0), ("batch", 8_193), ("factor", -1.0), ("factor", float("nan")), ("seed", -1), ("seed", 2**64)],
+)
+def test_options_out_of_range_are_refused_at_once(tmp_path, option, value):
+    """By name, and before a journal is begun."""
+    with pytest.raises(OperatorError):
+        tw.open(tmp_path / "a.tw", watch, **{option: value})
+    with tw.open(tmp_path / "a.tw", watch, resume=False) as twin:
+        twin.run()
