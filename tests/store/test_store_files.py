@@ -206,10 +206,9 @@ def test_a_fork_does_not_keep_the_lock(path: Path, require: Callable[[str], None
 import os, sys
 from tidewarp.store import open_store
 store = open_store(sys.argv[1])
-out, into = os.pipe(), os.pipe()
+parent = os.getpid()
 if os.fork() == 0:
-    os.close(into[1])
-    os.read(into[0], 1)  # until the parent is gone
+    while os.getppid() == parent: pass  # the end of a pipe may be seen before the parent's files are all closed
     try: open_store(sys.argv[1]).close()
     except Exception as error: os.write(2, repr(error).encode())
     else: os.write(1, b"free")
@@ -302,12 +301,14 @@ def test_what_cannot_be_opened_is_the_operators(path: Path, tmp_path: Path) -> N
         open_store(other, create=True)
 
 
-def test_a_file_that_is_no_database_is_corrupt(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_not_opened(tmp_path: Path) -> None:
+    """Who opens it has given the wrong name (exit 2); who checks it, is told that it is no journal (exit 1)."""
     path = tmp_path / "j.tw"
     path.write_bytes(b"not a database " * 1000)
     for read_only in (False, True):
-        with pytest.raises(Corrupt, match="page 1"):
+        with pytest.raises(OperatorError, match=r"page 1: .*not a tidewarp journal") as caught:
             open_store(path, read_only=read_only)
+        assert caught.value.exit_code == 2
     with pytest.raises(Corrupt, match="page 1"):
         check_file(path)
 

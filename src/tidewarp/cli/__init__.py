@@ -13,7 +13,7 @@ from typing import NamedTuple
 import click
 
 from tidewarp import __version__
-from tidewarp.cli.frame import run
+from tidewarp.cli import frame
 
 __all__ = ["COMMANDS", "main"]
 
@@ -73,4 +73,4 @@ def group(ctx: click.Context) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that ``argv`` (default: the process's arguments) names; the exit code. Raises nothing."""
-    return run(group, list(sys.argv[1:] if argv is None else argv))
+    return frame.run(group, list(sys.argv[1:] if argv is None else argv))

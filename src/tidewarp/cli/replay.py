@@ -38,11 +38,11 @@ def command(file: Path, model: str | None, until: str | None, quiet: bool, as_js
 
 
 def _render(document: Mapping[str, Any]) -> str:
-    verdict = {True: "equal", False: "DIFFERENT", None: "nothing to compare with: the run was not ended in order"}
+    verdict = {True: "equal", False: "DIFFERENT", None: "no digest was recorded here: killed, or short of the end"}
     lines = [
         f"digest       {document['digest']}",
         f"recorded     {document['recorded'] or 'none'}",
-        f"verdict      {verdict[document['equal']]}",
+        f"verdict      {verdict[document['equal']]} ({document['marks']} marks compared)",
         f"inputs       {document['inputs']:,}",
         f"outputs      {document['outputs']:,}",
         f"virtual time {document['virtual_time_s']:,.3f} s in {document['wall_s']:.2f} s ({document['speed_x']:,.0f}x)",

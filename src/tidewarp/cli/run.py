@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -21,6 +22,8 @@ from tidewarp.twin import Twin, load_model, open_twin
 from tidewarp.units import Duration, parse_instant, ticks
 
 __all__ = ["command", "parse_until"]
+
+_DATE = re.compile(r"\d{4}-\d")
 
 
 @click.command()
@@ -57,6 +60,8 @@ def command(
     """
     build = load_model(model)
     end = None if until is None else parse_until(until)
+    if not isinstance(end, datetime | None) and ticks(end) < 0:
+        raise OperatorError(f"--until {until}", "time begins at the epoch, 0 s", "give a later time")
     with (
         ProgressBar("running", quiet=quiet) as bar,
         open_twin(
@@ -79,17 +84,18 @@ def command(
 
 def parse_until(text: str) -> Duration | datetime:
     """An instant if ``text`` is an ISO date, else a duration since the epoch (a bare number is seconds)."""
-    if "-" in text[1:] or ":" in text:
+    if ":" in text or _DATE.match(text):
         try:
             unix_ns = parse_instant(text, UTC)
         except CodecError as error:
-            raise OperatorError(f"--until {text}", error.rule, "give 8h, 3600 or 2014-01-07T02:00:00Z") from error
+            raise OperatorError(f"time {text!r:.80}", error.rule, "give 8h, 3600 or 2014-01-07T02:00:00Z") from error
         return datetime.fromtimestamp(unix_ns / 1e9, UTC)
     try:
-        return float(text)
+        duration: Duration = float(text)
     except ValueError:
-        ticks(text)
-        return text
+        duration = text
+    ticks(duration)  # refuses what is no time before anything is begun
+    return duration
 
 
 @contextlib.contextmanager

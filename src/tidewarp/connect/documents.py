@@ -45,6 +45,7 @@ INPUTS, PATHS, DEAD, ENDED = "tw.inputs", "tw.paths", "tw.dead", "tw.ended"
 _NONE, _BOOL, _INT, _FLOAT, _TEXT, _TREE = range(6)
 _KIND = {type(None): _NONE, bool: _BOOL, int: _INT, float: _FLOAT, str: _TEXT, list: _TREE, dict: _TREE}
 _FIXED_BYTES = {_NONE: 0, _BOOL: 1, _INT: 8, _FLOAT: 8}
+_FLAGS = {b"\0": False, b"\1": True}
 _COLUMNS = (("ticks", "q"), ("partitions", "H"), ("offsets", "Q"), ("paths", "I"), ("kinds", "B"))
 
 
@@ -74,8 +75,8 @@ class PathTable:
     def add(self, paths: Sequence[str]) -> None:
         """Append paths as the journal lists them."""
         for path in paths:
-            if path in self._number:
-                raise Corrupt(f"path {path!r}", "a path is listed once", "run tidewarp verify")
+            if type(path) is not str or path in self._number:
+                raise Corrupt(f"path {path!r:.80}", "a path is text, listed once", "run tidewarp verify")
             self._number[path] = len(self._paths)
             self._paths.append(path)
 
@@ -146,7 +147,7 @@ def _values(kinds: bytes, data: bytes) -> Iterator[Any]:
         elif kind == _INT:
             yield struct.unpack(">q", part)[0]
         elif kind == _BOOL:
-            yield part != b"\0"
+            yield _FLAGS[part]
         elif kind == _TEXT:
             yield part.decode()
         else:
@@ -157,6 +158,14 @@ def _values(kinds: bytes, data: bytes) -> Iterator[Any]:
 
 def decode_inputs(value: Mapping[str, Any], rank: int, table: PathTable) -> list[Input]:
     """The inputs of a ``tw.inputs`` document, in the order of arrival. Raises Corrupt for columns that do not fit."""
+    try:
+        return _decode_inputs(value, rank, table)
+    except (KeyError, TypeError, ValueError, struct.error) as error:  # CodecError and UnicodeDecodeError among them
+        found = f"{type(error).__name__}: {error}"
+        raise Corrupt("an input record", f"its columns hold rows of inputs ({found})", "run tidewarp verify") from error
+
+
+def _decode_inputs(value: Mapping[str, Any], rank: int, table: PathTable) -> list[Input]:
     n = len(value["kinds"])
     columns = []
     for name, code in _COLUMNS:
@@ -175,6 +184,8 @@ def decode_inputs(value: Mapping[str, Any], rank: int, table: PathTable) -> list
         change = (table.path(path), data)
         last = inputs[-1] if inputs else None
         if last is not None and last.partition == partition and last.offset == offset:
+            if last.tick != tick or last.event_tick != event:
+                raise Corrupt(f"the rows of message {offset}", "an input has one time", "run tidewarp verify")
             inputs[-1] = last._replace(changes=(*last.changes, change))
         else:
             inputs.append(Input(tick, rank, partition, offset, (change,), event))

@@ -27,7 +27,8 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final
 
-from tidewarp.connect.contract import HEAD_BYTES, Checker, DeadLetter, Decoder, Input, Raw, Undecodable
+from tidewarp.clocks import input_key
+from tidewarp.connect.contract import HEAD_BYTES, Checker, DeadLetter, Decoder, Input, Raw, Undecodable, Update
 from tidewarp.errors import InternalError, OperatorError, PeerError, RuleViolation, UnknownPath
 from tidewarp.observe import SILENT, Probe
 
@@ -52,7 +53,7 @@ __all__ = [
 
 FOREVER: Final = 2**63 - 1  # a tick that no clock reaches
 LATE_POLICIES = ("stop", "clamp", "drop")
-_ROW_BYTES = 32  # of one (input, path) in a record, its text or tree not counted
+_ROW_BYTES = 40  # of one (input, path) in a record with an `events` column, its text or tree not counted
 _BATCH_BYTES = 900_000  # of one record, below the journal's 1 MiB
 _LETTERS_MAX, _LETTER_BYTES_MAX = 100_000, 256 << 20  # kept per source; further ones are counted only
 _LETTERS_PER_RECORD = 12  # times HEAD_BYTES stays below the journal's 1 MiB
@@ -180,9 +181,14 @@ class _Source:
         self.positions: dict[int, int] = {}  # partition -> last offset admitted or buried
         self.highest: dict[int, int] = {}  # partition -> highest event tick admitted: what late is measured by
         self.durable: dict[int, int] = {}  # likewise of what the journal holds: the watermark, since it moves the clock
+        # Below this tick an event is too late. By what was admitted, not by what the clock has made of it: so the
+        # same messages are too late in every life, whatever the batches and the timing. It never goes back, not
+        # even when a partition shows itself late.
+        self.bound = 0
         self.counts: Counter[str] = Counter()
         self.dead: Counter[str] = Counter()
         self.letter_bytes = 0
+        self.clamped_to = -1  # the highest tick that a late input was moved to
 
     @property
     def watermark(self) -> int:
@@ -191,19 +197,16 @@ class _Source:
             return FOREVER
         return min(self.durable.values()) - self.policy.disorder if self.durable else -1
 
-    @property
-    def bound(self) -> int:
-        """Below this tick an event is too late. By what was admitted, not by what the clock has made of it: so the
-        same messages are too late in every life, whatever the batches and the timing."""
-        return min(self.highest.values()) - self.policy.disorder if self.highest else 0
-
     def note(self, one: Input) -> None:
         """Count an input in order of arrival. Late: below the highest event time seen in its partition."""
         self.counts["inputs"] += 1
-        self.counts["clamped"] += one.tick != one.event_tick
+        if one.tick != one.event_tick:
+            self.counts["clamped"] += 1
+            self.clamped_to = max(self.clamped_to, one.tick)
         highest = self.highest.get(one.partition)
         if highest is None or one.event_tick > highest:
             self.highest[one.partition] = one.event_tick
+            self.bound = max(self.bound, min(self.highest.values()) - self.policy.disorder)
         elif one.event_tick < highest:
             self.counts["late"] += 1
 
@@ -248,6 +251,10 @@ class Gate:
         self._sources[name] = _Source(name, rank, policy)
         return rank
 
+    def reopen(self, name: str) -> None:
+        """The source is about to be opened: whatever an earlier life was told, it may have more by now."""
+        self._sources[name].ended = False
+
     def positions(self, name: str) -> dict[int, int]:
         """Partition -> last offset that was admitted or buried."""
         return dict(self._sources[name].positions)
@@ -283,8 +290,8 @@ class Gate:
 
     @property
     def end(self) -> int:
-        """The tick behind the last event of all sources so far (exclusive); the floor if that is further."""
-        highest = [tick for source in self._sources.values() for tick in source.highest.values()]
+        """The tick behind the last input of all sources so far (exclusive); the floor if that is further."""
+        highest = [tick for source in self._sources.values() for tick in (source.clamped_to, *source.highest.values())]
         return max(self.floor, max(highest, default=-1) + 1)
 
     def counts(self) -> dict[str, int]:
@@ -453,6 +460,8 @@ class Gate:
         )
 
     def _check(self, path: str) -> Callable[[object], Any]:
+        if type(path) is not str:  # a decoder may be anybody's code, and not every value can be looked up
+            raise Undecodable(f"a path of type {type(path).__name__}", "a path is text", "send its name", "path")
         check = self._checks.get(path)
         if check is None:
             check = self._checks[path] = self._rule(path).check
@@ -460,9 +469,12 @@ class Gate:
 
     def _admit(self, source: _Source, decoder: Decoder, raw: Raw, batch: _Batch) -> None:
         """Decode and check one message: an input into the batch, or a dead letter."""
+        if raw.offset >> 48 or raw.partition >> 16:
+            input_key(0, source.rank, raw.partition, raw.offset)  # raises: no record could hold this position
         rule = "decode"
         try:
             update = decoder.decode(raw)
+            _refuse_unsound(update)
             rule = "value"
             changes = tuple([(path, self._check(path)(value)) for path, value in update.changes])
         except (PeerError, RuleViolation, UnknownPath) as error:
@@ -490,12 +502,19 @@ class Gate:
         batch.add(one, size)
 
     def _late(self, source: _Source, raw: Raw, tick: int) -> tuple[str, str, str]:
-        behind_s = (max(source.highest.values(), default=self.floor) - tick) / 10**9
+        value = f"source {source.name!r}, message {raw.offset}: event time {tick / 10**9:.3f} s of the twin"
+        if tick < 0:
+            return value, "time begins at the epoch, tick 0", "give an earlier epoch, or late='clamp' or late='drop'"
+        if tick >= source.bound:
+            rule = f"the clock stands at {self.floor / 10**9:.3f} s already"
+            return value, rule, "connect with late='clamp' or late='drop'"
+        behind = max(source.highest.values()) - tick
+        behind_s = f"{behind // 10**9}.{behind % 10**9:09d}".rstrip("0").rstrip(".")  # exact: it is meant to be copied
+        bound_s = f"{source.policy.disorder / 10**9:g}"
         return (
-            f"source {source.name!r}, message {raw.offset}: event time {tick / 10**9:.3f} s of the twin",
-            f"it lies {behind_s:g} s below the highest time before it, and the disorder bound is "
-            f"{source.policy.disorder / 10**9:g} s",
-            f"connect with disorder of at least {behind_s:g} s, or with late='clamp' or late='drop'",
+            value,
+            f"it lies {behind_s} s below the highest time before it, and the disorder bound is {bound_s} s",
+            f"connect with disorder of at least {behind_s} s, or with late='clamp' or late='drop'",
         )
 
     def _bury(self, source: _Source, raw: Raw, rule: str, message: str, batch: _Batch) -> None:
@@ -533,6 +552,14 @@ class _Batch:
         """Take one input; ``size`` in bytes."""
         self.inputs.append(one)
         self._bytes += size
+
+
+def _refuse_unsound(update: Update) -> None:
+    """Raises Undecodable for what a record cannot hold: a decoder may be anybody's code."""
+    if not update.changes:
+        raise Undecodable("an update", "it sets at least one path", "leave the message out", "empty")
+    if type(update.tick) is not int or not -FOREVER <= update.tick < FOREVER:
+        raise Undecodable(f"tick {update.tick!r:.40}", "a tick is int64 ns", "correct the time", "time")
 
 
 def _size(value: Any) -> int:

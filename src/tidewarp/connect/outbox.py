@@ -160,6 +160,9 @@ class Outbox:
     def _handle_opened(self, event: Opened) -> list[Instruction]:
         sink = self._sinks[event.sink]
         sink.open, sink.last_id = True, event.last_id
+        while sink.waiting and sink.waiting[0].id <= sink.last_id:  # published before it was known what the sink holds
+            sink.waiting.popleft()
+            sink.skipped += 1
         return self._next(sink)
 
     def _handle_published(self, event: Published) -> list[Instruction]:
@@ -183,6 +186,8 @@ class Outbox:
 
     def _handle_failed(self, event: Failed) -> list[Instruction]:
         sink = self._sinks[event.sink]
+        if not sink.sending:
+            raise InternalError(f"sink {sink.name!r}", "a batch failed that was not sent", "report this")
         sink.retried += 1
         sink.reason = event.reason
         sink.retry_at_s = event.now_s + sink.pause_s

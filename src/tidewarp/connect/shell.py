@@ -62,7 +62,7 @@ class _Thread:
             event = runner.run(job())
         except TidewarpError as error:
             event = Lost(self._name, error)
-        except Exception as error:  # a connector may be anybody's code: its error is reported, never swallowed
+        except BaseException as error:  # anybody's code: CancelledError and SystemExit too must be heard
             value = f"{self._name}: {type(error).__name__}: {error}"
             event = Lost(self._name, OperatorError(value, "a connector ended with an error", "mend it, then --resume"))
         if event is not None:

@@ -203,9 +203,7 @@ class Environment(simpy.Environment):
                 self.events = done - 1
                 raise
             if not event._ok and not hasattr(event, "_defused"):
-                failure = type(event._value)(*event._value.args)
-                failure.__cause__ = event._value
-                raise failure
+                raise _copy(event._value)
         return False
 
     def apply(self, inputs: Sequence[Input]) -> list[Refusal]:
@@ -277,6 +275,18 @@ class Environment(simpy.Environment):
             "streams": {name: self._streams[name].count for name in sorted(self._streams)},
             "resources": {path: self.resources[path].state() for path in sorted(self.resources)},
         }
+
+
+def _copy(error: BaseException) -> BaseException:
+    """As SimPy does, so that the original keeps the traceback of the process. A class that cannot be made again from
+    its ``args`` (``json.JSONDecodeError``) would hide the error behind one of its own: then the original itself.
+    """
+    try:
+        failure = type(error)(*error.args)
+    except Exception:
+        return error
+    failure.__cause__ = error
+    return failure
 
 
 def _overrun(at: float, event: Event | None, resumed: Sequence[Callable[[Any], None]]) -> InstantOverrun:

@@ -58,7 +58,7 @@ def resolve(path: str | os.PathLike[str], *, create: bool, read_only: bool) -> P
             raise OperatorError(str(path), "its directory does not exist", f"mkdir -p {file.parent}") from None
         return file
     except (OSError, ValueError) as error:
-        raise OperatorError(repr(path), f"cannot be reached: {error}", "check name and permissions") from None
+        raise OperatorError(str(path), f"cannot be reached: {error}", "check name and permissions") from None
     if not stat.S_ISREG(mode):
         raise OperatorError(str(path), "a journal is a regular file", "give the path of a .tw file")
     if not os.access(file, os.R_OK if read_only else os.R_OK | os.W_OK):

@@ -183,12 +183,10 @@ class GroupCommit:
 
 def _refused(error: BaseException) -> TidewarpError:
     """What those behind the first failure get: of its class, so that an operator does the right thing."""
-    kind = type(error) if isinstance(error, TidewarpError) else OperatorError
-    return kind(
-        "a submission",
-        f"an earlier one failed, and behind a hole nothing is written ({error})",
-        "read the result of the first that failed, mend its cause, submit again from there",
-    )
+    if isinstance(error, TidewarpError):
+        return type(error)(error.value, f"{error.rule} (behind a hole nothing is written)", error.action)
+    rule = f"an earlier one failed, and behind a hole nothing is written ({error!r})"
+    return OperatorError("a submission", rule, "mend its cause, submit again from there")
 
 
 def _interrupted(error: BaseException) -> TidewarpError:

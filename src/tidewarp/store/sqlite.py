@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from contextlib import ExitStack, closing
 from types import TracebackType
 from typing import Self
 
-from tidewarp.errors import InternalError, OperatorError
+from tidewarp.errors import InternalError, OperatorError, TidewarpError
 from tidewarp.store.connection import DATABASE_ERRORS, connect, connect_read_only, failure, set_durable
 from tidewarp.store.files import public_key_of, resolve, root_seed, sync_folder, writer_lock
 from tidewarp.store.journal import SqliteJournal
@@ -35,7 +36,7 @@ class SqliteStore:
             try:
                 self._journal = self._open_reader(opened) if read_only else self._open_writer(opened, create)
             except DATABASE_ERRORS as error:
-                raise failure(error, self._path, "opening it") from error
+                raise self._unopened(error) from error
             self._opened = opened.pop_all()
 
     @property
@@ -63,6 +64,12 @@ class SqliteStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _unopened(self, error: Exception) -> TidewarpError:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_NOTADB:
+            return failure(error, self._path, "opening it")
+        action = "give the path of a .tw file; if it was one, restore it from a copy"
+        return OperatorError(f"{self._path}: page 1", f"this is not a tidewarp journal: {error}", action)
 
     def _open_reader(self, opened: ExitStack) -> SqliteJournal:
         # Immutable only if nobody has it open: of a live or killed writer, newer records are in the -wal file.

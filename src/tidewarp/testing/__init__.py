@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from tidewarp.testing.clock import ManualClock
+from tidewarp.testing.kill import KillTrial
 
-__all__ = ["ManualClock"]
+__all__ = ["KillTrial", "ManualClock"]

@@ -87,6 +87,7 @@ class InlineHost:
         """Start reading every source behind what the journal holds."""
         for name, source in sources.items():
             if name not in self._sources:
+                self._gate.reopen(name)
                 positions = self._gate.positions(name)
                 self._sources[name] = SourceThread(source, positions, self._identity.epoch_ns, self._inbox)
 
@@ -103,7 +104,6 @@ class InlineHost:
     # ------------------------------------------------------------------ the loop
     def go(self, until: int | None, factor: float) -> str:
         """Run to ``until`` (exclusive tick), or to the end of all data, or until stopped: "end" or "interrupted"."""
-        self._stopping = False
         self._pacer = Pacer(factor)
         self._pacer.start(self._clock.now(), in_seconds(self._run.at))
         while True:
@@ -113,9 +113,12 @@ class InlineHost:
                 break
             if self._outbox.full:
                 self._wait(None)
-            elif not self._progress(goal):
+            elif self._progress(goal):
+                self._probe.progress(in_seconds(self._run.at), None if goal == gates.FOREVER else in_seconds(goal))
+            else:
                 self._wait(self._pause_s(goal))
         reason = "interrupted" if self._stopping and self._run.at < goal else "end"
+        self._stopping = False
         self._finish(reason)
         return reason
 
@@ -171,7 +174,6 @@ class InlineHost:
         if self._run.settled and self._run.applied - self._marked >= MARK_INPUTS:
             self._marked = self._run.applied
             self._submit([entry(MARK, self._run.at, self._run.mark().document()), self._released()])
-        self._probe.progress(in_seconds(self._run.at), None)
 
     def release(self, outputs: Sequence[Output]) -> None:
         """Hand outputs that GVT has passed to the sinks."""

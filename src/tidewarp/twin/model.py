@@ -69,8 +69,12 @@ def model_source(build: Callable[..., Any]) -> ModelSource:
 
 
 def _beside(data: bytes, folder: Path) -> Iterator[Path]:
-    """The modules in ``folder`` that a source text imports."""
-    for node in ast.walk(ast.parse(data)):
+    """The modules in ``folder`` that a source text imports; none of a text that is no Python."""
+    try:
+        tree = ast.parse(data)
+    except (SyntaxError, ValueError):  # a module beside the model that it does not, or cannot, import
+        return
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:

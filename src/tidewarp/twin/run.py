@@ -13,15 +13,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import simpy
+
+from tidewarp import process
 from tidewarp.codec import Chain, Digest, pack
 from tidewarp.connect.contract import Input, Output
 from tidewarp.connect.gate import FOREVER, Grant
 from tidewarp.errors import InternalError, ModelError, OperatorError
 from tidewarp.process import Environment
+from tidewarp.process.rules import shown
 from tidewarp.twin.documents import Mark
 from tidewarp.units import Duration, in_seconds, parse_instant, ticks
 
 __all__ = ["Run", "chain_input", "tick_at"]
+
+_MESSAGE_MAX = 2_000  # characters that an error and its inputs may have in the journal
+_OF_THE_LAYER = {Path(str(module.__file__)).parent for module in (process, simpy)}  # no author looks for his mistake here
 
 
 def tick_at(when: Duration | datetime, epoch_ns: int) -> int:
@@ -30,13 +37,25 @@ def tick_at(when: Duration | datetime, epoch_ns: int) -> int:
         return ticks(when)
     if when.tzinfo is None:
         raise OperatorError(f"{when!r}", "an instant needs a time zone", "give tzinfo=datetime.UTC")
-    return parse_instant(when.isoformat(), UTC) - epoch_ns
+    tick = parse_instant(when.isoformat(), UTC) - epoch_ns
+    if not -FOREVER <= tick < FOREVER:
+        raise OperatorError(f"{when}", "time is int64 nanoseconds: at most about 292 years", "give a nearer time")
+    return tick
 
 
 def chain_input(chain: Chain, source: str, one: Input) -> None:
     """Add an input to the chain of inputs: one record for each path that it sets."""
     for path, value in one.changes:
         chain.add(one.tick, pack([one.tick, source, one.partition, one.offset, path, value]))
+
+
+def _message(error: BaseException) -> str:
+    """What the error says of itself, as text that a record can hold."""
+    try:
+        text = str(error)[:_MESSAGE_MAX]
+    except Exception as second:  # the model's own class
+        text = f"its message raises {type(second).__name__}"
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class Run:
@@ -100,9 +119,9 @@ class Run:
         self.refuse_failed()
         try:
             self._advance(min(limit, self.lease), events_max)
-        except InternalError:
+        except (InternalError, KeyboardInterrupt):
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # a process may raise anything, SystemExit and GeneratorExit too
             self.failed = True
             raise self._model_error(error) from error
         return self._drain()
@@ -123,11 +142,13 @@ class Run:
     def _model_error(self, error: BaseException) -> ModelError:
         """Where and when the model raised, and what it had been told last."""
         frames = traceback.extract_tb((error.__cause__ or error).__traceback__)  # SimPy raises a copy of the first
+        theirs = [frame for frame in frames if Path(frame.filename).parent not in _OF_THE_LAYER] or frames
         place = (
-            f"{frames[-1].name}, {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "unknown place"
+            f"{theirs[-1].name}, {Path(theirs[-1].filename).name}:{theirs[-1].lineno}" if theirs else "unknown place"
         )
-        inputs = "; ".join(f"{path}={value!r}" for one in self._last_inputs for path, value in one.changes)
-        value = f"{type(error).__name__}: {error} (in {place}, at {self.env.now:g} s, after inputs {inputs or 'none'})"
+        inputs = "; ".join(f"{path}={shown(value)}" for one in self._last_inputs for path, value in one.changes)
+        said = f"{type(error).__name__}: {_message(error)}"
+        value = f"{said} (in {place}, at {self.env.now:g} s, after inputs {inputs[:_MESSAGE_MAX] or 'none'})"
         return ModelError(
             value, "a model's process must not raise", "mend the model; resuming repeats the run up to here"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,17 @@ from tidewarp.connect.contract import RunIdentity, Sink, Source
 from tidewarp.connect.documents import PathTable
 from tidewarp.connect.gate import FOREVER, LATE_POLICIES, Gate, Policy
 from tidewarp.connect.outbox import Delivery, Outbox
-from tidewarp.errors import InternalError, ModelChanged, ModelError, OperatorError, TidewarpError, UnknownPath
+from tidewarp.errors import (
+    CodecError,
+    InternalError,
+    ModelChanged,
+    ModelError,
+    OperatorError,
+    StoreFailed,
+    StoreFull,
+    TidewarpError,
+    UnknownPath,
+)
 from tidewarp.observe import SILENT, Probe
 from tidewarp.process import DynamicResource, DynamicValue, Environment, SimulationRegistry
 from tidewarp.seeds import Stream
@@ -215,9 +226,9 @@ class Twin:
         self._ranks[rank] = source.name
         self._sources[source.name] = source
         self._policies[source.name] = {**source.describe(), "disorder": bound, "late": late, "rank": rank}
-        if self.live and self._epoch_ns is None:
-            first_ns = source.first_event_ns()
-            if first_ns is not None:
+        if self.live:
+            first_ns = source.first_event_ns()  # asked of each: a file that cannot be read is found before the run
+            if self._epoch_ns is None and first_ns is not None:
                 self._epoch_ns = (first_ns - bound) // _DAY_NS * _DAY_NS
 
     def sink(self, sink: Sink, *, name: str | None = None, batch: int = 500, queue: int = 2_000) -> None:
@@ -251,6 +262,8 @@ class Twin:
             )
         self._run.refuse_failed()
         limit = None if until is None else tick_at(until, self._epoch_ns or 0)
+        if limit is not None and limit < 0:
+            raise OperatorError(f"until={until}", f"time begins at the epoch, {self.epoch}", "give a later time")
         pace = self._factor if factor is None else factor
         started_s = self._clock.now()
         if self._resumed:
@@ -291,7 +304,11 @@ class Twin:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        if error is None:
+            self.close()
+            return
+        with contextlib.suppress(StoreFull, StoreFailed):  # after a full disk closing fails too: the first error counts
+            self.close()
 
     # ------------------------------------------------------------------ putting it together
     def _refuse_sealed(self, what: str) -> None:
@@ -302,12 +319,16 @@ class Twin:
         """Call the model's function, then close the wiring."""
         self._model: ModelSource = model_source(build)
         try:
-            build(self)
+            made = build(self)
         except TidewarpError:
             raise
         except (Exception, SystemExit) as error:
             value = f"{self._model.function}: {type(error).__name__}: {error}"
             raise OperatorError(value, "build wires a twin without an error", "mend the model and run again") from error
+        if inspect.isgenerator(made) or inspect.iscoroutine(made):
+            made.close()
+            value = f"{self._model.function}: a {type(made).__name__} function, of which nothing has run"
+            raise OperatorError(value, "build wires a twin when it is called", "make it a plain function")
         for name, source in self._sources.items():
             for path in source.paths():
                 try:
@@ -456,10 +477,9 @@ def open_twin(
     if not 0 <= seed < 1 << 64:
         raise OperatorError(f"seed={seed}", "a seed is 0 to 2^64 - 1", "give a number in this range")
     Pacer(factor)  # refuses a factor that is none, before anything is begun
-    path = Path(journal)
+    path, epoch_ns = Path(journal), _epoch_ns(epoch)
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(contextlib.closing(open_store(journal, create=True)))
-        epoch_ns = _epoch_ns(epoch)
         if store.journal.size and not resume:
             raise OperatorError(
                 str(path), "it holds a run, and this one begins its own journal", "add --resume, or name another file"
@@ -468,7 +488,7 @@ def open_twin(
             opened = opening(store.journal)
             seed, epoch_ns = opened["seed"], opened["epoch_ns"]
         twin = Twin(seed=seed, epoch_ns=epoch_ns, live=True, batch=batch, probe=probe)
-        stack.callback(twin.close)
+        stack.push(twin)
         twin._wire(build)
         twin._begin(store, path, clock or WallClock(), factor, accept_model)
         stack.pop_all()
@@ -482,7 +502,10 @@ def _epoch_ns(epoch: datetime | str | None) -> int | None:
         if epoch.tzinfo is None:
             raise OperatorError(f"epoch={epoch!r}", "an instant needs a time zone", "give tzinfo=datetime.UTC")
         epoch = epoch.isoformat()
-    return parse_instant(epoch, UTC)
+    try:
+        return parse_instant(epoch, UTC)
+    except CodecError as error:
+        raise OperatorError(f"epoch={epoch!r:.80}", error.rule, error.action) from error
 
 
 def replay(

@@ -35,9 +35,14 @@ class ConsoleSink:
         for output in batch:
             payload = event_payload(output, self._run)
             value = msgspec.json.encode(payload["value"]).decode()
-            self._stream.write(f"[EVT] {payload['timestamp']} {output.key} {value}\n")
+            self._stream.write(self._writable(f"[EVT] {payload['timestamp']} {output.key} {value}\n"))
         self._stream.flush()
         return []
+
+    def _writable(self, line: str) -> str:
+        """A terminal that has no such character gets its number: an output must not end the run."""
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        return line if line.isascii() else line.encode(encoding, "backslashreplace").decode(encoding)
 
     async def close(self) -> None:
         """The stream is not ours to close."""

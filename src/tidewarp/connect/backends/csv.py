@@ -10,7 +10,7 @@ import csv
 import gzip
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import tzinfo
+from datetime import UTC, tzinfo
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -24,6 +24,8 @@ from tidewarp.units import parse_instant
 __all__ = ["CsvSource"]
 
 _ROWS_FOR_FIRST_TIME = 1_000
+_READ_BYTES = 16 << 20  # after so many a read is complete, whatever its limit: 8,192 rows may have 8 GiB
+_DAMAGED = (OSError, EOFError, zlib.error)  # what reading a file, gzip or not, may raise
 
 
 class CsvSource:
@@ -78,11 +80,14 @@ class CsvSource:
         file, columns = self._open_file()
         with file:
             decoder = _Decoder(columns, self._time, {}, self._sep, self._zone, 0)
-            for raw in islice(_read_lines(file), _ROWS_FOR_FIRST_TIME):
-                try:
-                    return decoder.decode(raw).tick
-                except Undecodable:
-                    continue
+            try:
+                for raw in islice(_read_lines(file), _ROWS_FOR_FIRST_TIME):
+                    try:
+                        return decoder.decode(raw).tick
+                    except Undecodable:
+                        continue
+            except _DAMAGED as error:
+                raise self._unreadable(error) from error
         return None
 
     def decoder(self, epoch_ns: int) -> Decoder:
@@ -100,10 +105,16 @@ class CsvSource:
         """The next rows; None at the end of the file."""
         if self._lines is None:
             raise InternalError(f"source {self.name!r}", "a source is opened before it is read", "report this")
+        rows: list[Raw] = []
+        room = _READ_BYTES
         try:
-            rows = list(islice(self._lines, limit))
-        except (OSError, EOFError, zlib.error) as error:
-            raise OperatorError(str(self.path), f"cannot be read on: {error}", "repair it, then --resume") from error
+            for raw in islice(self._lines, limit):
+                rows.append(raw)
+                room -= len(raw.payload)
+                if room <= 0:
+                    break
+        except _DAMAGED as error:
+            raise self._unreadable(error) from error
         return rows or None
 
     async def confirm(self, positions: Mapping[int, int]) -> None:
@@ -113,7 +124,10 @@ class CsvSource:
         """Close the file."""
         if self._file is not None:
             self._file.close()
-            self._file = None
+            self._file = self._lines = None
+
+    def _unreadable(self, error: Exception) -> OperatorError:
+        return OperatorError(str(self.path), f"cannot be read on: {error}", "repair it, then --resume")
 
     def _open_file(self) -> tuple[IO[bytes], list[str]]:
         """The file behind its header, and the header's columns."""
@@ -125,9 +139,11 @@ class CsvSource:
             raise OperatorError(str(self.path), _reason(error), "check the path and its permissions") from error
         try:
             header = file.readline(MESSAGE_BYTES_MAX)
+            if len(header) == MESSAGE_BYTES_MAX:
+                raise OperatorError(str(self.path), f"its header has {len(header)} bytes or more", "give a CSV file")
             columns = [cell.strip() for cell in _cells(header.decode("utf-8-sig").strip("\r\n"), self._sep)]
             self._refuse_missing(columns)
-        except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
+        except (*_DAMAGED, UnicodeDecodeError, csv.Error) as error:
             file.close()
             raise OperatorError(str(self.path), f"its header is not CSV: {error}", "give a UTF-8 CSV file") from error
         except OperatorError:
@@ -145,6 +161,8 @@ class CsvSource:
 
 
 def _zone(name: str) -> tzinfo:
+    if name == "UTC":  # needs no tzdata, and `parse_instant` has a short way for it
+        return UTC
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
@@ -167,15 +185,15 @@ def _cells(line: str, sep: str) -> list[str]:
 def _read_lines(file: IO[bytes], after: int = 0) -> Iterator[Raw]:
     """Rows after number ``after``, none longer in memory than MESSAGE_BYTES_MAX."""
     row = 0
-    while line := file.readline(MESSAGE_BYTES_MAX):
+    while line := file.readline(MESSAGE_BYTES_MAX + 2):  # and its line end
         row += 1
-        long = len(line) == MESSAGE_BYTES_MAX and not line.endswith(b"\n")
-        digest = _skip(file, line) if long else None
+        body = line.rstrip(b"\r\n")
+        digest = _skip(file, line) if len(body) > MESSAGE_BYTES_MAX else None
         if row <= after:
             continue
         if digest is not None:
             yield Raw(0, row, line[:HEAD_BYTES], digest)
-        elif body := line.rstrip(b"\r\n"):
+        elif body:
             yield Raw(0, row, body)
 
 

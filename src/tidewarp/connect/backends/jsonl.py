@@ -20,7 +20,10 @@ from tidewarp.observe import stage
 __all__ = ["JsonlSink"]
 
 _WRITE_BYTES = 4096  # per system call: a kill may tear the file at any of them, as a full disk may
-_TAIL_BYTES = 4 << 20  # an output is at most 1 MiB of canonical bytes; its JSON line stays below this
+_LINE_BYTES_MAX = 8 << 20  # a canonical byte is at most six of JSON, so 1 MiB of value always fits
+_TAIL_BYTES = 2 * _LINE_BYTES_MAX  # holds the last whole line and a torn one behind it
+_HEAD = b'{"id":"0123456789abcdef-01234567","tick":'  # how every line of ours begins, but for its digits
+_DIGITS = bytes.maketrans(b"0123456789abcdef", b"0" * 16)
 
 
 class JsonlSink:
@@ -57,7 +60,7 @@ class JsonlSink:
             raise self._foreign(f"no line end in its last {_TAIL_BYTES} bytes")
         lines = tail[:end].splitlines()
         last = self._last_id(lines[-1]) if lines else ""
-        if not lines and tail and not b'{"id":"'.startswith(tail[:7]):
+        if not lines and not _HEAD.translate(_DIGITS).startswith(tail[: len(_HEAD)].translate(_DIGITS)):
             raise self._foreign(f"it begins with {tail[:20]!r}")
         self._size = start + end
         os.ftruncate(self._file, self._size)
@@ -68,7 +71,7 @@ class JsonlSink:
         if self._file is None:
             raise OperatorError(str(self.path), "the sink is closed", "open it first")
         lines = [to_json(output, self._run) for output in batch]
-        data = memoryview(b"".join(line + b"\n" for line, _ in lines))
+        data = memoryview(b"".join(line + b"\n" for line, _ in lines if len(line) < _LINE_BYTES_MAX))
         try:
             os.lseek(self._file, self._size, os.SEEK_SET)
             at = 0
@@ -81,7 +84,11 @@ class JsonlSink:
             raise
         self._size += len(data)
         self.nonfinite += sum(nonfinite for _, nonfinite in lines)
-        return []
+        return [
+            Refused(output.id, f"its line has {len(line)} bytes, a line has at most {_LINE_BYTES_MAX}")
+            for output, (line, _) in zip(batch, lines, strict=True)
+            if len(line) >= _LINE_BYTES_MAX
+        ]
 
     async def close(self) -> None:
         """Close the file."""
@@ -93,10 +100,12 @@ class JsonlSink:
         try:
             held = msgspec.json.decode(line)
             last, domain = held["id"], held["domain"]
-        except (msgspec.DecodeError, RecursionError, TypeError, KeyError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError, KeyError):
             raise self._foreign(f"its last line is {line[:60]!r}") from None
         if domain != self._run.domain:
             raise self._foreign(f"it holds outputs of the journal with domain {str(domain)[:16]}…")
+        if not line.startswith(b'{"id":"%s","tick":' % str(last).encode(errors="replace")):
+            raise self._foreign(f"its last line is {line[:60]!r}")
         return str(last)
 
     def _foreign(self, found: str) -> OperatorError:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tidewarp.codec import pack, unpack
 from tidewarp.connect.contract import Decoder, Raw, Update
+from tidewarp.errors import OperatorError
 from tidewarp.units import Duration, ticks
 
 __all__ = ["ScheduleSource"]
@@ -16,14 +17,14 @@ class ScheduleSource:
     """Changes ``(time, path, value)``; time since the twin's epoch (a number is seconds, text like "8h").
 
     Message k of the list has offset k, so the list may grow between runs at its end. Values are plain:
-    None, bool, int, float, str, list, dict. Errors: OperatorError for a time, CodecError for a value.
+    None, bool, int, float, str, list, dict. Errors: OperatorError for an entry or a time, CodecError for a value.
     """
 
     kind = "schedule"
 
     def __init__(self, entries: Iterable[tuple[Duration, str, Any]], *, name: str = "schedule") -> None:
         self.name = name
-        self._changes = [(ticks(time), str(path), value) for time, path, value in entries]
+        self._changes = [_change(entry) for entry in entries]
         self._payloads = [pack([tick, path, value]) for tick, path, value in self._changes]
         self._at = 0
 
@@ -58,6 +59,16 @@ class ScheduleSource:
 
     async def close(self) -> None:
         """Nothing to release."""
+
+
+def _change(entry: tuple[Duration, str, Any]) -> tuple[int, str, Any]:
+    try:
+        time, path, value = entry
+    except (TypeError, ValueError):
+        path = None
+    if type(path) is not str:
+        raise OperatorError(f"entry {entry!r:.80}", "an entry is (time, path, value), its path is text", "correct it")
+    return ticks(time), path, value
 
 
 class _Decoder:

@@ -1,0 +1,265 @@
+"""Kill a twin anywhere, as often as wanted, and check after each kill what is left of it.
+
+A *life* is a process that opens the twin and runs it. A *run* is a chain of lives over one journal: some are
+killed with SIGKILL, the recoveries among them, and the last one ends by itself. There are three ways to kill:
+
+``armed``    a forked child kills itself at the n-th arrival at one of ``observe.STAGES``
+``moments``  a forked child is killed at a random moment; a mapped byte tells at which stage that was
+``command``  a command (``tidewarp run … --resume``) is killed at a random moment, or when its journal has grown enough
+
+After every kill, from outside and without asking the dead:
+
+``verify``        the journal is whole, its cursors agree with its records, and it still holds the head of before
+``acknowledged``  every position that a source was told to be durable is in the journal
+``prefix``        the sink's whole lines are a prefix of the undisturbed run's, byte for byte but for the domain
+``explained``     replaying what the journal determines publishes at least what the sink holds
+
+At the end of every run ``digest`` (of the run, of its journal, of its replay), ``counts`` and ``outputs`` have to
+be those of the undisturbed run. A life that raises, or hangs, is an ``error``.
+
+The idea of fault points that only tests arm is FoundationDB's (``flow/Buggify.h``). Needs ``os.fork``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from tidewarp.clocks import WallClock
+from tidewarp.errors import InternalError, OperatorError
+from tidewarp.observe import STAGES
+from tidewarp.seeds import Stream
+from tidewarp.testing.lives import JOURNAL, START, Aim, Life, commanded, forked, journal_bytes
+from tidewarp.testing.remains import OUTPUTS, Course, Undisturbed, Wrong, output_lines
+from tidewarp.twin import Build, verify
+
+__all__ = ["JOURNAL", "MODES", "OUTPUTS", "Failure", "KillTrial", "Report"]
+
+MODES = ("armed", "moments", "command")
+_KILLS_PER_RUN = 12  # at most: a run of many kills is mostly recoveries, one of few mostly fresh work
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What was wrong after the kills (places, in order) of one run. ``check`` is a word of the module's docstring."""
+
+    run: int
+    check: str
+    message: str
+    kills: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"run {self.run}, killed at {', '.join(self.kills) or 'no place'}: {self.check}: {self.message}"
+
+
+@dataclass
+class Report:
+    """What a trial did: how many kills at which place, and what was wrong."""
+
+    mode: str
+    seed: int
+    places: Counter[str] = field(default_factory=Counter)
+    runs: int = 0
+    lives: int = 0
+    wall_s: float = 0.0
+    failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def kills(self) -> int:
+        """How many lives were killed."""
+        return self.places.total()
+
+    @classmethod
+    def of(cls, document: dict[str, Any]) -> Self:
+        """The report that ``dataclasses.asdict`` made ``document`` of, JSON in between."""
+        failures = [Failure(**{**one, "kills": tuple(one["kills"])}) for one in document["failures"]]
+        return cls(**{**document, "places": Counter(document["places"]), "failures": failures})
+
+    def table(self) -> str:
+        """Place and kills, a line each, in the order of an input's way; then the totals and the failures."""
+        order = {place: n for n, place in enumerate((START, *STAGES))}
+        places = sorted(self.places.items(), key=lambda one: (order.get(one[0], len(order)), one[0]))
+        lines = [f"kills, {self.mode}, seed {self.seed}:", *(f"  {place:<16}{count:6}" for place, count in places)]
+        totals = f"{self.kills} kills in {self.lives} lives of {self.runs} runs"
+        lines.append(f"  {totals}, {len(self.failures)} wrong, {self.wall_s:.0f} s")
+        return "\n".join([*lines, *(f"  {failure}" for failure in self.failures)])
+
+
+class KillTrial:
+    """Kills lives of one model. To begin with it makes the undisturbed run, which all others have to equal.
+
+    Args:
+        build: the model; it sends its outputs to ``sinks.jsonl(OUTPUTS)``, a path relative to the run's folder.
+        folder: an empty directory; each run has one of its own in it, which stays only if the run is wrong.
+        seed: of the aims and batch sizes. Run n depends on (seed, mode, n) and on the machine's own timing.
+        model_seed: of the twin.
+        batch: inputs per journal record, at most; half of the lives draw a smaller number.
+        setup: called in every child.
+        plant: called in every child but that of the undisturbed run: a mistake that the trial has to find.
+        command: for mode ``command``: its words. It runs in the folder of the run, the journal is JOURNAL.
+
+    Raises:
+        OperatorError: the undisturbed run fails.
+    """
+
+    def __init__(
+        self,
+        build: Build,
+        folder: Path,
+        *,
+        seed: int = 1,
+        model_seed: int = 7,
+        batch: int = 64,
+        setup: Callable[[], None] | None = None,
+        plant: Callable[[], None] | None = None,
+        command: Sequence[str] = (),
+    ) -> None:
+        self._build, self._folder, self._seed, self._model_seed, self._batch = build, folder, seed, model_seed, batch
+        self._command = tuple(command)
+        self._prepare = [] if setup is None else [setup]
+        undisturbed = folder / "undisturbed"
+        undisturbed.mkdir(parents=True)
+        life = self._fork(undisturbed, Aim(), batch)
+        if life.done is None:
+            raise OperatorError(
+                "the undisturbed run", life.error or f"it hangs at {life.place}", "mend the model first"
+            )
+        self._prepare += [] if plant is None else [plant]
+        self.done, self._life_s = life.done, life.took_s
+        self._undisturbed = Undisturbed(build, life.done, output_lines(undisturbed, verify(undisturbed / JOURNAL)))
+        self._journal_bytes = journal_bytes(undisturbed)
+
+    def run(
+        self,
+        mode: str,
+        kills: int,
+        *,
+        workers: int = 1,
+        first: int = 0,
+        runs_max: int = 2**63,
+        failures_max: int = 3,
+    ) -> Report:
+        """Runs from number ``first`` on, until ``kills`` lives were killed or one of the bounds is reached. Blocks.
+
+        ``workers`` processes share the kills; each keeps the bounds for itself.
+
+        Raises:
+            OperatorError: a mode that is not one of MODES, or a command that fails undisturbed.
+        """
+        if mode not in MODES:
+            raise OperatorError(f"mode {mode!r}", f"one of {', '.join(MODES)}", "choose one of them")
+        clock = WallClock()
+        begun_s = clock.now()
+        if mode == "command":
+            self._measure_command()
+
+        def series(worker: int) -> Report:
+            report = Report(mode, self._seed)
+            share = kills // workers + (worker < kills % workers)
+            while report.kills < share and report.runs < runs_max and len(report.failures) < failures_max:
+                self._run(report, first + worker + report.runs * workers, share)
+                report.runs += 1
+            return report
+
+        report = series(0) if workers == 1 else _sum([*_in_processes(series, workers)])
+        report.wall_s = clock.now() - begun_s
+        return report
+
+    # ------------------------------------------------------------------ one run
+    def _run(self, report: Report, number: int, kills: int) -> None:
+        mode = report.mode
+        course = Course(number, self._folder / f"{mode}-{number}", Stream(self._seed, f"{mode}.{number}"))
+        course.folder.mkdir()
+        wanted = 1 + course.chance.below(_KILLS_PER_RUN)
+        try:
+            while True:
+                more = len(course.kills) < wanted and report.kills < kills
+                report.lives += 1
+                life = self._live(mode, course, self._aim(mode, course) if more else Aim())
+                if life.done is not None:
+                    break
+                report.places[life.place] += 1
+                course.kills.append(life.place)
+                self._undisturbed.check_remains(course)
+            self._undisturbed.check_end(course, life.done)
+        except Wrong as wrong:
+            report.failures.append(Failure(number, wrong.check, wrong.message, tuple(course.kills)))
+            return
+        shutil.rmtree(course.folder)
+
+    def _aim(self, mode: str, course: Course) -> Aim:
+        """Somewhere in what is left of the run; armed runs begin with each stage in turn."""
+        chance = course.chance
+        if mode == "command" and chance.below(2):
+            return Aim(journal_bytes=journal_bytes(course.folder) + chance.below(self._journal_bytes))
+        done = course.inputs / max(1, self.done["inputs"])  # share of the run that the journal holds
+        if mode != "armed":
+            return Aim(delay_s=chance.random() * self._life_s * (1 - done / 2))  # recovering is faster than living
+        stage = STAGES[chance.below(len(STAGES)) if course.kills else course.number % len(STAGES)]
+        arrivals = self.done["arrivals"].get(stage, 1) * (1 - done)
+        if stage == "recover":  # once per record, of which a young journal has few
+            arrivals = self.done["journal_records"] * done
+        return Aim(stage=stage, arrival=1 + chance.below(max(1, int(arrivals))))
+
+    def _live(self, mode: str, course: Course, aim: Aim) -> Life:
+        """One life, which ends by itself or is killed on purpose."""
+        if mode == "command":
+            life = commanded(self._command, course.folder, aim)
+        else:
+            batch = self._batch if course.chance.below(2) else 1 + course.chance.below(self._batch)
+            life = self._fork(course.folder, aim, batch)
+        course.acknowledged |= life.acknowledged
+        if life.error is not None:
+            raise Wrong("error", life.error)
+        return life
+
+    def _fork(self, folder: Path, aim: Aim, batch: int) -> Life:
+        return forked(self._build, folder, aim, seed=self._model_seed, batch=batch, prepare=self._prepare)
+
+    def _measure_command(self) -> None:
+        """The command's own undisturbed run: how long it takes, and that it agrees with the library's."""
+        folder = self._folder / "command"
+        folder.mkdir()
+        life = commanded(self._command, folder)
+        if life.done is None or life.done["digest"] != self.done["digest"]:
+            raise OperatorError("the command, undisturbed", life.error or "it has another digest", "compare the two")
+        self._life_s = life.took_s
+
+
+def _in_processes(series: Callable[[int], Report], workers: int) -> Iterator[Report]:
+    """What ``series`` gives for each worker, computed side by side in forked children."""
+    children = []
+    for worker in range(workers):
+        out, into = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                with os.fdopen(into, "w") as pipe:
+                    json.dump(asdict(series(worker)), pipe)
+            finally:
+                os._exit(0)
+        os.close(into)
+        children.append((child, out))
+    for child, out in children:
+        with os.fdopen(out) as pipe:
+            text = pipe.read()
+        os.waitpid(child, 0)
+        if not text:
+            raise InternalError("a worker of the kill trial", "it ended without a report", "run it with workers=1")
+        yield Report.of(json.loads(text))
+
+
+def _sum(reports: Sequence[Report]) -> Report:
+    total = Report(reports[0].mode, reports[0].seed)
+    for report in reports:
+        total.places += report.places
+        total.runs += report.runs
+        total.lives += report.lives
+        total.failures += report.failures
+    return total

@@ -1,0 +1,270 @@
+"""A twin that is killed anywhere, any number of times, ends as if nothing had happened; and the harness can tell."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+
+from tidewarp.connect.backends.jsonl import JsonlSink
+from tidewarp.connect.gate import Gate
+from tidewarp.connect.shell import SourceThread
+from tidewarp.observe import STAGES
+from tidewarp.store import Appended
+from tidewarp.store.journal import SqliteJournal
+from tidewarp.testing.kill import JOURNAL, KillTrial, Report
+from tidewarp.twin import Build, host, load_model
+from tidewarp.worlds import factory
+
+MODEL = """
+from pathlib import Path
+
+import tidewarp as tw
+from tidewarp.worlds import factory
+
+
+def build(twin):
+    factory.line(twin, "line")
+    readings = tw.sources.csv(
+        Path(__file__).with_name("readings.csv"), time="timestamp", map={"value": "line.furnace.temperature"}
+    )
+    twin.connect(readings, disorder="1h")
+    twin.sink(tw.sinks.jsonl("events.jsonl"), batch=50)
+"""
+FIRST, COUNT = 9_500, 1_440  # five days of readings; at row 10,149 the machine's clock jumps back by 55 minutes
+POISON = ["yesterday,70.0", "2014-01-04 01:00:00,hot", "2014-01-04 01:00:00", "2014-01-04 01:00:00,1,2", "\xff"]
+DEAD = 8 * len(POISON) + len(POISON)
+WORKERS = min(4, os.cpu_count() or 1)
+REPEAT = "TIDEWARP_KILLS"  # "SEED" or "SEED,RUN": with a run, that one alone
+
+
+def five_days(folder: Path) -> Path:
+    """The model and its readings in ``folder``; some rows are broken, 15 of them in a row (a record holds 12)."""
+    with gzip.open(factory.SAMPLE, "rt") as file:
+        header, *rows = file.read().splitlines()
+    rows = rows[FIRST : FIRST + COUNT]
+    for at in (1_400, 1_000, 700, 300, 299, 64, 0):
+        rows[at:at] = POISON if at != 700 else 3 * POISON
+    text = "\n".join([header, *rows]) + "\n"
+    (folder / "readings.csv").write_bytes(text.encode("latin-1"))
+    model = folder / "model.py"
+    model.write_text(MODEL)
+    return model
+
+
+def many_marks() -> None:
+    """Marks often enough that a recovery of five days halts at several."""
+    host.MARK_INPUTS = 150
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return five_days(tmp_path_factory.mktemp("five-days"))
+
+
+@pytest.fixture
+def build(model: Path, require: Callable[[str], None]) -> Iterator[Build]:
+    require("fork")
+    path = list(sys.path)
+    yield load_model(str(model))
+    sys.path[:] = path
+    del sys.modules["tidewarp_model"]
+
+
+def seed_and_run() -> tuple[int, int | None]:
+    seed, _, run = os.environ.get(REPEAT, "2026").partition(",")
+    return int(seed), int(run) if run else None
+
+
+@pytest.fixture
+def show(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> Callable[[Report], None]:
+    """Print the table of places, also where pytest captures, and fail with what repeats each failure."""
+
+    def show_report(report: Report) -> None:
+        with capsys.disabled():
+            print("\n" + report.table())
+        again = [f"{REPEAT}={report.seed},{one.run} pytest '{request.node.nodeid}'" for one in report.failures]
+        if again:
+            pytest.fail("\n".join([report.table(), "repeat with", *again]), pytrace=False)
+
+    return show_report
+
+
+def kill(trial: KillTrial, mode: str, kills: int) -> Report:
+    _, run = seed_and_run()
+    report = trial.run(mode, kills, workers=WORKERS) if run is None else trial.run(mode, 1_000, first=run, runs_max=1)
+    assert run is not None or report.failures or report.kills == kills
+    return report
+
+
+@pytest.mark.parametrize("kills", [100, pytest.param(1_000, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("mode", ["armed", "moments"])
+def test_killed_runs_end_like_the_undisturbed_one(mode, kills, build, tmp_path, show):
+    """Whatever the place and the number of kills: same digest, same outputs, nothing acknowledged is lost."""
+    trial = KillTrial(build, tmp_path, seed=seed_and_run()[0], setup=many_marks)
+    assert (trial.done["inputs"], trial.done["late"], trial.done["dead_letters"]) == (COUNT, 11, DEAD)
+    report = kill(trial, mode, kills)
+    show(report)
+    if mode == "armed" and report.kills >= 100:
+        assert set(STAGES) == report.places.keys()
+
+
+@pytest.mark.parametrize("kills", [10, pytest.param(1_000, marks=pytest.mark.nightly)])
+def test_a_killed_command_resumes_to_the_same_end(kills, model, build, tmp_path, show):
+    """`tidewarp run --resume` after SIGKILL, again and again, prints the digest of the undisturbed run."""
+    options = ["--journal", JOURNAL, "--resume", "--seed", "7", "--journal-batch", "64", "--json"]
+    command = [sys.executable, "-m", "tidewarp", "run", str(model), *options]
+    trial = KillTrial(build, tmp_path, seed=seed_and_run()[0], command=command)
+    show(kill(trial, "command", kills))
+
+
+# ---------------------------------------------------------------------- planted mistakes: the harness has teeth
+
+
+def journal_after_apply() -> None:
+    """A record is written only when the next one comes, and is said to be durable at once."""
+    submit, append = SqliteJournal.submit, SqliteJournal.append
+    held = []
+
+    def write_held(journal):
+        while held:
+            entries, cursors = held.pop(0)
+            submit(journal, entries, cursors=cursors)
+
+    def submit_late(self, entries, *, cursors=None):
+        write_held(self)
+        held.append((entries, cursors))
+        future = Future()
+        future.set_result(Appended(0, 0, b""))
+        return future
+
+    def append_behind(self, entries, *, cursors=None):
+        write_held(self)
+        return append(self, entries, cursors=cursors)
+
+    SqliteJournal.submit, SqliteJournal.append = submit_late, append_behind
+
+
+def cursor_first() -> None:
+    """The source's position is committed by itself, before the records that it stands behind."""
+    transact = SqliteJournal._transact
+
+    def transact_twice(self, db, linked, cursors, tail):
+        db.executemany("INSERT OR REPLACE INTO source_cursor VALUES (?, ?)", cursors.items())
+        transact(self, db, linked, {}, tail)
+
+    SqliteJournal._transact = transact_twice
+
+
+def cursor_later() -> None:
+    """The source's position is committed by itself, after its records."""
+    transact = SqliteJournal._transact
+
+    def transact_twice(self, db, linked, cursors, tail):
+        transact(self, db, linked, {}, tail)
+        db.executemany("INSERT OR REPLACE INTO source_cursor VALUES (?, ?)", cursors.items())
+
+    SqliteJournal._transact = transact_twice
+
+
+def sink_without_ids() -> None:
+    """The sink does not look at what its file holds."""
+    open_ = JsonlSink.open
+
+    async def open_blind(self, run):
+        await open_(self, run)
+        return ""
+
+    JsonlSink.open = open_blind
+
+
+def journal_believed_over_sink() -> None:
+    """What the sink holds is taken from the journal's last word about it."""
+    open_ = JsonlSink.open
+
+    async def open_mute(self, run):
+        await open_(self, run)
+
+    JsonlSink.open = open_mute
+
+
+def torn_line_kept() -> None:
+    """What a kill left of a line stays in the file."""
+    open_ = JsonlSink.open
+
+    async def open_uncut(self, run):
+        held = self.path.read_bytes() if self.path.exists() else b""
+        last = await open_(self, run)
+        self.path.write_bytes(held)
+        self._size = len(held)
+        return last
+
+    JsonlSink.open = open_uncut
+
+
+def dead_letter_without_offset() -> None:
+    """A dead letter is kept, and its record moves no position."""
+    encode = host.encode_dead
+    host.encode_dead = lambda source, admitted, letters, counted, moved: encode(source, admitted, letters, counted, {})
+
+
+def dead_letter_moves_back() -> None:
+    """Read back, the position of a dead letter replaces that of an input behind it (found by this harness)."""
+    handle = Gate._handle_replayed
+
+    def handle_replayed(self, event):
+        instructions = handle(self, event)
+        self._sources[event.source].positions.update(event.positions)
+        return instructions
+
+    Gate._handle_replayed = handle_replayed
+
+
+PLANTS = {
+    journal_after_apply: {"acknowledged", "explained"},
+    cursor_first: {"verify"},
+    cursor_later: {"verify"},
+    sink_without_ids: {"prefix", "outputs"},
+    journal_believed_over_sink: {"prefix", "outputs"},
+    torn_line_kept: {"prefix", "outputs"},
+    dead_letter_without_offset: {"verify", "counts"},
+    dead_letter_moves_back: {"counts", "verify", "error"},
+}
+
+
+@pytest.mark.parametrize(("plant", "checks"), PLANTS.items(), ids=[plant.__name__ for plant in PLANTS])
+def test_a_planted_mistake_is_found(plant, checks, build, tmp_path):
+    """Within 60 kills, and by the check that is meant for it."""
+    report = KillTrial(build, tmp_path, seed=7, setup=many_marks, plant=plant).run("armed", 60, failures_max=1)
+    assert {failure.check for failure in report.failures} <= checks, report.table()
+    assert len(report.failures) == 1, report.table()
+
+
+def test_an_output_before_its_journal_record_is_seen_without_acknowledgements(build, tmp_path):
+    """The sink and the journal alone tell that something was applied too early."""
+
+    def plant() -> None:
+        journal_after_apply()
+        SourceThread.confirm = lambda self, positions: None
+
+    report = KillTrial(build, tmp_path, seed=7, plant=plant).run("armed", 60, failures_max=1)
+    assert [failure.check for failure in report.failures] == ["explained"], report.table()
+
+
+def test_a_life_that_raises_is_reported_with_its_traceback(build, tmp_path):
+    """A child's error reaches the parent, and its run counts as wrong."""
+
+    def plant() -> None:
+        raise RuntimeError("planted")
+
+    report = KillTrial(build, tmp_path, plant=plant).run("armed", 1, failures_max=1)
+    assert report.kills == 0
+    assert "RuntimeError: planted" in report.failures[0].message
+    assert report.failures[0].check == "error"
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)  # and it leaves no zombie
