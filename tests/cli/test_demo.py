@@ -34,10 +34,8 @@ ENV = {**os.environ, "PYTHONPATH": SOURCE}
 def done(tmp_path_factory):
     """The place where the demo ran once, as a user runs it, and the JSON that it printed."""
     place = tmp_path_factory.mktemp("demo")
-    # A relative PYTHONPATH, as in a source tree: the runs have other working directories than the demo.
-    env = {**os.environ, "PYTHONPATH": os.path.relpath(SOURCE, place)}
     ran = subprocess.run(
-        [sys.executable, "-m", "tidewarp", "demo", "--json"], cwd=place, env=env, capture_output=True, timeout=120
+        [sys.executable, "-m", "tidewarp", "demo", "--json"], cwd=place, env=ENV, capture_output=True, timeout=120
     )
     assert ran.returncode == 0, ran.stderr.decode()
     assert ran.stderr == b""
@@ -300,6 +298,18 @@ def test_child_that_fails_says_why(model, kind, said, tmp_path):
         assert child.watch(1, lambda done: None) is False
         with pytest.raises(kind, match=said):
             child.summary()
+
+
+def test_child_imports_from_where_its_parent_does(monkeypatch, tmp_path):
+    """A relative PYTHONPATH, as in a source tree, names the same folders for a run in another working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["source", SOURCE]))
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "parts.py").write_text("raise ValueError('found beside the parent')")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "model.py").write_text("import parts")
+    with Child(tmp_path / "run", "model.py", 0, 512) as child, pytest.raises(OperatorError, match="found beside"):
+        child.summary()
 
 
 def test_run_that_ends_too_soon_is_no_show(monkeypatch, tmp_path):

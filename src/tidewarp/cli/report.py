@@ -34,6 +34,7 @@ figure { margin: 0; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid var(--line); padding: .25rem .7rem .25rem 0; text-align: left; vertical-align: top; }
+.days { font-size: .85em; }
 .days th, .days td { text-align: right; white-space: nowrap; }
 code, pre { font: .8em/1.5 ui-monospace, monospace; overflow-wrap: anywhere; }
 pre { background: var(--soft); padding: .7rem; white-space: pre-wrap; }
@@ -153,7 +154,7 @@ def _plot(one: Figure) -> str:
 
 
 def _day_table(table: Sequence[Day], epoch_ns: int) -> Iterator[str]:
-    yield "<h2>Day by day</h2>\n<p>The figures of all plots. Parts in progress are those at the day's last hour.</p>"
+    yield "<h2>Day by day</h2>\n<p>The plots in figures. Parts in progress are those at the day's last hour.</p>"
     yield f"<details><summary>Show {len(table)} days</summary>"
     heads = "".join(f'<th scope="col">{name}</th>' for name in _COLUMNS)
     yield f'<div class="wide"><table class="days"><thead><tr>{heads}</tr></thead><tbody>'

@@ -71,6 +71,7 @@ class Line:
         self.faults = twin.stream(f"{path}.inspection.faults")
         self.in_progress: dict[int, str] = {}  # part -> station, in the order of arrival
         self.counts = {"finished": 0, "scrapped": 0, "reworked": 0, "trips": 0}
+        self.state = "running"  # of the furnace: running, slow, tripped, cold
         self.speed = 1.0  # share of full speed: 0 stands still
         self.heating: dict[int, simpy.Process] = {}
         twin.state(self.document)
@@ -81,7 +82,7 @@ class Line:
     def document(self) -> dict[str, Any]:
         """What is in progress, for the digest."""
         stations = [[part, station] for part, station in self.in_progress.items()]
-        return {"in_progress": stations, "counts": self.counts, "speed": self.speed}
+        return {"in_progress": stations, "counts": self.counts, "furnace": self.state}
 
     def take_orders(self) -> Process:
         """One part per order."""
@@ -118,7 +119,7 @@ class Line:
     def heat(self, part: int) -> Generator[simpy.Event, Any, bool]:
         """Work of a drawn length, done at the furnace's speed of each moment. Was it hot at any time?"""
         work_s = self.heats.lognormal(self.settings.heat_mean_s, self.settings.heat_std_s)
-        hot = self.speed == self.settings.slow_speed
+        hot = self.state == "slow"
         process = self.env.active_process
         assert process is not None  # this is one
         self.heating[part] = process
@@ -129,7 +130,7 @@ class Line:
                 work_s = 0.0
             except simpy.Interrupt:
                 work_s -= (self.env.now - begun_s) * speed
-                hot = hot or self.speed == self.settings.slow_speed
+                hot = hot or self.state == "slow"
         del self.heating[part]
         return hot
 
@@ -153,14 +154,13 @@ class Line:
 
     def set_speed(self, speed: float, state: str) -> None:
         """Let every part in the furnace go on at the new speed, or stand."""
-        if speed == self.speed:
+        if state == self.state:
             return
-        self.speed = speed
+        self.speed, self.state = speed, state
         for process in list(self.heating.values()):
             process.interrupt(state)
-        self.twin.publish_event(
-            f"{self.path}.furnace", {"state": state, "degF": self.temperature.value, "parts": len(self.heating)}
-        )
+        event = {"state": state, "degF": self.temperature.value, "parts": len(self.heating)}
+        self.twin.publish_event(f"{self.path}.furnace", event)
 
     def sample(self) -> Process:
         """How the line stands, every hour."""
