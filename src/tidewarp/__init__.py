@@ -22,7 +22,7 @@ from __future__ import annotations
 from tidewarp.connect import sinks, sources
 from tidewarp.errors import TidewarpError
 from tidewarp.twin import Replay, Summary, Twin, replay
-from tidewarp.twin import open_twin as open
+from tidewarp.twin import open_twin as open  # noqa: A004 - users write tw.open(...), as they write gzip.open
 
 __version__ = "0.1.0"
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ import tidewarp
 from tidewarp.cli import main
 
 SOURCE = str(Path(tidewarp.__file__).parents[1])
-COMMAND = [sys.executable, "-W", "error", "-m", "tidewarp"]
+COMMAND = (sys.executable, "-W", "error", "-m", "tidewarp")
 TRIES, PAUSE_S = 1_200, 0.05  # a child gets a minute for what it needs milliseconds for
 
 
@@ -43,37 +44,74 @@ class Ended(NamedTuple):
     def refusal(self, code: int) -> str:
         """The one error line of a command that ended with ``code``.
 
-        It has value, rule and next action, and nothing else was printed: no traceback, no warning; with --json the
+        It has value, rule and next action and nothing else was printed: no traceback, no warning. With --json the
         same three stand in the one object.
         """
         assert self.code == code, self
-        (line,) = self.err.splitlines()
+        assert self.err.count("\n") == 1, self
+        line = self.err.removesuffix("\n")
         assert line.startswith("error: "), self
         assert not line.startswith("error: internal"), self
         assert line.isprintable(), self
+        assert "; " in line, self
         if self.out:
             error = self.document["error"]
             assert self.document["exit"] == code, self
-            assert all(error.values()), self
             assert [*error] == ["value", "rule", "action"], self
-            assert line.endswith("; " + escaped(error["action"])), self
-        else:
-            assert "; " in line, self
+            assert all(error.values()), self
         return line
 
 
-def escaped(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+class Living:
+    """A command in a process of its own that is not waited for."""
+
+    def __init__(self, argv: tuple[object, ...]) -> None:
+        self.process = subprocess.Popen(
+            [*COMMAND, *map(str, argv)],
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def wait_for(self, condition: Callable[[], object]) -> None:
+        """Until it has come so far; fails if it ends before, or after a bounded number of tries."""
+        for _ in range(TRIES):
+            if condition():
+                return
+            if self.process.poll() is not None:
+                break
+            time.sleep(PAUSE_S)
+        self.process.kill()
+        pytest.fail(f"the child did not get there: {self.process.communicate()}")
+
+    def send(self, *signals: signal.Signals) -> Ended:
+        """Send the signals, wait for the end."""
+        for number in signals:
+            self.process.send_signal(number)
+        return self.end()
+
+    def end(self) -> Ended:
+        """Wait for its end."""
+        out, err = self.process.communicate(timeout=TRIES * PAUSE_S)
+        return Ended(self.process.returncode, out, err)
 
 
-Run = Callable[..., Ended]
+def environment() -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "PYTHONPATH": SOURCE, "HOME": os.environ.get("HOME", "/")}
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """``run("verify", "j.tw", "--json")`` in this process, in an empty working directory."""
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory of this process and its children: empty."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "path", [*sys.path])  # a model's folder is put in front
+    return tmp_path
+
+
+@pytest.fixture
+def run(place: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """``run("verify", "j.tw", "--json")`` in this process."""
 
     def call(*argv: object) -> Ended:
         capsys.readouterr()
@@ -83,45 +121,29 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return call
 
 
-def environment() -> dict[str, str]:
-    return {"PATH": os.environ["PATH"], "PYTHONPATH": SOURCE, "HOME": os.environ.get("HOME", "/")}
+@pytest.fixture
+def child(place: Path) -> Callable[..., Ended]:
+    """As ``run``, in a process of its own; ``command`` stands in the place of ``tidewarp``."""
+
+    def call(*argv: object, command: tuple[object, ...] = COMMAND, **options: Any) -> Ended:
+        words = [str(word) for word in (*command, *argv)]
+        ended = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=120, **options)
+        return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+    return call
 
 
-def child(*argv: object, command: list[str] | None = None, **options: Any) -> Ended:
-    """As ``run``, in a process of its own."""
-    words = [*(command or COMMAND), *map(str, argv)]
-    ended = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=120, **options)
-    return Ended(ended.returncode, ended.stdout, ended.stderr)
+@pytest.fixture
+def start(place: Path) -> Iterator[Callable[..., Living]]:
+    """As ``child``, but not waited for; what still lives at the end of the test is killed."""
+    living: list[Living] = []
 
+    def call(*argv: object) -> Living:
+        living.append(Living(argv))
+        return living[-1]
 
-def start(*argv: object, **options: Any) -> subprocess.Popen[str]:
-    """A child that is not waited for."""
-    return subprocess.Popen(
-        [*COMMAND, *map(str, argv)],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
-
-
-def end(process: subprocess.Popen[str]) -> Ended:
-    """Wait for a child that is about to end."""
-    try:
-        out, err = process.communicate(timeout=TRIES * PAUSE_S)
-    finally:
-        process.kill()
-    return Ended(process.returncode, out, err)
-
-
-def wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
-    """Until the child has come so far; fails if it ends before, or after a bounded number of tries."""
-    for _ in range(TRIES):
-        if condition():
-            return
-        if process.poll() is not None:
-            break
-        time.sleep(PAUSE_S)
-    process.kill()
-    pytest.fail(f"the child did not get there: {process.communicate()}")
+    yield call
+    for one in living:
+        if one.process.poll() is None:
+            one.process.kill()
+        one.process.communicate()

@@ -173,13 +173,15 @@ def test_the_slowest_source_holds_the_clock_until_it_has_ended_durably() -> None
     assert driver.ask() is None
     driver.feed("y", 20)
     assert driver.ask() == Grant(20, (Input(10, 1, 0, 0, (("a", 1),), 10),))
+    driver.arrive("y", message(1, 21))
     driver.end("y")
-    assert driver.appends[0].ended
-    assert driver.ask() is None, "the end is not durable yet"
+    assert [one.ended for one in driver.appends] == [False, True]
+    driver.handle(Appended(driver.appends.pop(0).ticket))
+    assert driver.ask() == Grant(21, (Input(20, 2, 0, 0, (("a", 1),), 20),)), "its end is not durable yet"
     driver.commit()
     grant = driver.ask()
     assert grant is not None
-    assert (grant.floor, ticks_of(grant.inputs)) == (50, [20])
+    assert (grant.floor, ticks_of(grant.inputs)) == (50, [21])
 
 
 def test_the_slowest_partition_holds_the_clock_of_its_source() -> None:

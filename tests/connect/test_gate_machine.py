@@ -83,14 +83,14 @@ def worlds(draw: Any, rank: int) -> World:
     batch = draw(st.integers(1, 6))
     poison = st.integers(-2, -1)
     if draw(st.booleans()):
-        steps = st.lists(poison | st.tuples(st.integers(0, 8), st.integers(0, disorder)), max_size=10)
+        steps = st.lists(poison | st.tuples(st.integers(0, 8), st.integers(0, disorder)), min_size=2, max_size=12)
         partitions = {p: [0, *_bounded(draw(steps))] for p in draw(st.sampled_from([[0], [0, 1], [2, 5, 65_535]]))}
         late = "stop"
     else:
-        partitions = {draw(st.integers(0, 2)): draw(st.lists(poison | st.integers(0, 40), max_size=20))}
+        partitions = {draw(st.integers(0, 2)): draw(st.lists(poison | st.integers(0, 40), min_size=2, max_size=24))}
         late = draw(st.sampled_from(["clamp", "drop"]))
     total = sum(map(len, partitions.values()))
-    return World(f"s{rank}", rank, Policy(disorder, late, max(total, batch), batch), partitions)
+    return World(f"s{rank}", rank, Policy(disorder, late, max(total + 1, batch), batch), partitions)
 
 
 def _bounded(steps: list[Any]) -> list[int]:
@@ -116,14 +116,15 @@ class GateMachine(RuleBasedStateMachine):
         count = data.draw(st.integers(1, 3))
         self.worlds = {f"s{rank}": worlds(data.draw, rank) for rank in range(1, count + 1)}
         self.expected = sorted(key for world in self.worlds.values() for key in world.expected)
-        self.journal: list[list[bytes]] = []  # transactions: the documents of one Append each
+        self.journal: list[tuple[Append, list[bytes]]] = []  # transactions, each with its documents
         self.history: list[Input] = []  # the longest sequence that any life was granted
         self.lives = 0
         self.fuse: int | None = None
+        self.stood = (0, 0)  # in which life the floor was where
         self.live()
 
     # ------------------------------------------------------------------ the host
-    def live(self) -> None:
+    def live(self, connect: bool = True) -> None:
         """A life begins: the journal is read back, then the sources connect."""
         self.lives += 1
         self.gate = Gate(lambda path: RULE)
@@ -134,11 +135,11 @@ class GateMachine(RuleBasedStateMachine):
         self.durable = len(self.journal)
         for world in self.worlds.values():
             assert self.gate.register(world.name, world.policy) == world.rank
-        for transaction in self.journal:
-            for document in transaction:
+        for _, documents in self.journal:
+            for document in documents:
                 self.perform(self.gate.handle(event) for event in self.replayed(document))
         self.cursors = {name: self.gate.positions(name) for name in self.worlds}
-        for name in self.worlds:
+        for name in self.worlds if connect else ():
             self.handle(Connected(name, Plain()))
 
     def replayed(self, data: bytes) -> list[gates.Event]:
@@ -196,7 +197,7 @@ class GateMachine(RuleBasedStateMachine):
         if one.ended:
             documents.append(encode_ended(one.source, one.admitted))
         assert documents
-        self.journal.append(documents)
+        self.journal.append((one, documents))
         self.tickets.append(one.ticket)
 
     def take(self, grant: Grant) -> None:
@@ -223,7 +224,15 @@ class GateMachine(RuleBasedStateMachine):
     @rule(data=st.data(), n=st.integers(0, 6), again=st.booleans())
     def arrive(self, data: Any, n: int, again: bool) -> None:
         """Messages of one source from any of its partitions, perhaps with one that came before."""
-        name = data.draw(st.sampled_from(sorted(self.reads)))
+        self.bring(data.draw(st.sampled_from(sorted(self.reads))), n, again, data)
+
+    @rule(data=st.data(), n=st.integers(1, 6))
+    def arrive_everywhere(self, data: Any, n: int) -> None:
+        for name in data.draw(st.permutations(sorted(self.reads))):
+            if name in self.reads:  # a crash on the way begins other ones
+                self.bring(name, n, False, data)
+
+    def bring(self, name: str, n: int, again: bool, data: Any) -> None:
         world, limit = self.worlds[name], self.reads.pop(name)
         raws: list[Raw] = []
         cursor = self.cursors[name]
@@ -254,22 +263,18 @@ class GateMachine(RuleBasedStateMachine):
             if self.lives != lives:
                 return
 
-    @rule(step=st.integers(-2, 30) | st.just(FOREVER))
-    def ask(self, step: int) -> None:
+    @rule(step=st.integers(-2, 30) | st.just(FOREVER), pause=st.booleans())
+    def ask(self, step: int, pause: bool = False) -> None:
+        if pause:
+            self.handle(gates.Paused())
         self.handle(Asked(min(FOREVER, self.gate.floor + step)))
 
-    @rule()
-    def pause(self) -> None:
-        self.handle(gates.Paused())
-
-    @rule(share=st.floats(0, 1))
-    def crash(self, share: float) -> None:
-        self.die(share)
-
-    @rule(n=st.integers(0, 4))
-    def crash_at_an_instruction(self, n: int) -> None:
-        """The fuse burns through this and the next events."""
+    @rule(share=st.floats(0, 1), n=st.none() | st.integers(0, 6))
+    def crash(self, share: float, n: int | None) -> None:
+        """Now, or before the n-th of the next instructions."""
         self.fuse = n
+        if n is None:
+            self.die(share)
 
     # ------------------------------------------------------------------ what always holds
     @invariant()
@@ -277,26 +282,19 @@ class GateMachine(RuleBasedStateMachine):
         if not hasattr(self, "gate"):
             return
         floor = self.gate.floor
-        assert floor >= getattr(self, "_floor", (0, 0))[self.lives == getattr(self, "_floor", (0, 0))[0]] or (
-            self.lives != self._floor[0]
-        )
-        self._floor = (self.lives, floor)
+        life, before = self.stood
+        assert floor >= before or self.lives != life
+        self.stood = (self.lives, floor)
         held: dict[str, dict[int, int]] = {name: {} for name in self.worlds}
         ended: set[str] = set()
         durable: set[Key] = set()
-        table = PathTable()
-        for transaction in self.journal[: self.durable]:
-            for data in transaction:
-                schema, _, value, _ = unpack_document(data)
-                if schema == PATHS:
-                    table.add(value["paths"])
-                elif schema == INPUTS:
-                    for one in decode_inputs(value, self.worlds[value["source"]].rank, table):
-                        durable.add(key_of(one))
-                        high = held[value["source"]]
-                        high[one.partition] = max(high.get(one.partition, 0), one.event_tick)
-                elif "letters" not in value:
-                    ended.add(value["source"])
+        for append, _ in self.journal[: self.durable]:
+            high = held[append.source]
+            for one in append.inputs:
+                durable.add(key_of(one))
+                high[one.partition] = max(high.get(one.partition, 0), one.event_tick)
+            if append.ended:
+                ended.add(append.source)
         granted = {key_of(one) for one in self.granted}
         assert granted <= durable, "granted only what the journal holds"
         assert granted == {key for key in durable if key[0] < floor}, "and all of it below the floor"
@@ -322,7 +320,7 @@ class GateMachine(RuleBasedStateMachine):
         assert [key_of(one) for one in self.granted] == self.expected
         self.check_counts()
         granted, end = list(self.granted), self.gate.end
-        self.live()
+        self.live(connect=False)
         self.ask(end - self.gate.floor)
         assert self.granted == granted, "the replay of the journal alone"
         self.check_counts()

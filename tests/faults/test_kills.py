@@ -14,11 +14,14 @@ import pytest
 from tidewarp.connect.backends.jsonl import JsonlSink
 from tidewarp.connect.gate import Gate
 from tidewarp.connect.shell import SourceThread
+from tidewarp.connect.sinks import jsonl
+from tidewarp.connect.sources import schedule
 from tidewarp.observe import STAGES
+from tidewarp.seeds import Stream
 from tidewarp.store import Appended
 from tidewarp.store.journal import SqliteJournal
 from tidewarp.testing.kill import JOURNAL, KillTrial, Report
-from tidewarp.twin import Build, host, load_model
+from tidewarp.twin import Build, Twin, host, load_model
 from tidewarp.worlds import factory
 
 MODEL = """
@@ -38,18 +41,19 @@ def build(twin):
 """
 FIRST, COUNT = 9_500, 1_440  # five days of readings; at row 10,149 the machine's clock jumps back by 55 minutes
 POISON = ["yesterday,70.0", "2014-01-04 01:00:00,hot", "2014-01-04 01:00:00", "2014-01-04 01:00:00,1,2", "\xff"]
-DEAD = 8 * len(POISON) + len(POISON)
+DEAD = COUNT // 10 + 3 * len(POISON)
 WORKERS = min(4, os.cpu_count() or 1)
 REPEAT = "TIDEWARP_KILLS"  # "SEED" or "SEED,RUN": with a run, that one alone
 
 
 def five_days(folder: Path) -> Path:
-    """The model and its readings in ``folder``; some rows are broken, 15 of them in a row (a record holds 12)."""
+    """The model and its readings in ``folder``; after each ten a broken row, and once 15 in a row (a record holds 12)."""
     with gzip.open(factory.SAMPLE, "rt") as file:
         header, *rows = file.read().splitlines()
     rows = rows[FIRST : FIRST + COUNT]
-    for at in (1_400, 1_000, 700, 300, 299, 64, 0):
-        rows[at:at] = POISON if at != 700 else 3 * POISON
+    for at in range(COUNT, 0, -10):
+        rows.insert(at, POISON[at // 10 % len(POISON)])
+    rows[700:700] = 3 * POISON
     text = "\n".join([header, *rows]) + "\n"
     (folder / "readings.csv").write_bytes(text.encode("latin-1"))
     model = folder / "model.py"
@@ -123,22 +127,55 @@ def test_a_killed_command_resumes_to_the_same_end(kills, model, build, tmp_path,
     show(kill(trial, "command", kills))
 
 
+def disordered(name: str, count: int, gap_s: float) -> list[tuple[float, str, object]]:
+    """Entries of which a quarter come late, some of them too late, and one in 15 is no number."""
+    chance, now_s, entries = Stream(5, name), 0.0, []
+    for n in range(count):
+        now_s += chance.exponential(gap_s)
+        time_s = now_s if chance.below(4) else max(0.0, now_s - chance.exponential(8 * gap_s))
+        entries.append((time_s, name, "hot" if chance.below(15) == 0 else n))
+    return entries
+
+
+def two_sources(twin: Twin) -> None:
+    """What is too late from one source is moved to the present, from the other it becomes a dead letter."""
+
+    def follow(variable, path):
+        while True:
+            change = yield variable.wait_for_change()
+            twin.publish_event(path, {"new": change.new, "draw": twin.stream(path).random()})
+
+    for path, count, gap_s, late in (("a.level", 500, 2.0, "clamp"), ("b.level", 350, 3.0, "drop")):
+        twin.process(follow(twin.variable(path, int), path))
+        twin.connect(schedule(disordered(path, count, gap_s), name=path), disorder=4, late=late)
+    twin.sink(jsonl("events.jsonl"), batch=10)
+
+
+@pytest.mark.parametrize("kills", [16, pytest.param(1_000, marks=pytest.mark.nightly)])
+def test_late_data_of_two_sources_survives_kills(kills, tmp_path, show, require):
+    """Which inputs were too late, and what became of them, is the same in every life."""
+    require("fork")
+    trial = KillTrial(two_sources, tmp_path, seed=seed_and_run()[0], batch=16, setup=many_marks)
+    assert min(trial.done[name] for name in ("clamped", "dropped", "dead_letters")) > 50
+    show(kill(trial, "armed", kills))
+
+
 # ---------------------------------------------------------------------- planted mistakes: the harness has teeth
 
 
 def journal_after_apply() -> None:
-    """A record is written only when the next one comes, and is said to be durable at once."""
+    """A record is said to be durable at once, and is written when three more have come."""
     submit, append = SqliteJournal.submit, SqliteJournal.append
     held = []
 
-    def write_held(journal):
-        while held:
+    def write_held(journal, but=0):
+        while len(held) > but:
             entries, cursors = held.pop(0)
             submit(journal, entries, cursors=cursors)
 
     def submit_late(self, entries, *, cursors=None):
-        write_held(self)
         held.append((entries, cursors))
+        write_held(self, but=3)
         future = Future()
         future.set_result(Appended(0, 0, b""))
         return future

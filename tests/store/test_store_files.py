@@ -112,6 +112,17 @@ def test_a_closed_file_stands_alone(path: Path, tmp_path: Path) -> None:
     assert names(copy) == {"c.tw"}
 
 
+def test_a_file_closed_beside_a_reader_stands_alone_too(path: Path, tmp_path: Path) -> None:
+    """The writer is not the last to close, so SQLite would leave its records in the -wal file."""
+    with open_store(path, read_only=True) as reader:
+        assert reader.journal.size == 3
+        with open_store(path) as store:
+            store.journal.append(entries(2))
+        alone = Path(shutil.copy(path, tmp_path / "alone.tw"))
+        assert check_file(alone).records == 5
+        assert reader.journal.size == 5
+
+
 def test_identity_is_written_before_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A creation that ends before the database begins leaves a key, and the next one uses it."""
 

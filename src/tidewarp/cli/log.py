@@ -23,7 +23,7 @@ _COLUMNS = ("seq", "kind", "tick", "timestamp", "source", "partition", "offset",
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path, readable=False))
 @click.option("--from", "first", metavar="T", help="From this virtual time on: 8h, seconds, or an ISO time.")
 @click.option("--to", "end", metavar="T", help="Up to this virtual time, exclusive.")
 @click.option("--path", "path_glob", metavar="GLOB", help="Inputs of these paths only: 'line.furnace.*'.")

@@ -23,12 +23,13 @@ from tidewarp.units import Duration, parse_instant, ticks
 
 __all__ = ["command", "parse_until"]
 
+_JOURNAL = click.Path(path_type=Path, readable=False)  # the store says what is wrong with it
 _DATE = re.compile(r"\d{4}-\d")
 
 
 @click.command()
 @click.argument("model")
-@click.option("--journal", required=True, type=click.Path(path_type=Path), help="The journal, NAME.tw.")
+@click.option("--journal", required=True, type=_JOURNAL, help="The journal, NAME.tw.")
 @click.option("--resume", is_flag=True, help="Go on where the journal ends; begin it if it is missing.")
 @click.option("--until", help="Virtual time to stop at: 8h, seconds, or an ISO time. Default: the end of all data.")
 @click.option(

@@ -18,7 +18,7 @@ __all__ = ["command"]
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path, readable=False))
 @click.option("--head", metavar="HEX", help="A head that was kept elsewhere; finds records that were cut off.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @json_option

@@ -1,4 +1,4 @@
-"""Verify a journal file as an auditor does: everything that it stores, trusting nothing that it says of itself."""
+"""Verify a journal file as an auditor does, trusting nothing that it says of itself."""
 
 from __future__ import annotations
 
@@ -26,9 +26,12 @@ class Checked(NamedTuple):
 
 
 def check_file(path: str | os.PathLike[str]) -> Checked:
-    """Verify every stored bit of a journal: identity, tables, records, chain, indices, pages.
+    """Verify what a journal stores: identity, tables, records, chain, indices, pages.
 
-    The meaning of bodies and cursors is the business of the layers above; a cursor that cannot be read is found here.
+    A flipped bit is found, wherever it changes what the tables say, with one exception: nothing in the file repeats a
+    cursor. One that cannot be read is found here; one with another value only by the layer that knows what its
+    source's records say, and which gets it from ``cursors()``. Nor can a file know of records that were cut
+    off its end, in the tables or with its -wal: compare ``records`` and ``head`` with what you saw before.
     May stand beside a live writer. Takes no lock, writes nothing.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
-from tidewarp.errors import OperatorError, StoreLocked
+from tidewarp.errors import OperatorError, StoreFull, StoreLocked
 
 __all__ = ["public_key_of", "resolve", "root_seed", "sync_folder", "writer_lock"]
 
@@ -75,13 +76,13 @@ def writer_lock(path: Path) -> Iterator[None]:
 
     Raises:
         StoreLocked: somebody else is; names the pid.
-        OperatorError: the lock file cannot be written.
+        OperatorError, StoreFull: the lock file cannot be written.
     """
     name = f"{path}.lock"
     try:
         lock = _LockFile(name)
     except OSError as error:
-        raise OperatorError(name, f"a writer needs it: {error.strerror}", "open the journal read-only") from None
+        raise _unwritable(name, "a writer needs it", error) from None
     try:
         _lock(lock.descriptor, path)
         yield
@@ -97,8 +98,19 @@ def _lock(descriptor: int, path: Path) -> None:
         raise StoreLocked(
             str(path), f"process {pid} writes this journal", "stop that process, or open the journal read-only"
         ) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+    except OSError as error:
+        raise _unwritable(f"{path}.lock", "a writer names itself in it", error) from None
+
+
+def _unwritable(name: str, purpose: str, error: OSError) -> OperatorError:
+    """What it means that a file beside the journal cannot be written."""
+    rule = f"{purpose}: {error.strerror}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StoreFull(name, rule, "make room")
+    return OperatorError(name, rule, "make its folder writable, or open the journal read-only")
 
 
 def root_seed(path: Path) -> bytes:
@@ -108,7 +120,7 @@ def root_seed(path: Path) -> bytes:
     earlier, interrupted creation left is used again; half a seed has signed nothing and is replaced.
 
     Raises:
-        OperatorError: the key file cannot be read or written.
+        OperatorError, StoreFull: the key file cannot be read or written.
     """
     file = Path(f"{path}.key")
     try:
@@ -121,7 +133,7 @@ def root_seed(path: Path) -> bytes:
             file.unlink()
         return _new_seed(file)
     except OSError as error:
-        raise OperatorError(str(file), f"a journal needs its key: {error.strerror}", "check the directory") from None
+        raise _unwritable(str(file), "a journal needs its key", error) from None
 
 
 def _new_seed(file: Path) -> bytes:

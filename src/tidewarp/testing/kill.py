@@ -25,7 +25,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -64,7 +63,7 @@ class Report:
 
     mode: str
     seed: int
-    places: Counter[str] = field(default_factory=Counter)
+    places: dict[str, int] = field(default_factory=dict)
     runs: int = 0
     lives: int = 0
     wall_s: float = 0.0
@@ -73,13 +72,13 @@ class Report:
     @property
     def kills(self) -> int:
         """How many lives were killed."""
-        return self.places.total()
+        return sum(self.places.values())
 
     @classmethod
     def of(cls, document: dict[str, Any]) -> Self:
         """The report that ``dataclasses.asdict`` made ``document`` of, JSON in between."""
         failures = [Failure(**{**one, "kills": tuple(one["kills"])}) for one in document["failures"]]
-        return cls(**{**document, "places": Counter(document["places"]), "failures": failures})
+        return cls(**{**document, "failures": failures})
 
     def table(self) -> str:
         """Place and kills, a line each, in the order of an input's way; then the totals and the failures."""
@@ -97,9 +96,10 @@ class KillTrial:
     Args:
         build: the model; it sends its outputs to ``sinks.jsonl(OUTPUTS)``, a path relative to the run's folder.
         folder: an empty directory; each run has one of its own in it, which stays only if the run is wrong.
-        seed: of the aims and batch sizes. Run n depends on (seed, mode, n) and on the machine's own timing.
+        seed: of all draws. Run n depends on (seed, mode, n) and on the machine's own timing.
         model_seed: of the twin.
-        batch: inputs per journal record, at most; half of the lives draw a smaller number.
+        batch: inputs per journal record, at most; half of the lives draw a smaller number. Half of them end and go on
+            once on their way, so that orderly stops are among what a kill meets.
         setup: called in every child.
         plant: called in every child but that of the undisturbed run: a mistake that the trial has to find.
         command: for mode ``command``: its words. It runs in the folder of the run, the journal is JOURNAL.
@@ -184,7 +184,7 @@ class KillTrial:
                 life = self._live(mode, course, self._aim(mode, course) if more else Aim())
                 if life.done is not None:
                     break
-                report.places[life.place] += 1
+                report.places[life.place] = report.places.get(life.place, 0) + 1
                 course.kills.append(life.place)
                 self._undisturbed.check_remains(course)
             self._undisturbed.check_end(course, life.done)
@@ -212,15 +212,18 @@ class KillTrial:
         if mode == "command":
             life = commanded(self._command, course.folder, aim)
         else:
-            batch = self._batch if course.chance.below(2) else 1 + course.chance.below(self._batch)
-            life = self._fork(course.folder, aim, batch)
+            chance = course.chance
+            batch = self._batch if chance.below(2) else 1 + chance.below(self._batch)
+            pauses_s = [chance.random() * self.done["virtual_time_s"]] * chance.below(2)
+            life = self._fork(course.folder, aim, batch, pauses_s)
         course.acknowledged |= life.acknowledged
         if life.error is not None:
             raise Wrong("error", life.error)
         return life
 
-    def _fork(self, folder: Path, aim: Aim, batch: int) -> Life:
-        return forked(self._build, folder, aim, seed=self._model_seed, batch=batch, prepare=self._prepare)
+    def _fork(self, folder: Path, aim: Aim, batch: int, pauses_s: Sequence[float] = ()) -> Life:
+        seed, prepare = self._model_seed, self._prepare
+        return forked(self._build, folder, aim, seed=seed, batch=batch, pauses_s=pauses_s, prepare=prepare)
 
     def _measure_command(self) -> None:
         """The command's own undisturbed run: how long it takes, and that it agrees with the library's."""
@@ -258,7 +261,10 @@ def _in_processes(series: Callable[[int], Report], workers: int) -> Iterator[Rep
 def _sum(reports: Sequence[Report]) -> Report:
     total = Report(reports[0].mode, reports[0].seed)
     for report in reports:
-        total.places += report.places
+        total.places = {
+            place: total.places.get(place, 0) + report.places.get(place, 0)
+            for place in {**total.places, **report.places}
+        }
         total.runs += report.runs
         total.lives += report.lives
         total.failures += report.failures

@@ -68,7 +68,14 @@ class Life:
 
 
 def forked(
-    build: Build, folder: Path, aim: Aim = Aim(), *, seed: int, batch: int, prepare: Sequence[Callable[[], None]] = ()
+    build: Build,
+    folder: Path,
+    aim: Aim = Aim(),
+    *,
+    seed: int,
+    batch: int,
+    pauses_s: Sequence[float] = (),
+    prepare: Sequence[Callable[[], None]] = (),
 ) -> Life:
     """Open the twin of JOURNAL in ``folder`` in a forked child and run it, up to its end or its kill. Blocks.
 
@@ -78,6 +85,7 @@ def forked(
         aim: when it dies; without one it is killed after 60 s and counts as hung.
         seed: of the twin.
         batch: inputs per journal record, at most.
+        pauses_s: virtual times, ascending, at which its run ends in order and goes on.
         prepare: called in the child first: tests plant their mistakes there.
     """
     clock = WallClock()
@@ -87,7 +95,7 @@ def forked(
     child = os.fork()
     if child == 0:
         os.close(out)
-        _be_child(build, folder, aim, seed, batch, prepare, word, into)
+        _be_child(build, folder, aim, seed, batch, pauses_s, prepare, word, into)
     os.close(into)
     try:
         text = _listen(clock, out, child, begun_s + _due_s(aim))
@@ -154,6 +162,7 @@ def _be_child(
     aim: Aim,
     seed: int,
     batch: int,
+    pauses_s: Sequence[float],
     prepare: Sequence[Callable[[], None]],
     word: mmap.mmap,
     into: int,
@@ -165,8 +174,10 @@ def _be_child(
             one()
         arrivals = _die_at(aim, word)
         with open_twin(JOURNAL, _witnessed(build, into), seed=seed, batch=batch) as twin:
+            for until_s in pauses_s:
+                twin.run(until=until_s)
             summary = twin.run()
-        done = {name: getattr(summary, name) for name in ("digest", "journal_records", *COUNTS)}
+        done = {name: getattr(summary, name) for name in ("digest", "journal_records", "virtual_time_s", *COUNTS)}
         _say(into, {"done": {**done, "arrivals": arrivals}})
     except BaseException:
         _say(into, {"error": traceback.format_exc()[-_TEXT_MAX:]})

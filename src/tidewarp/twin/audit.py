@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ from tidewarp.twin.documents import MARK, OPEN, RELEASED_IDS, RESUME, STOP, Fact
 from tidewarp.twin.run import chain_input
 
 __all__ = ["Verified", "verify"]
+
+# What taking a document apart may raise that has not the shape that its schema promises.
+_UNFIT = (TidewarpError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -102,18 +105,18 @@ class _Auditor:
         self._floor = 0
         self._chain = Chain()
         self._waiting: list[Input] = []
-        self._pending: deque[tuple[int, Mark]] = deque(
-            (fact.seq, Mark(**fact.value)) for fact in facts(journal, kinds={DIGEST}) if fact.schema == MARK
-        )
+        self._pending = deque(_marks(journal))
 
     def take(self, fact: Fact) -> None:
         """One fact. Whatever is wrong with it becomes Corrupt with its record."""
         try:
             self._take(fact)
         except Corrupt as error:
-            raise Corrupt(error.value, error.rule, error.action, error.seq or fact.seq) from error
-        except (TidewarpError, KeyError, TypeError, ValueError, IndexError) as error:
-            raise _bad(fact.seq, f"its document does not fit: {error}") from error
+            if error.seq is not None:
+                raise
+            raise _bad(fact.seq, f"{error.value}: {error.rule}") from error
+        except _UNFIT as error:
+            raise _bad(fact.seq, f"its document does not fit: {error!r:.200}") from error
 
     def _take(self, fact: Fact) -> None:
         value = fact.value
@@ -142,6 +145,8 @@ class _Auditor:
     def _admit(self, fact: Fact) -> None:
         value = fact.value
         source, admitted = value["source"], value["admitted"]
+        if source not in self._ranks:
+            raise _bad(fact.seq, f"tw.open names no source {source!r:.80}")
         if admitted < self._floor:
             raise _bad(fact.seq, f"its floor {admitted} lies below an earlier one, {self._floor}")
         self._floor = admitted
@@ -154,6 +159,8 @@ class _Auditor:
                 heapq.heappush(self._waiting, one)
                 self.inputs += 1
         for partition, offset in value.get("positions", ()):
+            if type(partition) is not int or type(offset) is not int:
+                raise _bad(fact.seq, "a position is a partition and an offset")
             positions[partition] = max(positions.get(partition, -1), offset)
         self._reach(admitted)
 
@@ -179,6 +186,15 @@ class _Auditor:
                     "its records lead to another position",
                     "restore the file from a copy",
                 )
+
+
+def _marks(journal: Journal) -> Iterator[tuple[int, Mark]]:
+    for fact in facts(journal, kinds={DIGEST}):
+        if fact.schema == MARK:
+            try:
+                yield fact.seq, Mark(**fact.value)
+            except TypeError as error:
+                raise _bad(fact.seq, f"its document does not fit: {error}") from error
 
 
 def _bad(seq: int, rule: str) -> Corrupt:

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from tidewarp.clocks import Clock, Pacer
+from tidewarp.clocks import Clock, Pacer, WallClock
 from tidewarp.codec import INPUT, timed_body
 from tidewarp.connect import gate as gates
 from tidewarp.connect import outbox as outboxes
@@ -187,11 +187,11 @@ class InlineHost:
             self._wait(None)
 
     # ------------------------------------------------------------------ messages
-    def _wait(self, timeout_s: float | None) -> None:
+    def _wait(self, timeout_s: float | None, clock: Clock | None = None) -> None:
         if self._retries:
             due = max(0.0, min(self._retries.values()) - self._clock.now())
             timeout_s = due if timeout_s is None else min(timeout_s, due)
-        message = self._clock.wait(self._inbox, timeout_s)
+        message = (clock or self._clock).wait(self._inbox, timeout_s)
         if message is not None:
             self._take(message)
         now_s = self._clock.now()
@@ -279,13 +279,17 @@ class InlineHost:
             raise OperatorError(stalled, "a run ends when its sinks hold all outputs", "mend the sink, then --resume")
 
     def _flush(self) -> str | None:
-        """Wait for the sinks; None, or which of them made no progress for too long."""
-        since_s, backlog = self._clock.now(), self._outbox.backlog
+        """Wait for the sinks; None, or which of them made no progress for too long.
+
+        Retries go by the twin's clock, which may be a simulated one; a sink at work takes its time by the wall.
+        """
+        wall, backlog = WallClock(), self._outbox.backlog
+        since_s, wall_since_s = self._clock.now(), wall.now()
         while self._outbox.backlog:
-            self._wait(_STALL_S)
+            self._wait(_STALL_S, self._clock if self._retries else wall)
             if self._outbox.backlog != backlog:
-                since_s, backlog = self._clock.now(), self._outbox.backlog
-            elif self._clock.now() - since_s >= _STALL_S:
+                backlog, since_s, wall_since_s = self._outbox.backlog, self._clock.now(), wall.now()
+            elif max(self._clock.now() - since_s, wall.now() - wall_since_s) >= _STALL_S:
                 name, count = next(iter(backlog.items()))
                 return f"sink {name!r}: {count} outputs not delivered ({self._outbox.reason(name) or 'no answer'})"
         return None

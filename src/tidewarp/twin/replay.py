@@ -28,7 +28,8 @@ EVENTS_PER_STEP = 20_000  # about 20 ms of a small model: how long a request to 
 class Follower:
     """Moves a run along its journal and compares it with every mark.
 
-    ``first_difference`` is the first mark that differs, as {tick, mark, parts}; ``stopped`` the tick of the stop that the journal ends with, None if the run was not ended in order.
+    ``first_difference`` is the first mark that differs, as {tick, mark, parts}; ``stopped`` the tick of the stop that
+    the journal ends with, None if the run was not ended in order.
     """
 
     def __init__(
@@ -49,6 +50,9 @@ class Follower:
         self.stopped: int | None = None
         self._journal, self._gate, self._run, self._release = journal, gate, run, release
         self._until, self._probe = until, probe
+        last = next(facts(journal, after=max(journal.size - 1, 0)), None)
+        # A lease reaches beyond a stop in the middle of it, and so does the floor of a record that was written then.
+        self._halt: int = last.value["tick"] if last is not None and last.schema == STOP else FOREVER
         self._marks: deque[tuple[int, Mark]] = deque(
             (fact.seq, Mark(**fact.value)) for fact in facts(journal, kinds={DIGEST}) if fact.schema == MARK
         )
@@ -61,7 +65,7 @@ class Follower:
         return last
 
     def follow(self) -> None:
-        """To the furthest tick that the journal itself speaks of: a floor, a mark, a stop."""
+        """To the stop that the journal ends with; without one, to the furthest tick that it speaks of: a floor, a mark."""
         size = self._journal.size
         for fact in facts(self._journal):
             stage("recover")
@@ -117,7 +121,7 @@ class Follower:
 
     def _advance(self) -> None:
         """To the end of the lease, halting at each mark on the way."""
-        end = min(self._run.lease, self._until)
+        end = min(self._run.lease, self._until, self._halt)
         while self._marks and self._marks[0][1].tick <= end:
             seq, mark = self._marks.popleft()
             self._go(mark.tick)

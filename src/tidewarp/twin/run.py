@@ -28,7 +28,9 @@ from tidewarp.units import Duration, in_seconds, parse_instant, ticks
 __all__ = ["Run", "chain_input", "tick_at"]
 
 _MESSAGE_MAX = 2_000  # characters that an error and its inputs may have in the journal
-_OF_THE_LAYER = {Path(str(module.__file__)).parent for module in (process, simpy)}  # no author looks for his mistake here
+_OF_THE_LAYER = {
+    Path(str(module.__file__)).parent for module in (process, simpy)
+}  # no author looks for his mistake here
 
 
 def tick_at(when: Duration | datetime, epoch_ns: int) -> int:

@@ -1,0 +1,67 @@
+"""Outputs as lines for people: no output, no terminal ends a run."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import math
+
+import pytest
+
+from tidewarp.codec import pack
+from tidewarp.connect import sinks
+from tidewarp.connect.backends.console import ConsoleSink
+from tidewarp.connect.contract import Output, RunIdentity
+
+RUN = RunIdentity("ab" * 32, 1_386_018_900 * 10**9)
+
+
+def output(n: int, value: object) -> Output:
+    return Output(f"{n:016x}-00000000", n * 10**9, "alarm", pack(value), "", "", n)
+
+
+def test_one_line_for_each_output_in_order() -> None:
+    """Kind, time of the twin, key, value as JSON."""
+    stream = io.StringIO()
+    sink = ConsoleSink(stream=stream)
+
+    async def run() -> None:
+        assert await sink.open(RUN) is None, "a terminal does not tell what it has shown"
+        assert await sink.write([output(0, {"a": [1, "x\ny"]}), output(90, math.nan)]) == []
+        await sink.close()
+        await sink.close()
+
+    asyncio.run(run())
+    assert stream.getvalue() == (
+        '[EVT] 2013-12-02T21:15:00.000+00:00 alarm {"a":[1,"x\\ny"]}\n[EVT] 2013-12-02T21:16:30.000+00:00 alarm null\n'
+    )
+    assert (sink.delivery, sink.name, sinks.console) == ("at_least_once", "console", ConsoleSink)
+
+
+def test_it_writes_to_standard_output_and_leaves_it_open(capsys: pytest.CaptureFixture[str]) -> None:
+    """The default stream is that of the moment of wiring."""
+    sink = ConsoleSink(name="here")
+    asyncio.run(sink.write([output(0, 1)]))
+    asyncio.run(sink.close())
+    print("still open")
+    assert capsys.readouterr().out == "[EVT] 1970-01-01T00:00:00.000+00:00 alarm 1\nstill open\n"
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("utf-8", "→é"), ("latin-1", r"\u2192é"), ("ascii", r"\u2192\xe9")])
+def test_a_terminal_without_the_character_gets_its_number(encoding: str, shown: str) -> None:
+    """A locale must not end a run."""
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding=encoding, newline="")
+    sink = ConsoleSink(stream=stream)
+    asyncio.run(sink.write([output(0, "→é"), output(1, "plain")]))
+    lines = raw.getvalue().decode(encoding).splitlines()
+    assert lines[0].endswith(f' alarm "{shown}"')
+    assert lines[1].endswith(' alarm "plain"')
+
+
+def test_every_line_is_out_when_a_write_returns() -> None:
+    """Delivered means that somebody could read it."""
+    raw = io.BytesIO()
+    sink = ConsoleSink(stream=io.TextIOWrapper(raw, write_through=False))
+    asyncio.run(sink.write([output(0, 1)]))
+    assert raw.getvalue().endswith(b"alarm 1\n")

@@ -1,0 +1,82 @@
+"""A list of changes as a source: virtual time alone decides when each is applied."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tidewarp.connect import sources
+from tidewarp.connect.backends.schedule import ScheduleSource
+from tidewarp.connect.contract import Raw, Update
+from tidewarp.errors import CodecError, OperatorError
+
+S = 10**9
+
+
+def everything(one: ScheduleSource, positions: Mapping[int, int] | None = None, limit: int = 2) -> list[Raw]:
+    async def run() -> list[Raw]:
+        rows: list[Raw] = []
+        await one.open(positions or {})
+        while (part := await one.read(limit)) is not None:
+            assert 1 <= len(part) <= limit
+            rows += part
+        await one.confirm({0: len(rows)})
+        await one.close()
+        await one.close()
+        return rows
+
+    return asyncio.run(run())
+
+
+def test_times_are_virtual_and_have_no_wall_clock_in_them() -> None:
+    """A predecessor's "deterministic" list ran on wall time: t = 0.5 was applied at 5.1, or never at full speed."""
+    one = ScheduleSource(
+        [(0, "a", 1), (0.5, "b", "x"), ("8h", "a", None), (timedelta(minutes=1), "c", [1, {"k": 2.5}])]
+    )
+    decoder = one.decoder(epoch_ns=1_700_000_000 * S)
+    assert [decoder.decode(raw) for raw in everything(one)] == [
+        Update(0, (("a", 1),)),
+        Update(S // 2, (("b", "x"),)),
+        Update(8 * 3_600 * S, (("a", None),)),
+        Update(60 * S, (("c", [1, {"k": 2.5}]),)),
+    ]
+    assert one.first_event_ns() is None
+    assert one.paths() == ["a", "b", "c"]
+    assert sources.schedule is ScheduleSource
+
+
+def test_a_list_may_grow_at_its_end_between_two_lives() -> None:
+    """The place in the list is the offset, and the list is no part of what must not change."""
+    entries = [(n, "a", n) for n in range(5)]
+    short, long = ScheduleSource(entries[:3]), ScheduleSource(entries)
+    assert [raw.offset for raw in everything(short)] == [0, 1, 2]
+    assert everything(long)[:3] == everything(short)
+    assert [raw.offset for raw in everything(long, {0: 2})] == [3, 4]
+    assert everything(short, {0: 2}) == []
+    assert short.describe() == long.describe()
+
+
+def test_a_later_change_of_a_value_does_not_reach_the_list() -> None:
+    """What was given is what is sent."""
+    value = [1]
+    one = ScheduleSource([(0, "a", value)])
+    value.append(2)
+    assert one.decoder(0).decode(everything(one)[0]).changes == (("a", [1]),)
+
+
+@pytest.mark.parametrize("entry", [(0, "a"), (0, "a", 1, 2), 7, None, (0, ["a"], 1), (0, None, 1), ("soon", "a", 1)])
+def test_a_wrong_entry_is_refused_where_it_is_written(entry: Any) -> None:
+    """A predecessor's run was killed by an item of wrong arity, or a path that cannot be hashed, when its time came."""
+    with pytest.raises(OperatorError):
+        ScheduleSource([(0, "a", 1), entry])
+
+
+@pytest.mark.parametrize("value", [object(), {1: 2}, 2**64, "\ud800", {1, 2}])
+def test_a_value_that_is_no_plain_data_is_refused_where_it_is_written(value: Any) -> None:
+    """It could not be journaled."""
+    with pytest.raises(CodecError):
+        ScheduleSource([(0, "a", value)])
