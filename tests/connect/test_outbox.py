@@ -265,6 +265,7 @@ class OutboxMachine(RuleBasedStateMachine):
             target.write(len(sending))
         target.sending, target.pause_s = (), target.delivery.retry_s[0]
         self.handle(Sent(name, refused))
+        assert self.box.last_ids()[name] == sending[-1].id
 
     @precondition(lambda self: self.waiting(True))
     @rule(data=st.data(), arrived=st.integers(0, 4))

@@ -44,6 +44,7 @@ __all__ = [
 INPUTS, PATHS, DEAD, ENDED = "tw.inputs", "tw.paths", "tw.dead", "tw.ended"
 _NONE, _BOOL, _INT, _FLOAT, _TEXT, _TREE = range(6)
 _KIND = {type(None): _NONE, bool: _BOOL, int: _INT, float: _FLOAT, str: _TEXT, list: _TREE, dict: _TREE}
+_PATHS_PER_RECORD = 2_000  # times 255 bytes stays below the journal's 1 MiB
 _FIXED_BYTES = {_NONE: 0, _BOOL: 1, _INT: 8, _FLOAT: 8}
 _FLAGS = {b"\0": False, b"\1": True}
 _COLUMNS = (("ticks", "q"), ("partitions", "H"), ("offsets", "Q"), ("paths", "I"), ("kinds", "B"))
@@ -80,15 +81,16 @@ class PathTable:
             self._number[path] = len(self._paths)
             self._paths.append(path)
 
-    def introduce(self, inputs: Sequence[Input]) -> bytes | None:
-        """Number the paths that are new in ``inputs``; the ``tw.paths`` document to journal first, None if none is."""
+    def introduce(self, inputs: Sequence[Input]) -> list[bytes]:
+        """Number the paths that are new in ``inputs``; the ``tw.paths`` documents to journal first."""
         known = self._number
         new = list(dict.fromkeys(path for one in inputs for path, _ in one.changes if path not in known))
-        if not new:
-            return None
-        first = len(self._paths)
-        self.add(new)
-        return pack_document(PATHS, 1, {"first": first, "paths": new})
+        documents = []
+        for start in range(0, len(new), _PATHS_PER_RECORD):
+            part = new[start : start + _PATHS_PER_RECORD]
+            documents.append(pack_document(PATHS, 1, {"first": len(self._paths), "paths": part}))
+            self.add(part)
+        return documents
 
 
 def value_bytes(value: Any) -> tuple[int, bytes]:

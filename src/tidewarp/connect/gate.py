@@ -252,8 +252,15 @@ class Gate:
         return rank
 
     def reopen(self, name: str) -> None:
-        """The source is about to be opened: whatever an earlier life was told, it may have more by now."""
-        self._sources[name].ended = False
+        """The source is about to be opened: whatever an earlier life was told, it may have more by now.
+
+        An end that the journal holds may have let the clock go as far as it could without this source, and outputs
+        leave with it: what the source brings below that is too late.
+        """
+        source = self._sources[name]
+        if source.ended:
+            source.bound = max(source.bound, self.end if self.finished else self._reach())
+            source.ended = False
 
     def positions(self, name: str) -> dict[int, int]:
         """Partition -> last offset that was admitted or buried."""

@@ -239,8 +239,7 @@ class InlineHost:
         entries: list[Entry] = []
         if batch.inputs:
             tick = min(one.tick for one in batch.inputs)
-            paths = self._table.introduce(batch.inputs)
-            if paths is not None:
+            for paths in self._table.introduce(batch.inputs):
                 entries.append(Entry(INPUT, timed_body(tick, paths)))
             document = encode_inputs(batch.source, batch.admitted, batch.inputs, self._table)
             entries.append(Entry(INPUT, timed_body(tick, document)))
