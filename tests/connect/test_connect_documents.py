@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidewarp.codec import unpack, unpack_document
+from tidewarp.codec import BODY_BYTES_MAX, unpack, unpack_document
 from tidewarp.connect.contract import DeadLetter, Input
 from tidewarp.connect.documents import (
     DEAD,
@@ -60,12 +60,12 @@ def test_inputs_come_back_as_they_went(places: list[tuple[int, int]], data: Any)
     inputs = build(places, data)
     table, read = PathTable(), PathTable()
     paths = table.introduce(inputs)
-    assert (paths is None) == (not inputs)
-    if paths is not None:
-        document = unpack_document(paths)
+    assert len(paths) == bool(inputs)
+    for data_of_paths in paths:
+        document = unpack_document(data_of_paths)
         assert document.value["first"] == 0
         read.add(document.value["paths"])
-    assert table.introduce(inputs) is None, "each path is written once"
+    assert table.introduce(inputs) == [], "each path is written once"
     document = unpack_document(encode_inputs("source", 5, inputs, table))
     assert (document.schema, document.version) == (INPUTS, 1)
     assert (document.value["source"], document.value["admitted"]) == ("source", 5)
@@ -84,8 +84,7 @@ INPUTS_DONE = [
 
 def encoded() -> tuple[bytes, bytes, PathTable]:
     table = PathTable()
-    paths = table.introduce(INPUTS_DONE)
-    assert paths is not None
+    (paths,) = table.introduce(INPUTS_DONE)
     return paths, encode_inputs("s", 3, INPUTS_DONE, table), table
 
 
@@ -260,3 +259,17 @@ def test_any_damage_gives_inputs_or_corrupt(name: str, junk: Any, data: Any) -> 
     with contextlib.suppress(Corrupt):
         back = decode_inputs(value, 1, table)
         assert all(type(one) is Input and one.changes for one in back)
+
+
+def test_many_new_paths_are_spread_over_records() -> None:
+    """5,000 paths of the longest kind in one batch: each document fits into a record, in the order of the table."""
+    changes = tuple((f"{n:05d}.{'x' * 249}", 1.0) for n in range(5_000))
+    table, read = PathTable(), PathTable()
+    documents = table.introduce([Input(0, 1, 0, 0, changes, 0)])
+    assert len(documents) == 3
+    for data in documents:
+        assert len(data) < BODY_BYTES_MAX
+        value = unpack_document(data).value
+        assert value["first"] == len(read)
+        read.add(value["paths"])
+    assert [read.path(n) for n in range(5_000)] == [path for path, _ in changes]

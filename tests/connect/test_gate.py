@@ -629,3 +629,22 @@ def test_names_are_unique_and_ranks_follow_the_order_of_connect() -> None:
         gate.register("x", Policy())
     with pytest.raises(OperatorError, match="the model does not connect it"):
         gate.rank("z")
+
+
+@pytest.mark.parametrize(("other", "reached"), [(None, 101 * S), (60 * S, 60 * S)])
+def test_a_source_that_has_grown_after_its_end_brings_nothing_below_what_the_clock_may_have_passed(
+    other: int | None, reached: int
+) -> None:
+    """A killed life may have let outputs leave up to where the durable end allowed it; the journal's floor is older."""
+    gate = Gate(rule)
+    gate.register("x", Policy(disorder=90 * S, late="clamp"))
+    inputs = (Input(0, 1, 0, 0, (("a", 1),), 0), Input(100 * S, 1, 0, 1, (("a", 2),), 100 * S))
+    gate.handle(Replayed("x", 0, inputs))
+    if other is not None:
+        gate.register("y", Policy())
+        gate.handle(Replayed("y", 0, (Input(other, 2, 0, 0, (("a", 1),), other),)))
+    gate.handle(Replayed("x", 0, ended=True))
+    gate.reopen("x")
+    gate.handle(Connected("x", Plain()))
+    (append,) = [one for one in gate.handle(Arrived("x", [message(2, 50 * S)])) if isinstance(one, Append)]
+    assert (gate.floor, ticks_of(append.inputs), gate.counts()["clamped"]) == (0, [reached], 1)

@@ -315,7 +315,7 @@ def test_a_model_that_raises_stops_there_and_resuming_repeats_it(tmp_path):
                 ModelError, match=r"jammed \(in fail, test_session.py:\d+, at 2.5 s, after inputs a.level="
             ):
                 twin.run()
-            with pytest.raises(ModelError, match="open its journal again"):
+            with pytest.raises(OperatorError, match="open its journal again"):
                 twin.run()
     keys = [json.loads(line)["key"] for line in (tmp_path / "2.5.jsonl").read_text().splitlines()]
     assert sorted(keys) == ["level", "tick", "tick"]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 import click
 
@@ -64,6 +63,7 @@ def command(
     if not isinstance(end, datetime | None) and ticks(end) < 0:
         raise OperatorError(f"--until {until}", "time begins at the epoch, 0 s", "give a later time")
     with (
+        _Signals() as signals,
         ProgressBar("running", quiet=quiet) as bar,
         open_twin(
             journal,
@@ -76,8 +76,8 @@ def command(
             accept_model=accept_model,
             probe=bar,
         ) as twin,
-        _stopping(twin),
     ):
+        signals.twin = twin
         summary = twin.run(end)
     emit({**asdict(summary), "journal": journal}, as_json, _render)
     return EXIT_INTERRUPTED if summary.interrupted else 0
@@ -90,7 +90,11 @@ def parse_until(text: str) -> Duration | datetime:
             unix_ns = parse_instant(text, UTC)
         except CodecError as error:
             raise OperatorError(f"time {text!r:.80}", error.rule, "give 8h, 3600 or 2014-01-07T02:00:00Z") from error
-        return datetime.fromtimestamp(unix_ns / 1e9, UTC)
+        if unix_ns % 1_000:
+            raise OperatorError(
+                f"time {text!r:.80}", "an instant has microseconds at most", "leave the last digits out"
+            )
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=unix_ns // 1_000)
     try:
         duration: Duration = float(text)
     except ValueError:
@@ -99,24 +103,32 @@ def parse_until(text: str) -> Duration | datetime:
     return duration
 
 
-@contextlib.contextmanager
-def _stopping(twin: Twin) -> Iterator[None]:
-    """The first SIGINT or SIGTERM stops the run at a completed instant; a second ends the process at once."""
-    asked = False
+class _Signals:
+    """The first SIGINT or SIGTERM stops the run at a completed instant; a second ends the process at once.
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            os._exit(EXIT_INTERRUPTED)
-        asked = True
-        twin.stop()
+    Until there is a run (a recovery may take long, and can be left at any moment) the first ends the command.
+    """
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
+    def __init__(self) -> None:
+        self.twin: Twin | None = None
+        self._asked = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._asked:
+            os._exit(EXIT_INTERRUPTED)
+        self._asked = True
+        if self.twin is None:
+            raise KeyboardInterrupt
+        self.twin.stop()
 
 
 def _render(document: Mapping[str, Any]) -> str:

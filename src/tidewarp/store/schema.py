@@ -179,7 +179,7 @@ def _verify_body(path: str, seq: int, row: Row) -> None:
 
 def bad(path: str, where: str, rule: str, seq: int | None = None) -> Corrupt:
     """The error for bytes that are not what was written."""
-    return Corrupt(f"{path}: {where}", rule, "restore the file from a copy; read() gives the records before it", seq)
+    return Corrupt(f"{path}: {where}", rule, "restore the file from a copy", seq)
 
 
 def pragma(db: sqlite3.Connection, name: str) -> Any:

@@ -10,24 +10,21 @@ from __future__ import annotations
 import contextlib
 import heapq
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tidewarp.codec import DIGEST, Chain, record_hash
+from tidewarp.codec import Chain, record_hash
 from tidewarp.connect.contract import Input
 from tidewarp.connect.documents import DEAD, ENDED, INPUTS, PATHS, PathTable, decode_inputs, pack_positions
-from tidewarp.errors import Corrupt, OperatorError, TidewarpError
+from tidewarp.errors import Corrupt, OperatorError
 from tidewarp.observe import SILENT, Probe
 from tidewarp.store import Journal, check_file, open_store
-from tidewarp.twin.documents import MARK, OPEN, RELEASED_IDS, RESUME, STOP, Fact, Mark, facts
+from tidewarp.twin.documents import MARK, OPEN, RELEASED_IDS, RESUME, STOP, Fact, facts, marks, shaped
 from tidewarp.twin.run import chain_input
 
 __all__ = ["Verified", "verify"]
-
-# What taking a document apart may raise that has not the shape that its schema promises.
-_UNFIT = (TidewarpError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -105,18 +102,12 @@ class _Auditor:
         self._floor = 0
         self._chain = Chain()
         self._waiting: list[Input] = []
-        self._pending = deque(_marks(journal))
+        self._pending = deque(marks(journal))
 
     def take(self, fact: Fact) -> None:
         """One fact. Whatever is wrong with it becomes Corrupt with its record."""
-        try:
+        with shaped(fact.seq):
             self._take(fact)
-        except Corrupt as error:
-            if error.seq is not None:
-                raise
-            raise _bad(fact.seq, f"{error.value}: {error.rule}") from error
-        except _UNFIT as error:
-            raise _bad(fact.seq, f"its document does not fit: {error!r:.200}") from error
 
     def _take(self, fact: Fact) -> None:
         value = fact.value
@@ -186,15 +177,6 @@ class _Auditor:
                     "its records lead to another position",
                     "restore the file from a copy",
                 )
-
-
-def _marks(journal: Journal) -> Iterator[tuple[int, Mark]]:
-    for fact in facts(journal, kinds={DIGEST}):
-        if fact.schema == MARK:
-            try:
-                yield fact.seq, Mark(**fact.value)
-            except TypeError as error:
-                raise _bad(fact.seq, f"its document does not fit: {error}") from error
 
 
 def _bad(seq: int, rule: str) -> Corrupt:

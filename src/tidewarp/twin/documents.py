@@ -12,6 +12,7 @@ Documents about inputs: ``connect.documents``.
 
 from __future__ import annotations
 
+import contextlib
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,10 +29,24 @@ from tidewarp.codec import (
     timed_body,
     unpack_document,
 )
-from tidewarp.errors import CodecError, Corrupt, OperatorError
+from tidewarp.errors import CodecError, Corrupt, OperatorError, TidewarpError
 from tidewarp.store import Entry, Journal
 
-__all__ = ["MARK", "OPEN", "RELEASED_IDS", "RESUME", "STOP", "Fact", "Mark", "entry", "facts", "opening", "platform_of"]
+__all__ = [
+    "MARK",
+    "OPEN",
+    "RELEASED_IDS",
+    "RESUME",
+    "STOP",
+    "Fact",
+    "Mark",
+    "entry",
+    "facts",
+    "marks",
+    "opening",
+    "platform_of",
+    "shaped",
+]
 
 OPEN, RESUME, STOP, MARK, RELEASED_IDS = "tw.open", "tw.resume", "tw.stop", "tw.mark", "tw.released"
 _KINDS = {MARK: DIGEST, RELEASED_IDS: RELEASED}
@@ -91,6 +106,30 @@ def facts(journal: Journal, after: int = 0, kinds: set[int] | None = None) -> It
         except CodecError as error:
             raise Corrupt(f"record {seq}", f"not a document: {error}", "run tidewarp verify", seq) from error
         yield Fact(seq, tick, document.schema, document.value)
+
+
+@contextlib.contextmanager
+def shaped(seq: int) -> Iterator[None]:
+    """Around taking the document of record ``seq`` apart: what has not the shape that its schema promises is Corrupt."""
+    try:
+        yield
+    except Corrupt as error:
+        if error.seq is not None:
+            raise
+        raise Corrupt(f"record {seq}", f"{error.value}: {error.rule}", "restore the file from a copy", seq) from error
+    except OperatorError:  # of the model or the machine, not of the record
+        raise
+    except (TidewarpError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        rule = f"its document does not fit: {error!r:.200}"
+        raise Corrupt(f"record {seq}", rule, "restore the file from a copy", seq) from error
+
+
+def marks(journal: Journal) -> Iterator[tuple[int, Mark]]:
+    """All marks of the journal with their records, ascending in both."""
+    for fact in facts(journal, kinds={DIGEST}):
+        if fact.schema == MARK:
+            with shaped(fact.seq):
+                yield fact.seq, Mark(**fact.value)
 
 
 def opening(journal: Journal) -> dict[str, Any]:

@@ -239,10 +239,9 @@ class InlineHost:
         entries: list[Entry] = []
         if batch.inputs:
             tick = min(one.tick for one in batch.inputs)
-            for paths in self._table.introduce(batch.inputs):
-                entries.append(Entry(INPUT, timed_body(tick, paths)))
-            document = encode_inputs(batch.source, batch.admitted, batch.inputs, self._table)
-            entries.append(Entry(INPUT, timed_body(tick, document)))
+            documents = self._table.introduce(batch.inputs)
+            documents.append(encode_inputs(batch.source, batch.admitted, batch.inputs, self._table))
+            entries += [Entry(INPUT, timed_body(tick, document)) for document in documents]
         if batch.letters or batch.counted:
             document = encode_dead(batch.source, batch.admitted, batch.letters, batch.counted, batch.moved)
             entries.append(Entry(INPUT, timed_body(batch.admitted, document)))

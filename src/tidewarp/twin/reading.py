@@ -12,7 +12,7 @@ from typing import Any
 from tidewarp.connect.documents import DEAD, INPUTS, PATHS, PathTable, decode_inputs
 from tidewarp.errors import OperatorError
 from tidewarp.store import open_store
-from tidewarp.twin.documents import Fact, facts, opening
+from tidewarp.twin.documents import Fact, facts, opening, shaped
 from tidewarp.twin.run import tick_at
 from tidewarp.units import Duration, format_instant, in_seconds
 
@@ -54,11 +54,14 @@ def journal_rows(
         table = PathTable()
         for fact in facts(store.journal):
             if fact.schema == PATHS:
-                table.add(fact.value["paths"])
+                with shaped(fact.seq):
+                    table.add(fact.value["paths"])
                 continue
             if fact.seq <= after:
                 continue
-            for row in _rows(fact, ranks, table):
+            with shaped(fact.seq):
+                rows = list(_rows(fact, ranks, table))
+            for row in rows:
                 if first_tick <= row["tick"] < end_tick and _selected(row, path_glob, source, kind):
                     row["time_s"] = in_seconds(row["tick"])
                     row["timestamp"] = format_instant(epoch_ns + row["tick"])

@@ -10,14 +10,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tidewarp.codec import DIGEST, RELEASED
+from tidewarp.codec import RELEASED
 from tidewarp.connect.contract import Output
 from tidewarp.connect.documents import DEAD, ENDED, INPUTS, PATHS, PathTable, decode_inputs
 from tidewarp.connect.gate import FOREVER, Asked, Gate, Grant, Instruction, Passed, Replayed
 from tidewarp.errors import Corrupt
 from tidewarp.observe import SILENT, Probe, stage
 from tidewarp.store import Journal
-from tidewarp.twin.documents import MARK, OPEN, RELEASED_IDS, RESUME, STOP, Fact, Mark, facts
+from tidewarp.twin.documents import MARK, OPEN, RELEASED_IDS, RESUME, STOP, Fact, Mark, facts, marks, shaped
 from tidewarp.twin.run import Run
 
 __all__ = ["EVENTS_PER_STEP", "Follower"]
@@ -53,15 +53,14 @@ class Follower:
         last = next(facts(journal, after=max(journal.size - 1, 0)), None)
         # A lease reaches beyond a stop in the middle of it, and so does the floor of a record that was written then.
         self._halt: int = last.value["tick"] if last is not None and last.schema == STOP else FOREVER
-        self._marks: deque[tuple[int, Mark]] = deque(
-            (fact.seq, Mark(**fact.value)) for fact in facts(journal, kinds={DIGEST}) if fact.schema == MARK
-        )
+        self._marks: deque[tuple[int, Mark]] = deque(marks(journal))
 
     def released_before(self) -> dict[str, str]:
         """The last output id of each sink, as the journal's last RELEASED record has it."""
         last: dict[str, str] = {}
         for fact in facts(self._journal, kinds={RELEASED}):
-            last = fact.value["sinks"]
+            with shaped(fact.seq):
+                last = dict(fact.value["sinks"])
         return last
 
     def follow(self) -> None:
@@ -69,7 +68,9 @@ class Follower:
         size = self._journal.size
         for fact in facts(self._journal):
             stage("recover")
-            self._handle(fact)
+            with shaped(fact.seq):
+                instructions = self._instructions(fact)
+            self._perform(instructions)
             self._probe.progress(fact.seq, size)
             if self._run.at >= self._until:
                 return
@@ -80,26 +81,24 @@ class Follower:
             limit = self._gate.end if self._gate.finished else FOREVER
             self._perform(self._gate.handle(Asked(min(limit, self._until))))
 
-    def _handle(self, fact: Fact) -> None:
+    def _instructions(self, fact: Fact) -> Sequence[Instruction]:
+        """What the gate makes of one fact."""
         value, schema = fact.value, fact.schema
         if schema == PATHS:
             if value["first"] != len(self.table):
-                raise Corrupt(
-                    f"record {fact.seq}", "its paths do not continue the table", "run tidewarp verify", fact.seq
-                )
+                raise Corrupt("its paths", "they do not continue the table", "run tidewarp verify")
             self.table.add(value["paths"])
         elif schema in (INPUTS, DEAD, ENDED):
             self.stopped = None
-            self._perform(self._gate.handle(self._replayed(fact)))
-        elif schema == MARK:
-            self._perform(self._gate.handle(Passed(value["tick"])))
-        elif schema == STOP:
-            self.stopped = value["tick"]
-            self._perform(self._gate.handle(Passed(value["tick"])))
+            return self._gate.handle(self._replayed(fact))
+        elif schema in (MARK, STOP):
+            self.stopped = value["tick"] if schema == STOP else None
+            return self._gate.handle(Passed(value["tick"]))
         elif schema == RESUME:
             self.stopped = None
         elif schema not in (OPEN, RELEASED_IDS):
-            raise Corrupt(f"record {fact.seq}", f"document {schema!r} is not known", "use a newer tidewarp", fact.seq)
+            raise Corrupt(f"document {schema!r}", "it is not known", "use a newer tidewarp")
+        return ()
 
     def _replayed(self, fact: Fact) -> Replayed:
         value, source = fact.value, fact.value["source"]

@@ -127,6 +127,7 @@ class Twin:
         self._factor = 0.0
         self._resumed = False
         self._sealed = False
+        self._failed = False
 
     # ------------------------------------------------------------------ what build uses
     @property
@@ -260,7 +261,8 @@ class Twin:
             raise ModelError(
                 "twin.run()", "build wires a twin, its caller runs it", "call run() on what open() returned"
             )
-        self._run.refuse_failed()
+        if self._failed:
+            raise OperatorError("this twin", "its last run ended with an error", "open its journal again")
         limit = None if until is None else tick_at(until, self._epoch_ns or 0)
         if limit is not None and limit < 0:
             raise OperatorError(f"until={until}", f"time begins at the epoch, {self.epoch}", "give a later time")
@@ -270,7 +272,9 @@ class Twin:
             resume = {"tick": self._run.at, "model": self._model.digest, **platform_of()}
             store.journal.append([entry(RESUME, self._run.at, resume)])
         host.open_sources(self._sources)
+        self._failed = True  # unless it comes back: what was admitted but not journaled must not be passed over
         reason = host.go(limit, pace)
+        self._failed = False
         summary = self._summary(reason, pace, self._clock.now() - started_s)
         self._resumed = True
         return summary
