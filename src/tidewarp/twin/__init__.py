@@ -15,7 +15,8 @@ from __future__ import annotations
 from tidewarp.twin.audit import Verified, verify
 from tidewarp.twin.model import load_model
 from tidewarp.twin.reading import journal_rows
-from tidewarp.twin.session import Build, Replay, Summary, Twin, open_twin, replay
+from tidewarp.twin.replay import Replay, replay
+from tidewarp.twin.session import Build, Summary, Twin, open_twin
 
 __all__ = [
     "Build",

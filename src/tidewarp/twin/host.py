@@ -23,7 +23,7 @@ from tidewarp.errors import ModelError, OperatorError
 from tidewarp.observe import Probe, stage
 from tidewarp.store import Entry, Journal
 from tidewarp.twin.documents import MARK, RELEASED_IDS, STOP, entry
-from tidewarp.twin.replay import EVENTS_PER_STEP
+from tidewarp.twin.follow import EVENTS_PER_STEP
 from tidewarp.twin.run import Run
 from tidewarp.units import in_seconds, ticks
 

@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 from tidewarp.codec import Digest
 from tidewarp.errors import OperatorError
 
-__all__ = ["ModelSource", "load_model", "model_source"]
+__all__ = ["ModelSource", "changed_files", "load_model", "model_source"]
 
 
 @dataclass(frozen=True)
@@ -121,3 +121,9 @@ def _load(path: Path) -> ModuleType:
         value = f"{path}: {type(error).__name__}: {error}"
         raise OperatorError(value, "a model file must import without an error", "mend it and run again") from error
     return module
+
+
+def changed_files(recorded: Mapping[str, Any], present: ModelSource) -> list[str]:
+    """The model's files that differ from those that a journal recorded."""
+    before, now = recorded["files"], present.files
+    return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))

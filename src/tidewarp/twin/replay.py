@@ -1,141 +1,103 @@
-"""Following a journal: what a recovery and a replay have in common.
-
-A journal's records come in the order of writing, its marks speak of ticks that may lie below the floor of
-a record before them. So the marks are read first, and the run halts at each to compare.
-"""
+"""Replaying a journal: the run again, without its sources and sinks, compared with every mark."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
-from tidewarp.codec import RELEASED
-from tidewarp.connect.contract import Output
-from tidewarp.connect.documents import DEAD, ENDED, INPUTS, PATHS, PathTable, decode_inputs
-from tidewarp.connect.gate import FOREVER, Asked, Gate, Grant, Instruction, Passed, Replayed
-from tidewarp.errors import Corrupt
-from tidewarp.observe import SILENT, Probe, stage
-from tidewarp.store import Journal
-from tidewarp.twin.documents import MARK, OPEN, RELEASED_IDS, RESUME, STOP, Fact, Mark, facts, marks, shaped
-from tidewarp.twin.run import Run
+from tidewarp.clocks import WallClock
+from tidewarp.connect.gate import FOREVER
+from tidewarp.errors import OperatorError
+from tidewarp.observe import SILENT, Probe
+from tidewarp.store import open_store
+from tidewarp.twin.documents import opening
+from tidewarp.twin.follow import Follower
+from tidewarp.twin.model import changed_files, load_model
+from tidewarp.twin.run import tick_at
+from tidewarp.twin.session import Build, Twin
+from tidewarp.units import Duration, in_seconds
 
-__all__ = ["EVENTS_PER_STEP", "Follower"]
-
-EVENTS_PER_STEP = 20_000  # about 20 ms of a small model: how long a request to stop may wait
+__all__ = ["Replay", "replay"]
 
 
-class Follower:
-    """Moves a run along its journal and compares it with every mark.
+@dataclass(frozen=True)
+class Replay:
+    """What a replay found, up to where it ended.
 
-    ``first_difference`` is the first mark that differs, as {tick, mark, parts}; ``stopped`` the tick of the stop that
-    the journal ends with, None if the run was not ended in order.
+    ``recorded``: the digest that the journal has for that place; None after a kill, or short of the end.
+    ``equal``: False if a mark on the way or that digest differs, True if the digest is the recorded one, else None.
     """
 
-    def __init__(
-        self,
-        journal: Journal,
-        gate: Gate,
-        run: Run,
-        release: Callable[[Sequence[Output]], None],
-        *,
-        table: PathTable | None = None,
-        until: int = FOREVER,
-        probe: Probe = SILENT,
-    ) -> None:
-        self.table = table if table is not None else PathTable()
-        self.first_difference: dict[str, Any] | None = None
-        self.recorded: Mark | None = None  # of the last stop that was reached
-        self.marks = 0  # compared
-        self.stopped: int | None = None
-        self._journal, self._gate, self._run, self._release = journal, gate, run, release
-        self._until, self._probe = until, probe
-        last = next(facts(journal, after=max(journal.size - 1, 0)), None)
-        # A lease reaches beyond a stop in the middle of it, and so does the floor of a record that was written then.
-        self._halt: int = last.value["tick"] if last is not None and last.schema == STOP else FOREVER
-        self._marks: deque[tuple[int, Mark]] = deque(marks(journal))
+    digest: str
+    recorded: str | None
+    equal: bool | None
+    marks: int
+    virtual_time_s: float
+    inputs: int
+    events: int
+    outputs: int
+    wall_s: float
+    speed_x: float
+    first_difference: dict[str, Any] | None
+    model_changed: list[str] = field(default_factory=list)
 
-    def released_before(self) -> dict[str, str]:
-        """The last output id of each sink, as the journal's last RELEASED record has it."""
-        last: dict[str, str] = {}
-        for fact in facts(self._journal, kinds={RELEASED}):
-            with shaped(fact.seq):
-                last = dict(fact.value["sinks"])
-        return last
+    def document(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self)
 
-    def follow(self) -> None:
-        """To the stop that the journal ends with; without one, to the furthest tick that it speaks of: a floor, a mark."""
-        size = self._journal.size
-        for fact in facts(self._journal):
-            stage("recover")
-            with shaped(fact.seq):
-                instructions = self._instructions(fact)
-            self._perform(instructions)
-            self._probe.progress(fact.seq, size)
-            if self._run.at >= self._until:
-                return
 
-    def follow_on(self) -> None:
-        """Further, to the last tick that the journal's inputs determine: where a killed run may have been."""
-        if self.stopped is None and self._gate.has_sources:
-            limit = self._gate.end if self._gate.finished else FOREVER
-            self._perform(self._gate.handle(Asked(min(limit, self._until))))
+def replay(
+    journal: str | Path, build: Build | None = None, *, until: Duration | datetime | None = None, probe: Probe = SILENT
+) -> Replay:
+    """Run a journal again, without its sources and sinks, and compare every mark and the final digest.
 
-    def _instructions(self, fact: Fact) -> Sequence[Instruction]:
-        """What the gate makes of one fact."""
-        value, schema = fact.value, fact.schema
-        if schema == PATHS:
-            if value["first"] != len(self.table):
-                raise Corrupt("its paths", "they do not continue the table", "run tidewarp verify")
-            self.table.add(value["paths"])
-        elif schema in (INPUTS, DEAD, ENDED):
-            self.stopped = None
-            return self._gate.handle(self._replayed(fact))
-        elif schema in (MARK, STOP):
-            self.stopped = value["tick"] if schema == STOP else None
-            return self._gate.handle(Passed(value["tick"]))
-        elif schema == RESUME:
-            self.stopped = None
-        elif schema not in (OPEN, RELEASED_IDS):
-            raise Corrupt(f"document {schema!r}", "it is not known", "use a newer tidewarp")
-        return ()
+    Args:
+        journal: the file; it is only read.
+        build: the model; None loads it from the path that the journal recorded, relative to its folder.
+        until: stop the comparison at this virtual time.
+        probe: receives progress.
 
-    def _replayed(self, fact: Fact) -> Replayed:
-        value, source = fact.value, fact.value["source"]
-        if fact.schema == INPUTS:
-            inputs = decode_inputs(value, self._gate.rank(source), self.table)
-            return Replayed(source, value["admitted"], inputs)
-        if fact.schema == DEAD:
-            dead = dict(value["counted"])
-            for letter in value["letters"]:
-                dead[letter[2]] = dead.get(letter[2], 0) + 1
-            return Replayed(source, value["admitted"], dead=dead, positions=dict(value["positions"]))
-        return Replayed(source, value["admitted"], ended=True)
+    Raises:
+        OperatorError: not a journal, or no model. Corrupt: the chain is broken, with the record.
+    """
+    path = Path(journal)
+    clock = WallClock()
+    started_s = clock.now()
+    with contextlib.closing(open_store(journal, read_only=True)) as store:
+        opened = opening(store.journal)
+        twin = Twin(seed=opened["seed"], epoch_ns=opened["epoch_ns"], live=False, probe=probe)
+        twin._wire(build if build is not None else _recorded_model(opened["model"], path))
+        limit = FOREVER if until is None else tick_at(until, opened["epoch_ns"])
+        run = twin._run
+        follower = Follower(store.journal, twin._gate, run, lambda _: None, until=limit, probe=probe)
+        follower.follow()
+        follower.follow_on()
+        wall_s = clock.now() - started_s
+        ended = follower.recorded if follower.recorded is not None and follower.recorded.tick == run.at else None
+        same = follower.first_difference is None
+        return Replay(
+            digest=run.digest(),
+            recorded=None if ended is None else ended.digest,
+            equal=same if ended is not None or not same else None,
+            marks=follower.marks,
+            virtual_time_s=in_seconds(run.at),
+            inputs=run.applied,
+            events=twin.env.events,
+            outputs=run.published,
+            wall_s=wall_s,
+            speed_x=in_seconds(run.at) / wall_s if wall_s > 0 else 0.0,
+            first_difference=follower.first_difference,
+            model_changed=changed_files(opened["model"], twin._model),
+        )
 
-    def _perform(self, instructions: Sequence[Instruction]) -> None:
-        for instruction in instructions:
-            if isinstance(instruction, Grant):
-                self._run.grant(instruction)
-                self._advance()
 
-    def _advance(self) -> None:
-        """To the end of the lease, halting at each mark on the way."""
-        end = min(self._run.lease, self._until, self._halt)
-        while self._marks and self._marks[0][1].tick <= end:
-            seq, mark = self._marks.popleft()
-            self._go(mark.tick)
-            self._compare(seq, mark)
-        self._go(end)
-
-    def _go(self, tick: int) -> None:
-        while self._run.at < tick or not self._run.settled:
-            self._release(self._run.step(tick, EVENTS_PER_STEP))
-
-    def _compare(self, seq: int, recorded: Mark) -> None:
-        found = self._run.mark(final=recorded.digest is not None)
-        self.marks += 1
-        if recorded.digest is not None:
-            self.recorded = recorded
-        if self.first_difference is None and found != recorded:
-            parts = [name for name, value in recorded.document().items() if found.document()[name] != value]
-            self.first_difference = {"tick": recorded.tick, "mark": seq, "parts": parts}
+def _recorded_model(model: Mapping[str, Any], journal: Path) -> Build:
+    if model["path"] is None:
+        raise OperatorError(
+            str(journal), "its model was not read from a file", "name it: tidewarp replay FILE --model MODEL.py[:build]"
+        )
+    return load_model(f"{journal.resolve().parent / model['path']}:{model['function']}")

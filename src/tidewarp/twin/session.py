@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +16,7 @@ import simpy
 from tidewarp.clocks import Clock, Pacer, WallClock
 from tidewarp.connect.contract import RunIdentity, Sink, Source
 from tidewarp.connect.documents import PathTable
-from tidewarp.connect.gate import FOREVER, LATE_POLICIES, Gate, Policy
+from tidewarp.connect.gate import LATE_POLICIES, Gate, Policy
 from tidewarp.connect.outbox import Delivery, Outbox
 from tidewarp.errors import (
     CodecError,
@@ -34,13 +34,13 @@ from tidewarp.process import DynamicResource, DynamicValue, Environment, Simulat
 from tidewarp.seeds import Stream
 from tidewarp.store import Store, open_store
 from tidewarp.twin.documents import OPEN, RESUME, entry, opening, platform_of
+from tidewarp.twin.follow import Follower
 from tidewarp.twin.host import InlineHost
-from tidewarp.twin.model import ModelSource, load_model, model_source
-from tidewarp.twin.replay import Follower
+from tidewarp.twin.model import ModelSource, changed_files, model_source
 from tidewarp.twin.run import Run, tick_at
 from tidewarp.units import Duration, in_seconds, parse_instant, ticks
 
-__all__ = ["Build", "Replay", "Summary", "Twin", "open_twin", "replay"]
+__all__ = ["Build", "Summary", "Twin", "open_twin"]
 
 _DAY_NS = 86_400 * 10**9
 _BATCH_MAX = 8_192
@@ -75,39 +75,15 @@ class Summary:
     wall_s: float
 
 
-@dataclass(frozen=True)
-class Replay:
-    """What a replay found, up to where it ended.
-
-    ``recorded``: the digest that the journal has for that place; None after a kill, or short of the end.
-    ``equal``: False if a mark on the way or that digest differs, True if the digest is the recorded one, else None.
-    """
-
-    digest: str
-    recorded: str | None
-    equal: bool | None
-    marks: int
-    virtual_time_s: float
-    inputs: int
-    events: int
-    outputs: int
-    wall_s: float
-    speed_x: float
-    first_difference: dict[str, Any] | None
-    model_changed: list[str] = field(default_factory=list)
-
-    def document(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return asdict(self)
-
-
 class Twin:
     """What a model's ``build(twin)`` receives, and what runs it. Made by :func:`open_twin`; a context manager.
 
     A model is wired in ``build`` and must not look at the outside world: no clock, no ``random``, no file.
     """
 
-    def __init__(self, *, seed: int, epoch_ns: int | None, live: bool, batch: int, probe: Probe) -> None:
+    def __init__(
+        self, *, seed: int, epoch_ns: int | None, live: bool, batch: int = _BATCH_MAX, probe: Probe = SILENT
+    ) -> None:
         self.env = Environment(seed=seed)
         self.live = live
         self._epoch_ns = epoch_ns
@@ -425,12 +401,6 @@ class Twin:
 Build = Callable[[Twin], Any]
 
 
-def changed_files(recorded: Mapping[str, Any], present: ModelSource) -> list[str]:
-    """The model's files that differ from those that a journal recorded."""
-    before, now = recorded["files"], present.files
-    return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
-
-
 def _differs(difference: Mapping[str, Any]) -> ModelError:
     return ModelError(
         f"the mark at {in_seconds(difference['tick']):.3f} s (record {difference['mark']}): "
@@ -510,56 +480,3 @@ def _epoch_ns(epoch: datetime | str | None) -> int | None:
         return parse_instant(epoch, UTC)
     except CodecError as error:
         raise OperatorError(f"epoch={epoch!r:.80}", error.rule, error.action) from error
-
-
-def replay(
-    journal: str | Path, build: Build | None = None, *, until: Duration | datetime | None = None, probe: Probe = SILENT
-) -> Replay:
-    """Run a journal again, without its sources and sinks, and compare every mark and the final digest.
-
-    Args:
-        journal: the file; it is only read.
-        build: the model; None loads it from the path that the journal recorded, relative to its folder.
-        until: stop the comparison at this virtual time.
-        probe: receives progress.
-
-    Raises:
-        OperatorError: not a journal, or no model. Corrupt: the chain is broken, with the record.
-    """
-    path = Path(journal)
-    clock = WallClock()
-    started_s = clock.now()
-    with contextlib.closing(open_store(journal, read_only=True)) as store:
-        opened = opening(store.journal)
-        twin = Twin(seed=opened["seed"], epoch_ns=opened["epoch_ns"], live=False, batch=_BATCH_MAX, probe=probe)
-        twin._wire(build if build is not None else _recorded_model(opened["model"], path))
-        limit = FOREVER if until is None else tick_at(until, opened["epoch_ns"])
-        run = twin._run
-        follower = Follower(store.journal, twin._gate, run, lambda _: None, until=limit, probe=probe)
-        follower.follow()
-        follower.follow_on()
-        wall_s = clock.now() - started_s
-        ended = follower.recorded if follower.recorded is not None and follower.recorded.tick == run.at else None
-        same = follower.first_difference is None
-        return Replay(
-            digest=run.digest(),
-            recorded=None if ended is None else ended.digest,
-            equal=same if ended is not None or not same else None,
-            marks=follower.marks,
-            virtual_time_s=in_seconds(run.at),
-            inputs=run.applied,
-            events=twin.env.events,
-            outputs=run.published,
-            wall_s=wall_s,
-            speed_x=in_seconds(run.at) / wall_s if wall_s > 0 else 0.0,
-            first_difference=follower.first_difference,
-            model_changed=changed_files(opened["model"], twin._model),
-        )
-
-
-def _recorded_model(model: Mapping[str, Any], journal: Path) -> Build:
-    if model["path"] is None:
-        raise OperatorError(
-            str(journal), "its model was not read from a file", "name it: tidewarp replay FILE --model MODEL.py[:build]"
-        )
-    return load_model(f"{journal.resolve().parent / model['path']}:{model['function']}")
