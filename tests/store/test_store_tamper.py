@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import shutil
 import sqlite3
@@ -60,6 +61,11 @@ def bits_apart(one: list[bytes], other: list[bytes]) -> int | None:
     return sum((x ^ y).bit_count() for x, y in zip(b"".join(one), b"".join(other), strict=True))
 
 
+# Every bit, through the command, is the affair of tests/cli/test_tamper.py; 7 bits apart reaches every byte, and
+# every place in a byte.
+STEP = 1 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 7
+
+
 def dump(path: Path) -> list[object]:
     """All that a journal file says but its cursors: identity, tables, and every row of them."""
     db = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)
@@ -78,7 +84,7 @@ def dump(path: Path) -> list[object]:
 
 
 def flips(value: object) -> Iterator[object]:
-    """``value`` with each of its bits flipped; an integer has 64, a NULL becomes 0."""
+    """``value`` with bits flipped one by one: all of an integer's 64, each STEP-th of bytes; a NULL becomes 0."""
     if value is None:
         yield 0
     elif isinstance(value, int):
@@ -89,7 +95,7 @@ def flips(value: object) -> Iterator[object]:
             )
     elif isinstance(value, str | bytes):
         data = value.encode() if isinstance(value, str) else value
-        for bit in range(8 * len(data)):
+        for bit in range(0, 8 * len(data), STEP):
             flipped_bytes = bytearray(data)
             flipped_bytes[bit // 8] ^= 1 << bit % 8
             yield bytes(flipped_bytes)
@@ -148,7 +154,7 @@ def test_every_bit_of_a_record_is_covered(copy: Path, seq: int) -> None:
         tried.add(column)
         count += 1
     assert tried == {"id", "kind", "flags", "hlc", "prev", "body", "body_hash", "hash", "body_state", "time"}
-    assert count > 3 * 256 + 4 * 64
+    assert count > 3 * 256 // STEP + 4 * 64
     assert check_file(copy).records == RECORDS
 
 
