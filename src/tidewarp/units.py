@@ -14,7 +14,16 @@ from typing import NoReturn, TypeAlias
 
 from tidewarp.errors import CodecError, InternalError, OperatorError
 
-__all__ = ["TICKS_PER_SECOND", "TICK_MAX", "Duration", "format_instant", "in_seconds", "parse_instant", "ticks"]
+__all__ = [
+    "TICKS_PER_SECOND",
+    "TICK_MAX",
+    "Duration",
+    "following",
+    "format_instant",
+    "in_seconds",
+    "parse_instant",
+    "ticks",
+]
 
 TICKS_PER_SECOND = 10**9
 TICK_MAX = 2**63 - 1
@@ -112,6 +121,14 @@ def _scaled(whole: str, fraction: str | None, exponent: str | None, unit: int) -
         return product * scale
     quotient, rest = divmod(product, scale)
     return None if rest else quotient
+
+
+def following(tick: int) -> int:
+    """The first tick that is later than ``tick`` in float seconds too: ``tick + 1`` up to 104 days, then a few more."""
+    later = tick + 1
+    while in_seconds(later) <= in_seconds(tick):
+        later += 1
+    return later
 
 
 def in_seconds(tick: int) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import os
 import time
 import tracemalloc
 from collections.abc import Iterator, Mapping
@@ -214,11 +215,22 @@ ROWS = st.lists(st.sampled_from(["", "1,2,x", '1,"2",x', 'bad"', "1,é,x", "9" *
 def test_a_source_goes_on_behind_what_is_durable(
     tmp_path_factory: pytest.TempPathFactory, rows: list[str], limit: int, behind: int
 ) -> None:
-    """From any position: exactly the rows with higher numbers, whatever the size of a read."""
+    """From any position: exactly the rows with higher numbers; a file that has become shorter is refused."""
     path = written(tmp_path_factory.mktemp("csv"), HEADER + "".join(row + "\n" for row in rows))
     every = everything(source(path))
     assert [raw.offset for raw in every] == [n for n, row in enumerate(rows, 1) if row]
-    assert everything(source(path), {0: behind}, limit) == [raw for raw in every if raw.offset > behind]
+    if behind > len(rows):
+        with pytest.raises(OperatorError, match=f"{behind} were read before"):
+            everything(source(path), {0: behind}, limit)
+    else:
+        assert everything(source(path), {0: behind}, limit) == [raw for raw in every if raw.offset > behind]
+
+
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+    """A FIFO would block the start for ever."""
+    os.mkfifo(tmp_path / "fifo.csv")
+    with pytest.raises(OperatorError, match="regular file"):
+        source(tmp_path / "fifo.csv").first_event_ns()
 
 
 # ---------------------------------------------------------------------------- files

@@ -44,7 +44,9 @@ def test_outputs_leave_in_order_one_batch_at_a_time() -> None:
     assert box.handle(Sent("x")) == []
     assert box.backlog == {}
     assert box.last_ids() == {"x": output(5).id}
-    assert box.counts() == {"x": {"sent": 6, "retried": 0, "dead": 0, "skipped": 0, "last_id": output(5).id}}
+    assert box.counts() == {
+        "x": {"sent": 6, "retried": 0, "dead": 0, "refusal": None, "skipped": 0, "last_id": output(5).id}
+    }
 
 
 def test_a_failed_batch_is_tried_again_and_the_pause_doubles_up_to_its_bound() -> None:

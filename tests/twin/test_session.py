@@ -1,5 +1,7 @@
 """The session as a user meets it: open, run, stop, resume, replay."""
 
+import functools
+import io
 import json
 import os
 import sys
@@ -11,7 +13,7 @@ import pytest
 import tidewarp as tw
 from tidewarp.errors import ModelChanged, ModelError, OperatorError, StoreLocked
 from tidewarp.observe import SilentProbe
-from tidewarp.twin import journal_rows, load_model
+from tidewarp.twin import journal_rows, load_model, verify
 
 
 def schedule(entries=((0, "a.level", 1.0), ("2s", "a.level", 2.5), ("5s", "a.level", 4.0))):
@@ -53,7 +55,11 @@ def test_a_journal_keeps_seed_and_epoch(tmp_path):
     """What an existing journal was begun with counts, not what it is opened with."""
     with tw.open(tmp_path / "a.tw", watch, seed=3, epoch="2020-01-01T00:00:00Z") as twin:
         first = twin.run(until="3s")
-    with tw.open(tmp_path / "a.tw", watch, seed=99) as twin:
+    with pytest.raises(OperatorError, match="begun with 3"):
+        tw.open(tmp_path / "a.tw", watch, seed=99)
+    with pytest.raises(OperatorError, match="was begun with"):
+        tw.open(tmp_path / "a.tw", watch, epoch="2021-01-01T00:00:00Z")
+    with tw.open(tmp_path / "a.tw", watch) as twin:
         assert (twin.seed, twin.epoch) == (3, datetime(2020, 1, 1, tzinfo=UTC))
         assert twin.digest() == first.digest
     with tw.open(tmp_path / "b.tw", watch, seed=4, epoch="2020-01-01T00:00:00Z") as twin:
@@ -276,8 +282,15 @@ def test_wiring_ends_with_build(tmp_path):
             twin.connect(schedule())
         with pytest.raises(ModelError, match="wired in build"):
             twin.sink(tw.sinks.console())
-        with pytest.raises(ModelError, match="only a journaled input"):
-            twin.registry.update("a.level", 3.0)
+        with pytest.raises(ModelError, match="wired in build"):
+            twin.state(dict)
+        for change in (
+            lambda: twin.registry.update("a.level", 3.0),
+            lambda: twin.publish_event("outside", 1),
+            lambda: twin.process(iter(())),
+        ):
+            with pytest.raises(ModelError, match="only a journaled input"):
+                change()
 
 
 def test_a_path_that_the_model_does_not_declare_is_refused_at_the_start(tmp_path):
@@ -357,3 +370,180 @@ def test_options_out_of_range_are_refused_at_once(tmp_path, option, value):
         tw.open(tmp_path / "a.tw", watch, **{option: value})
     with tw.open(tmp_path / "a.tw", watch, resume=False) as twin:
         twin.run()
+
+
+def test_a_console_goes_on_behind_what_the_journal_says_was_shown(tmp_path):
+    """A terminal does not tell what it has shown: the RELEASED records do, also for a sink that was left out once."""
+    texts = []
+
+    def build(twin, shown=True):
+        watch(twin)
+        if shown:
+            texts.append(io.StringIO())
+            twin.sink(tw.sinks.console(stream=texts[-1]))
+
+    for until, shown in (("3s", True), ("4s", False), ("6s", True)):
+        with tw.open(tmp_path / "a.tw", lambda twin, shown=shown: build(twin, shown)) as twin:
+            twin.run(until=until)
+    with tw.open(tmp_path / "b.tw", build) as twin:
+        twin.run(until="6s")
+    assert len(texts) == 3
+    assert texts[0].getvalue()
+    assert texts[0].getvalue() + texts[1].getvalue() == texts[2].getvalue()
+
+
+def test_what_came_before_a_failure_reaches_a_slow_sink(tmp_path):
+    """One output a write: all completed instants are delivered before the run gives up."""
+
+    def build(twin):
+        watch(twin)
+        twin.sink(tw.sinks.jsonl(tmp_path / "out.jsonl"), batch=1)
+
+        def fail():
+            yield twin.env.timeout(4.5)
+            raise RuntimeError("jammed")
+
+        twin.process(fail())
+
+    with tw.open(tmp_path / "a.tw", build) as twin, pytest.raises(ModelError, match="jammed"):
+        twin.run()
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 5
+
+
+def test_a_source_more_is_known_to_verify_and_log(tmp_path):
+    """A life that was accepted with another source writes it down; what describe() holds may be a tuple."""
+
+    class Described(type(schedule())):
+        def describe(self):
+            return {"kind": "schedule", "columns": ("a", "b")}
+
+    def build(twin, more=False):
+        watch(twin)
+        twin.variable("b.level", float)
+        if more:
+            twin.connect(Described([("7s", "b.level", 1.0)], name="second"))
+
+    with tw.open(tmp_path / "a.tw", build) as twin:
+        twin.run(until="6s")
+    with tw.open(tmp_path / "a.tw", lambda twin: build(twin, True), accept_model=True) as twin:
+        twin.run()
+    verified = verify(tmp_path / "a.tw")
+    assert verified.inputs == 4
+    assert [row["source"] for row in journal_rows(tmp_path / "a.tw", kind="input")] == ["schedule"] * 3 + ["second"]
+
+
+def test_a_source_described_by_a_tuple_can_be_resumed(tmp_path):
+    """The journal gives arrays back where tuples were written."""
+
+    class Described(type(schedule())):
+        def describe(self):
+            return {"kind": "schedule", "columns": ("a", "b")}
+
+    def build(twin):
+        twin.variable("a.level", float)
+        twin.connect(Described([(1, "a.level", 1.0)]))
+
+    for _ in range(2):
+        with tw.open(tmp_path / "a.tw", build) as twin:
+            assert twin.run().inputs == 1
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "x" * 2_000])
+def test_a_name_that_no_record_can_hold_is_refused_in_build(tmp_path, name):
+    """Before a journal is begun."""
+    with pytest.raises(OperatorError, match="printable"):
+        tw.open(tmp_path / "a.tw", lambda twin: watch(twin, name=name))
+    with tw.open(tmp_path / "a.tw", watch, resume=False) as twin:
+        assert twin.run().inputs == 3
+
+
+def test_the_last_reading_has_its_effect_beyond_104_days(tmp_path):
+    """Where neighbouring ticks are one float, the end lies behind the instant of the last input, not in it."""
+    entries = [(86_400 * day, "a.level", float(day)) for day in range(1, 401)]
+
+    def build(twin):
+        level = twin.variable("a.level", float)
+
+        def follow():
+            while True:
+                change = yield level.wait_for_change()
+                twin.publish_event("level", change.new)
+
+        twin.process(follow())
+        twin.connect(schedule(entries))
+
+    with tw.open(tmp_path / "a.tw", build) as twin:
+        summary = twin.run()
+    assert (summary.inputs, summary.outputs) == (400, 400)
+    assert tw.replay(tmp_path / "a.tw", build).equal
+
+
+@pytest.mark.parametrize("days", [1, 400])
+def test_a_stop_inside_the_last_instant_ends(tmp_path, days):
+    """However fine or coarse the floats of that time are."""
+
+    def build(twin, stop=lambda: None):
+        level = twin.variable("a.level", float)
+
+        def follow():
+            yield level.wait_for_change()
+            for n in range(30_000):
+                yield twin.env.timeout(0)
+                if n == 25_000:
+                    stop()
+
+        twin.process(follow())
+        twin.connect(schedule([(days * 86_400, "a.level", 1.0)]))
+
+    twins = []
+    with tw.open(tmp_path / "a.tw", lambda twin: build(twin, lambda: twins[0].stop())) as twin:
+        twins.append(twin)
+        twin.run(until=f"{days * 86_400 * 10**9 + 1} ns")
+        stopped = twin.run(until=f"{days + 1}d")
+    with tw.open(tmp_path / "b.tw", build) as twin:
+        assert twin.run(until=f"{days + 1}d").digest == stopped.digest
+
+
+def test_a_model_file_that_opens_a_twin_is_refused_when_it_is_loaded(tmp_path):
+    """A replay must not run the live twin behind the user's back."""
+    (tmp_path / "script.py").write_text(
+        "import tidewarp as tw\n"
+        "def build(twin):\n    twin.variable('a.b', float)\n"
+        "with tw.open('own.tw', build) as twin:\n    twin.run(until=1)\n"
+    )
+    with pytest.raises(OperatorError, match="__main__"):
+        load_model(str(tmp_path / "script.py"))
+
+
+def test_relative_imports_and_arguments_belong_to_the_model(tmp_path):
+    """What decides the run is in the model's files or in its plain arguments."""
+    from tidewarp.twin.model import model_source
+
+    (tmp_path / "pkg").mkdir()
+    (tmp_path / "pkg" / "__init__.py").write_text("")
+    (tmp_path / "pkg" / "a.py").write_text("from .b import RATE\nfrom . import c\n")
+    (tmp_path / "pkg" / "b.py").write_text("RATE = 1\n")
+    (tmp_path / "pkg" / "c.py").write_text("")
+    (tmp_path / "model.py").write_text("def build(twin, rate=1):\n    from pkg import a\n")
+    build = load_model(str(tmp_path / "model.py"))
+    assert sorted(model_source(build).files) == ["model.py", "pkg/__init__.py", "pkg/a.py", "pkg/b.py", "pkg/c.py"]
+    one, two = (model_source(functools.partial(build, rate=rate)).digest for rate in (1, 2))
+    assert one != two
+    with pytest.raises(OperatorError, match="plain data"):
+        model_source(functools.partial(build, rate=object()))
+
+
+def test_a_jsonl_file_has_one_writer_and_keeps_what_it_was_given(tmp_path):
+    """A second sink on it, or a hand that cuts it, is an error and not a loss."""
+
+    def build(twin):
+        watch(twin)
+        twin.sink(tw.sinks.jsonl(tmp_path / "out.jsonl"))
+
+    with tw.open(tmp_path / "a.tw", build) as twin:
+        with pytest.raises(OperatorError, match="another sink writes it"):
+            tw.open(tmp_path / "b.tw", build)
+        twin.run(until="3s")
+        (tmp_path / "out.jsonl").write_text("")
+        with pytest.raises(OperatorError, match="cut or written by another"):
+            twin.run(until="6s")

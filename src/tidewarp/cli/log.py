@@ -31,7 +31,9 @@ _COLUMNS = ("seq", "kind", "tick", "timestamp", "source", "partition", "offset",
 @click.option("--kind", help="Rows of this kind only: input, dead, open, resume, ended, stop, mark, released.")
 @click.option("--dead", is_flag=True, help="Dead letters only.")
 @click.option("--limit", type=click.IntRange(min=1), default=1_000, show_default=True, help="Rows, at most.")
-@click.option("--after", type=click.IntRange(min=0), default=0, help="Skip the records up to this number.")
+@click.option(
+    "--after", metavar="N[.ROWS]", default="0", help="Skip the records up to N, or so many rows of N: what `next` says."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Export all rows to F.csv or F.jsonl instead.")
 @json_option
 def command(
@@ -43,11 +45,12 @@ def command(
     kind: str | None,
     dead: bool,
     limit: int,
-    after: int,
+    after: str,
     out: Path | None,
     as_json: bool,
 ) -> int:
     """Show what the journal FILE holds: one row per input, dead letter or turn of the run."""
+    seq, skip = _parse_after(after)
     rows = journal_rows(
         file,
         first=None if first is None else parse_until(first),
@@ -55,20 +58,32 @@ def command(
         path_glob=path_glob,
         source=source,
         kind="dead" if dead else kind,
-        after=after,
+        after=seq - 1 if skip else seq,
     )
+    for _ in range(skip):  # of a record, the same selection of whose rows was shown before
+        next(rows, None)
     if out is not None:
         emit(
             {"out": out, "count": _export(rows, out)}, as_json, lambda done: f"{done['count']:,} rows in {done['out']}"
         )
         return 0
     shown = list(islice(rows, limit))
-    last = shown[-1]["seq"] if shown else None
     more = next(rows, None)
-    # A record may hold many rows; what is cut off inside it is reached by a larger --limit, so `next` skips none.
-    following = None if more is None else (last if more["seq"] != last else last - 1)
+    following = None
+    if more is not None:
+        last = shown[-1]["seq"]
+        seen = sum(row["seq"] == last for row in shown) + (skip if last == seq else 0)
+        following = f"{last}.{seen}" if more["seq"] == last else str(last)
     emit({"records": shown, "count": len(shown), "next": following}, as_json, _render)
     return 0
+
+
+def _parse_after(text: str) -> tuple[int, int]:
+    """Record and rows of "26" or "26.1000"."""
+    seq, _, rows = text.partition(".")
+    if not (seq.isascii() and seq.isdigit() and (not rows or (rows.isascii() and rows.isdigit()))):
+        raise OperatorError(f"--after {text}", "a record's number, or number.rows", "give what `next` said")
+    return int(seq), int(rows or 0)
 
 
 def _export(rows: Iterator[dict[str, Any]], out: Path) -> int:

@@ -34,7 +34,7 @@ _DATE = re.compile(r"\d{4}-\d")
 @click.option(
     "--factor", type=float, default=0.0, show_default=True, help="Wall seconds per simulated second; 0 = full speed."
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of all random streams; a journal keeps its own.")
+@click.option("--seed", type=int, help="Of all random streams; default 0. A journal keeps its own.")
 @click.option("--epoch", help="ISO time of virtual time 0. Default: midnight UTC before the first event.")
 @click.option("--journal-batch", type=int, default=8_192, show_default=True, help="Inputs per journal record, at most.")
 @click.option("--accept-model", is_flag=True, help="Go on although the model's files changed.")
@@ -46,7 +46,7 @@ def command(
     resume: bool,
     until: str | None,
     factor: float,
-    seed: int,
+    seed: int | None,
     epoch: str | None,
     journal_batch: int,
     accept_model: bool,
@@ -139,10 +139,17 @@ def _render(document: Mapping[str, Any]) -> str:
         f"inputs       {document['inputs']:,} ({document['late']} late, {document['duplicates']} duplicates)",
         f"dead letters {document['dead_letters']:,}" + (f" ({dead})" if dead else ""),
         f"outputs      {document['outputs']:,}",
+        *(
+            f"{what:<12} {document[what]:,}"
+            for what in ("clamped", "dropped", "refused", "undeliverable")
+            if document[what]
+        ),
         f"digest       {document['digest']}",
         f"head         {document['head']}",
         f"journal      {document['journal']} ({document['journal_records']:,} records)",
     ]
+    if document["dead_letters"]:
+        lines.append(f"see them     tidewarp log {document['journal']} --dead")
     for name, sink in document["sinks"].items():
         lines.append(f"sink {name}: {sink['sent']:,} sent, {sink['skipped']:,} held already, last id {sink['last_id']}")
     return "\n".join(lines)

@@ -31,6 +31,7 @@ from tidewarp.clocks import input_key
 from tidewarp.connect.contract import HEAD_BYTES, Checker, DeadLetter, Decoder, Input, Raw, Undecodable, Update
 from tidewarp.errors import InternalError, OperatorError, PeerError, RuleViolation, UnknownPath
 from tidewarp.observe import SILENT, Probe
+from tidewarp.units import following
 
 __all__ = [
     "FOREVER",
@@ -115,6 +116,7 @@ class Replayed:
     admitted: int
     inputs: Sequence[Input] = ()
     dead: Mapping[str, int] = field(default_factory=dict)  # rule -> letters
+    letter_bytes: int = 0  # that the journal keeps of them
     positions: Mapping[int, int] = field(default_factory=dict)
     ended: bool = False
 
@@ -299,7 +301,7 @@ class Gate:
     def end(self) -> int:
         """The tick behind the last input of all sources so far (exclusive); the floor if that is further."""
         highest = [tick for source in self._sources.values() for tick in (source.clamped_to, *source.highest.values())]
-        return max(self.floor, max(highest, default=-1) + 1)
+        return max(self.floor, following(max(highest, default=-1)))
 
     def counts(self) -> dict[str, int]:
         """Totals over all sources: inputs, late, clamped, dropped, duplicates, dead_letters."""
@@ -381,6 +383,7 @@ class Gate:
         for partition, offset in event.positions.items():  # a dead letter may lie before the last input of its batch
             source.positions[partition] = max(offset, source.positions.get(partition, -1))
         source.dead.update(event.dead)
+        source.letter_bytes += event.letter_bytes
         if "late" in event.dead:
             source.counts["late"] += event.dead["late"]
             source.counts["dropped"] += event.dead["late"]
@@ -444,7 +447,7 @@ class Gate:
         """A full queue of the very source that the clock waits for would never empty."""
         for source in self._sources.values():
             full = source.outstanding >= source.policy.queue and not self._appending and not source.reading
-            if full and source.watermark <= self.floor < self._limit:
+            if full and source.decoder is not None and source.watermark <= self.floor < self._limit:
                 raise OperatorError(
                     f"source {source.name!r}: {source.outstanding} inputs wait for its watermark",
                     f"its queue holds {source.policy.queue} and must cover the disorder bound",
@@ -480,8 +483,7 @@ class Gate:
             input_key(0, source.rank, raw.partition, raw.offset)  # raises: no record could hold this position
         rule = "decode"
         try:
-            update = decoder.decode(raw)
-            _refuse_unsound(update)
+            update = _decode(decoder, raw)
             rule = "value"
             changes = tuple([(path, self._check(path)(value)) for path, value in update.changes])
         except (PeerError, RuleViolation, UnknownPath) as error:
@@ -561,8 +563,21 @@ class _Batch:
         self._bytes += size
 
 
+def _decode(decoder: Decoder, raw: Raw) -> Update:
+    """What the message means. Whatever else than a PeerError its decoder raises (it may be anybody's code) is Undecodable."""
+    try:
+        update = decoder.decode(raw)
+    except PeerError:
+        raise
+    except Exception as error:
+        value = f"message {raw.offset}: {type(error).__name__}: {error}"
+        raise Undecodable(value, "its decoder cannot read it", "mend the decoder or the message", "decode") from error
+    _refuse_unsound(update)
+    return update
+
+
 def _refuse_unsound(update: Update) -> None:
-    """Raises Undecodable for what a record cannot hold: a decoder may be anybody's code."""
+    """Raises Undecodable for what a record cannot hold."""
     if not update.changes:
         raise Undecodable("an update", "it sets at least one path", "leave the message out", "empty")
     if type(update.tick) is not int or not -FOREVER <= update.tick < FOREVER:

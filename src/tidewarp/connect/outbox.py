@@ -99,6 +99,7 @@ class _Sink:
         self.retry_at_s: float | None = None
         self.pause_s = delivery.retry_s[0]
         self.reason = ""
+        self.refusal: str | None = None  # the last output that was refused for good, and why
         self.sent = self.retried = self.dead = self.skipped = 0
 
 
@@ -141,12 +142,13 @@ class Outbox:
         return self._sinks[name].reason
 
     def counts(self) -> dict[str, dict[str, Any]]:
-        """Per sink: sent, retried, dead (refused for good), skipped (held already), last_id."""
+        """Per sink: sent, retried, dead (refused for good), refusal (the last of these), skipped (held already), last_id."""
         return {
             sink.name: {
                 "sent": sink.sent,
                 "retried": sink.retried,
                 "dead": sink.dead,
+                "refusal": sink.refusal,
                 "skipped": sink.skipped,
                 "last_id": sink.last_id or None,
             }
@@ -179,6 +181,8 @@ class Outbox:
         if not sink.sending:
             raise InternalError(f"sink {sink.name!r}", "it confirmed a batch that was not sent", "report this")
         sink.dead += len(event.refused)
+        if event.refused:
+            sink.refusal = f"{event.refused[-1].id}: {event.refused[-1].reason}"
         sink.sent += len(sink.sending) - len(event.refused)
         sink.last_id = sink.sending[-1].id
         sink.sending, sink.pause_s, sink.reason = (), sink.delivery.retry_s[0], ""

@@ -14,11 +14,22 @@ from __future__ import annotations
 import os
 
 from tidewarp.store.check import Checked, check_file
-from tidewarp.store.contract import Appended, Entry, Journal, Store
+from tidewarp.store.contract import NAME_BYTES_MAX, Appended, Entry, Journal, Store
 from tidewarp.store.memory import MemoryStore
 from tidewarp.store.sqlite import SqliteStore
 
-__all__ = ["Appended", "Checked", "Entry", "Journal", "MemoryStore", "SqliteStore", "Store", "check_file", "open_store"]
+__all__ = [
+    "NAME_BYTES_MAX",
+    "Appended",
+    "Checked",
+    "Entry",
+    "Journal",
+    "MemoryStore",
+    "SqliteStore",
+    "Store",
+    "check_file",
+    "open_store",
+]
 
 
 def open_store(path: str | os.PathLike[str], *, create: bool = False, read_only: bool = False) -> Store:

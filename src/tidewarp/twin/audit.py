@@ -124,13 +124,19 @@ class _Auditor:
         elif fact.schema in (MARK, STOP):
             self._reach(value["tick"])
             self.digest = value["digest"] if fact.schema == MARK else self.digest
-        elif fact.schema not in (RESUME, RELEASED_IDS):
+        elif fact.schema == RESUME:
+            self._know(value["sources"])
+        elif fact.schema != RELEASED_IDS:
             raise _bad(fact.seq, f"document {fact.schema!r} is not known")
 
     def _open(self, value: Mapping[str, Any]) -> None:
         if value["domain"] != self._journal.domain.hex():
             raise _bad(1, "it was opened for another domain")
-        self._ranks = {name: policy["rank"] for name, policy in value["sources"].items()}
+        self._know(value["sources"])
+
+    def _know(self, sources: Mapping[str, Any]) -> None:
+        """A life that was begun with --accept-model may connect more sources."""
+        self._ranks = {name: policy["rank"] for name, policy in sources.items()}
         self._names = {rank: name for name, rank in self._ranks.items()}
 
     def _admit(self, fact: Fact) -> None:

@@ -1,7 +1,7 @@
 """The journal's documents about the run itself, and the journal read back as one stream of facts.
 
 ``tw.open/1``      {domain, epoch_ns, seed, model, sources, versions, platform}; the first record of every run
-``tw.resume/1``    {tick, model, versions, platform}: a later life, or a later `run`, went on from here
+``tw.resume/1``    {tick, model, sources, versions, platform}: a later life, or a later `run`, went on from here
 ``tw.stop/1``      {tick, reason, detail}: all instants below ``tick`` are done, none at or above it
 ``tw.mark/1``      {tick, events, inputs, outputs, digest}: heads of the two chains at ``tick``; ``digest`` is the run
                    digest where the run stopped, else None. In DIGEST records; what a replay is compared with.

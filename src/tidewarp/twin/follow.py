@@ -56,11 +56,11 @@ class Follower:
         self._marks: deque[tuple[int, Mark]] = deque(marks(journal))
 
     def released_before(self) -> dict[str, str]:
-        """The last output id of each sink, as the journal's last RELEASED record has it."""
+        """The last output id of each sink, as the journal's RELEASED records have it."""
         last: dict[str, str] = {}
         for fact in facts(self._journal, kinds={RELEASED}):
             with shaped(fact.seq):
-                last = dict(fact.value["sinks"])
+                last.update(fact.value["sinks"])  # a sink that was left out for a life keeps its place
         return last
 
     def follow(self) -> None:
@@ -109,7 +109,9 @@ class Follower:
             dead = dict(value["counted"])
             for letter in value["letters"]:
                 dead[letter[2]] = dead.get(letter[2], 0) + 1
-            return Replayed(source, value["admitted"], dead=dead, positions=dict(value["positions"]))
+            kept = sum(len(letter[4]) for letter in value["letters"])
+            positions = dict(value["positions"])
+            return Replayed(source, value["admitted"], dead=dead, letter_bytes=kept, positions=positions)
         return Replayed(source, value["admitted"], ended=True)
 
     def _perform(self, instructions: Sequence[Instruction]) -> None:

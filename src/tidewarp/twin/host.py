@@ -30,6 +30,7 @@ from tidewarp.units import in_seconds, ticks
 __all__ = ["MARK_INPUTS", "InlineHost"]
 
 MARK_INPUTS = 2_000  # a mark after so many inputs: what a replay can name when it differs
+_VIRTUAL_S_MAX = 9.2e9  # just inside int64 ns: a tiny factor reaches it in seconds
 _STALL_S = 30.0  # how long a sink may make no progress at the end of a run
 
 
@@ -149,7 +150,7 @@ class InlineHost:
             now_s = self._clock.now()
             if self._run.lease > self._run.at:
                 self.lag_s_max = max(self.lag_s_max, self._pacer.lag(now_s, in_seconds(self._run.next_tick)))
-            return min(gates.FOREVER, ticks(self._pacer.virtual(now_s)) + 1)
+            return ticks(min(self._pacer.virtual(now_s), _VIRTUAL_S_MAX)) + 1
         if goal == gates.FOREVER and not self._sources:
             return min(goal, self._run.next_tick + 1)  # neither data nor an end say how far: from event to event
         return gates.FOREVER

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import inspect
 import os
@@ -14,10 +15,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tidewarp.codec import Digest
-from tidewarp.errors import OperatorError
+from tidewarp.codec import Digest, pack
+from tidewarp.errors import CodecError, OperatorError
 
-__all__ = ["ModelSource", "changed_files", "load_model", "model_source"]
+__all__ = ["ModelSource", "changed_files", "load_model", "model_source", "refuse_while_loading"]
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,22 @@ def model_source(build: Callable[..., Any]) -> ModelSource:
         if relative not in files:
             data = file.read_bytes()
             files[relative] = sha256(data).hexdigest()
-            waiting += _beside(data, path.parent)
+            waiting += [found for found in _beside(data, path.parent, file.parent) if path.parent in found.parents]
+    if isinstance(build, functools.partial):
+        files["arguments of " + name] = sha256(_arguments(build)).hexdigest()
     return ModelSource(path, name, files)
 
 
-def _beside(data: bytes, folder: Path) -> Iterator[Path]:
+def _arguments(build: functools.partial[Any]) -> bytes:
+    try:
+        return pack([list(build.args), dict(build.keywords)])
+    except CodecError as error:
+        raise OperatorError(
+            f"partial: {error.value}", "a model's arguments are plain data: they decide what is replayed", "give such"
+        ) from error
+
+
+def _beside(data: bytes, folder: Path, here: Path) -> Iterator[Path]:
     """The modules in ``folder`` that a source text imports; none of a text that is no Python."""
     try:
         tree = ast.parse(data)
@@ -83,11 +95,24 @@ def _beside(data: bytes, folder: Path) -> Iterator[Path]:
             names = [alias.name for alias in node.names]
         else:
             continue
+        level = node.level if isinstance(node, ast.ImportFrom) else 0
+        base = [folder, here, *here.parents][min(level, len(here.parents) + 1)]  # from . is here, from .. above it
         for name in names:
-            place = folder.joinpath(*name.split("."))
+            place = base.joinpath(*name.split("."))
             for candidate in (place.with_suffix(".py"), place / "__init__.py"):
                 if candidate.is_file():
                     yield candidate
+
+
+_loading = False
+
+
+def refuse_while_loading() -> None:
+    """A model file is imported to be run or replayed: a twin that it opens by itself would run behind our back."""
+    if _loading:
+        raise OperatorError(
+            "tidewarp.open()", "a model file wires a twin and runs none", 'put it below: if __name__ == "__main__":'
+        )
 
 
 def load_model(spec: str) -> Callable[..., Any]:
@@ -114,12 +139,18 @@ def _load(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise OperatorError(str(path), "not importable as a Python module", "name a .py file")
     module = importlib.util.module_from_spec(spec)
+    global _loading
     sys.modules["tidewarp_model"] = module
+    _loading = True
     try:
         spec.loader.exec_module(module)
+    except OperatorError:
+        raise
     except (Exception, SystemExit) as error:
         value = f"{path}: {type(error).__name__}: {error}"
         raise OperatorError(value, "a model file must import without an error", "mend it and run again") from error
+    finally:
+        _loading = False
     return module
 
 

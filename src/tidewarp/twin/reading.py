@@ -12,7 +12,7 @@ from typing import Any
 from tidewarp.connect.documents import DEAD, INPUTS, PATHS, PathTable, decode_inputs
 from tidewarp.errors import OperatorError
 from tidewarp.store import open_store
-from tidewarp.twin.documents import Fact, facts, opening, shaped
+from tidewarp.twin.documents import RESUME, Fact, facts, opening, shaped
 from tidewarp.twin.run import tick_at
 from tidewarp.units import Duration, format_instant, in_seconds
 
@@ -47,7 +47,7 @@ def journal_rows(
         raise OperatorError(f"kind {kind!r}", f"one of {', '.join(KINDS)}", "choose one of them")
     with contextlib.closing(open_store(path, read_only=True)) as store:
         opened = opening(store.journal)
-        ranks = {name: policy["rank"] for name, policy in opened["sources"].items()}
+        ranks = _ranks(opened)
         epoch_ns = opened["epoch_ns"]
         first_tick = -(2**63) if first is None else tick_at(first, epoch_ns)
         end_tick = 2**63 - 1 if end is None else tick_at(end, epoch_ns)
@@ -57,6 +57,8 @@ def journal_rows(
                 with shaped(fact.seq):
                     table.add(fact.value["paths"])
                 continue
+            if fact.schema == RESUME:
+                ranks = _ranks(fact.value)
             if fact.seq <= after:
                 continue
             with shaped(fact.seq):
@@ -66,6 +68,10 @@ def journal_rows(
                     row["time_s"] = in_seconds(row["tick"])
                     row["timestamp"] = format_instant(epoch_ns + row["tick"])
                     yield row
+
+
+def _ranks(value: dict[str, Any]) -> dict[str, int]:
+    return {name: policy["rank"] for name, policy in value["sources"].items()}
 
 
 def _selected(row: Row, path_glob: str | None, source: str | None, kind: str | None) -> bool:

@@ -105,7 +105,7 @@ class Run:
         tick = max(self.at, ticks(self.env.now))
         while in_seconds(tick) <= self.env.now:
             tick += 1
-        return tick
+        return min(tick, self.lease)  # above 104 days the end of a lease may be the same float: no instant is between
 
     def refuse_failed(self) -> None:
         """Raise ModelError if the model has raised before."""
@@ -193,5 +193,9 @@ class Run:
         digest = Digest("TWRUN1")
         digest.add(self._inputs.head())
         digest.add(self._outputs.head())
-        digest.add(pack({**self.env.state(), "model": self._extra()}))
+        digest.add(pack(self.state()))
         return digest.hexdigest()
+
+    def state(self) -> dict[str, Any]:
+        """The state document: tick, events, registry, streams, resources, and what the model adds."""
+        return {**self.env.state(), "model": self._extra()}

@@ -14,6 +14,7 @@ from typing import Any
 import simpy
 
 from tidewarp.clocks import Clock, Pacer, WallClock
+from tidewarp.codec import pack, unpack
 from tidewarp.connect.contract import RunIdentity, Sink, Source
 from tidewarp.connect.documents import PathTable
 from tidewarp.connect.gate import LATE_POLICIES, Gate, Policy
@@ -32,11 +33,11 @@ from tidewarp.errors import (
 from tidewarp.observe import SILENT, Probe
 from tidewarp.process import DynamicResource, DynamicValue, Environment, SimulationRegistry
 from tidewarp.seeds import Stream
-from tidewarp.store import Store, open_store
+from tidewarp.store import NAME_BYTES_MAX, Store, open_store
 from tidewarp.twin.documents import OPEN, RESUME, entry, opening, platform_of
 from tidewarp.twin.follow import Follower
 from tidewarp.twin.host import InlineHost
-from tidewarp.twin.model import ModelSource, changed_files, model_source
+from tidewarp.twin.model import ModelSource, changed_files, model_source, refuse_while_loading
 from tidewarp.twin.run import Run, tick_at
 from tidewarp.units import Duration, in_seconds, parse_instant, ticks
 
@@ -48,7 +49,10 @@ _BATCH_MAX = 8_192
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run did. Counts are of the whole journal, earlier lives included; ``wall_s`` is of this run."""
+    """What a run did. ``events``, ``inputs``, ``outputs``, ``late``, ``clamped``, ``dropped``, ``refused`` and dead letters
+    are of the whole journal, earlier lives included; ``duplicates``, ``sinks``, ``lag_s_max`` and ``wall_s`` of this life.
+    ``undeliverable``: outputs whose value had no canonical form.
+    """
 
     digest: str
     reason: str
@@ -58,6 +62,7 @@ class Summary:
     events: int
     inputs: int
     outputs: int
+    undeliverable: int
     late: int
     clamped: int
     dropped: int
@@ -159,14 +164,17 @@ class Twin:
 
     def process(self, generator: Generator[simpy.Event, Any, Any]) -> simpy.Process:
         """Start a SimPy process."""
+        self._refuse_outside("process")
         return self.env.process(generator)
 
     def publish_event(self, key: str, value: Any) -> str:
         """Send ``value`` (plain data) to the sinks under ``key``; the id of the output. Never blocks."""
+        self._refuse_outside("publish_event")
         return self.env.publish_event(key, value)
 
     def state(self, document: Callable[[], Any]) -> None:
         """Add ``document()`` (plain data) to the run digest: state that lives outside registry and resources."""
+        self._refuse_sealed("state")
         self._documents.append(document)
 
     def connect(
@@ -193,8 +201,7 @@ class Twin:
             raise OperatorError(f"late={late!r}", f"one of {', '.join(LATE_POLICIES)}", "choose one of them")
         if queue < 1:
             raise OperatorError(f"queue={queue}", "a queue holds at least 1 input", "give a larger one")
-        if name is not None:
-            source.name = name
+        source.name = _checked_name(source.name if name is None else name)
         bound = ticks(disorder)
         if bound < 0:
             raise OperatorError(f"disorder={disorder!r}", "a bound is not negative", "give 0 or more")
@@ -206,15 +213,18 @@ class Twin:
         if self.live:
             first_ns = source.first_event_ns()  # asked of each: a file that cannot be read is found before the run
             if self._epoch_ns is None and first_ns is not None:
-                self._epoch_ns = (first_ns - bound) // _DAY_NS * _DAY_NS
+                self._epoch_ns = (first_ns - bound - 1) // _DAY_NS * _DAY_NS
 
     def sink(self, sink: Sink, *, name: str | None = None, batch: int = 500, queue: int = 2_000) -> None:
-        """Send every output to ``sink``, in order, as soon as GVT has passed it. Opened only when live."""
+        """Send every output to ``sink``, in order, as soon as GVT has passed it. Opened only when live.
+
+        ``batch``: outputs per write, at most. ``queue``: once so many wait, the model gets no further slice until
+        there is room; the slice that fills the queue may bring more.
+        """
         self._refuse_sealed("sink")
         if batch < 1 or queue < 1:
             raise OperatorError(f"batch={batch}, queue={queue}", "both are at least 1", "give larger ones")
-        if name is not None:
-            sink.name = name
+        sink.name = _checked_name(sink.name if name is None else name)
         self._outbox.register(sink.name, Delivery(batch=batch, queue=queue))
         self._sinks[sink.name] = sink
 
@@ -238,14 +248,15 @@ class Twin:
                 "twin.run()", "build wires a twin, its caller runs it", "call run() on what open() returned"
             )
         if self._failed:
-            raise OperatorError("this twin", "its last run ended with an error", "open its journal again")
+            raise OperatorError("this twin", "a run is under way, or ended with an error", "open its journal again")
         limit = None if until is None else tick_at(until, self._epoch_ns or 0)
         if limit is not None and limit < 0:
             raise OperatorError(f"until={until}", f"time begins at the epoch, {self.epoch}", "give a later time")
         pace = self._factor if factor is None else factor
+        Pacer(pace)  # refuses what is no factor, before anything is written
         started_s = self._clock.now()
         if self._resumed:
-            resume = {"tick": self._run.at, "model": self._model.digest, **platform_of()}
+            resume = {"tick": self._run.at, "model": self._model.digest, "sources": self._policies, **platform_of()}
             store.journal.append([entry(RESUME, self._run.at, resume)])
         host.open_sources(self._sources)
         self._failed = True  # unless it comes back: what was admitted but not journaled must not be passed over
@@ -256,7 +267,10 @@ class Twin:
         return summary
 
     def stop(self) -> None:
-        """End a run in progress at the next completed instant. Safe from other threads and signal handlers."""
+        """End a run at the next completed instant. Safe from other threads and signal handlers.
+
+        Called when no run is in progress it ends the next one at once, so that a request cannot be lost.
+        """
         if self._host is not None:
             self._host.stop()
 
@@ -291,6 +305,12 @@ class Twin:
             self.close()
 
     # ------------------------------------------------------------------ putting it together
+    def _refuse_outside(self, what: str) -> None:
+        if not self.env.writable:
+            raise ModelError(
+                f"twin.{what}()", "only a journaled input or the model itself changes a model", "connect a source"
+            )
+
     def _refuse_sealed(self, what: str) -> None:
         if self._sealed:
             raise ModelError(f"twin.{what}()", "a twin is wired in build, before it runs", f"move {what} into build")
@@ -320,6 +340,11 @@ class Twin:
         if self._epoch_ns is None:
             self._epoch_ns = 0
         self.env.epoch_ns = self._epoch_ns
+        try:
+            pack(self._run.state())
+        except Exception as error:
+            value = f"twin.state(): {type(error).__name__}: {error}"
+            raise ModelError(value, "a state is plain data at any time", "mend the function given to state") from error
         self.env.seal()
         self._sealed = True
 
@@ -362,10 +387,9 @@ class Twin:
                 "a run goes on with the model that began it",
                 "restore the files, or pass --accept-model (accept_model=True) if the change cannot alter the past",
             )
-        if opened["sources"] != self._policies:
-            names = [
-                n for n in {*opened["sources"], *self._policies} if opened["sources"].get(n) != self._policies.get(n)
-            ]
+        policies = unpack(pack(self._policies))  # as the journal gives them back: tuples are arrays there
+        if opened["sources"] != policies:
+            names = [n for n in {*opened["sources"], *policies} if opened["sources"].get(n) != policies.get(n)]
             raise ModelChanged(
                 f"{path}: source {', '.join(map(repr, sorted(names)))} is connected in another way",
                 "a run goes on with the sources that began it",
@@ -384,6 +408,7 @@ class Twin:
             head=self.head,
             events=self.env.events,
             outputs=self._run.published,
+            undeliverable=self.env.undeliverable,
             **self._gate.counts(),
             refused=self._run.refused,
             dead=self._gate.dead(),
@@ -401,6 +426,13 @@ class Twin:
 Build = Callable[[Twin], Any]
 
 
+def _checked_name(name: str) -> str:
+    """A source's or sink's name, as journal records can hold it."""
+    if not 0 < len(name.encode("utf-8", "replace")) <= NAME_BYTES_MAX or not name.isprintable():
+        raise OperatorError(f"name {name!r:.80}", f"1 to {NAME_BYTES_MAX} bytes of printable text", "give another name")
+    return name
+
+
 def _differs(difference: Mapping[str, Any]) -> ModelError:
     return ModelError(
         f"the mark at {in_seconds(difference['tick']):.3f} s (record {difference['mark']}): "
@@ -414,7 +446,7 @@ def open_twin(
     journal: str | Path,
     build: Build,
     *,
-    seed: int = 0,
+    seed: int | None = None,
     factor: float = 0.0,
     epoch: datetime | str | None = None,
     batch: int = _BATCH_MAX,
@@ -426,12 +458,12 @@ def open_twin(
     """Open a twin: begin its journal, or come back to where an earlier life stopped or was killed.
 
     An existing journal is replayed at full speed, work in progress included; every mark on the way is
-    compared. Seed and epoch of an existing journal are those that it was begun with.
+    compared. An existing journal keeps the seed and the epoch that it was begun with.
 
     Args:
         journal: the file (``NAME.tw``); its key and lock stand beside it. ":memory:" keeps nothing.
         build: the model: a function that wires the twin it is given.
-        seed: of all random streams, 0 to 2^64 - 1.
+        seed: of all random streams, 0 to 2^64 - 1; 0 by default. An existing journal refuses another one.
         factor: wall seconds per simulated second; 0 = full speed.
         epoch: the instant of tick 0 (aware datetime or ISO 8601). Default: midnight UTC before the first event
             of the first source that has times of its own; without one 1970-01-01.
@@ -446,9 +478,10 @@ def open_twin(
         StoreLocked: another process runs this twin.
         ModelError: the model came out differently from its own journal.
     """
+    refuse_while_loading()
     if not 1 <= batch <= _BATCH_MAX:
         raise OperatorError(f"batch={batch}", f"1 to {_BATCH_MAX} inputs per record", "give a number in this range")
-    if not 0 <= seed < 1 << 64:
+    if seed is not None and not 0 <= seed < 1 << 64:
         raise OperatorError(f"seed={seed}", "a seed is 0 to 2^64 - 1", "give a number in this range")
     Pacer(factor)  # refuses a factor that is none, before anything is begun
     path, epoch_ns = Path(journal), _epoch_ns(epoch)
@@ -460,8 +493,11 @@ def open_twin(
             )
         if store.journal.size:
             opened = opening(store.journal)
+            for what, asked, begun in (("seed", seed, opened["seed"]), ("epoch_ns", epoch_ns, opened["epoch_ns"])):
+                if asked is not None and asked != begun:
+                    raise OperatorError(f"{what}={asked}", f"{path} was begun with {begun}", "leave it out to go on")
             seed, epoch_ns = opened["seed"], opened["epoch_ns"]
-        twin = Twin(seed=seed, epoch_ns=epoch_ns, live=True, batch=batch, probe=probe)
+        twin = Twin(seed=seed or 0, epoch_ns=epoch_ns, live=True, batch=batch, probe=probe)
         stack.push(twin)
         twin._wire(build)
         twin._begin(store, path, clock or WallClock(), factor, accept_model)

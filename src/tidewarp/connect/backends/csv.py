@@ -39,7 +39,8 @@ class CsvSource:
         tz: the zone of times without one, an IANA name.
         name: of the source in the journal; default: the file's name up to its first dot.
 
-    Row n (the line after the header is row 1) has offset n. Blank lines are no rows but are numbered.
+    Row n (the line after the header is row 1) has offset n. Blank lines are no rows but are numbered. A last line
+    without a line end is a row, so do not read a file while a line of it is being written.
     Bad rows become dead letters. Raises OperatorError when it is opened and the file, or a column, is missing.
     """
 
@@ -133,6 +134,8 @@ class CsvSource:
         """The file behind its header, and the header's columns."""
         if self.path.is_dir():
             raise OperatorError(str(self.path), "a csv source reads a file, this is a directory", "name the file in it")
+        if self.path.exists() and not self.path.is_file():
+            raise OperatorError(str(self.path), "a csv source reads a regular file", "write it to a file first")
         try:
             file = cast("IO[bytes]", gzip.open(self.path)) if self.path.suffix == ".gz" else self.path.open("rb")
         except OSError as error:
@@ -195,6 +198,9 @@ def _read_lines(file: IO[bytes], after: int = 0) -> Iterator[Raw]:
             yield Raw(0, row, line[:HEAD_BYTES], digest)
         elif body:
             yield Raw(0, row, body)
+    if row < after:
+        rule = f"it has {row} rows, and {after} were read before"
+        raise OperatorError(str(getattr(file, "name", "the file")), rule, "bring the whole file back, then --resume")
 
 
 def _skip(file: IO[bytes], line: bytes) -> bytes:

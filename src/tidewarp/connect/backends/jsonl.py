@@ -6,7 +6,9 @@ when the file is opened; what is at or below the last id is not offered again.
 
 from __future__ import annotations
 
+import fcntl
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,6 +54,7 @@ class JsonlSink:
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise OperatorError(str(self.path), reason, "give jsonl() a path that can be written") from error
+        self._claim(self._file)
         size = os.lseek(self._file, 0, os.SEEK_END)
         start = max(0, size - _TAIL_BYTES)
         tail = os.pread(self._file, size - start, start)
@@ -70,6 +73,10 @@ class JsonlSink:
         """Append and fsync. After a failed write the file is cut back, so that a retry starts clean."""
         if self._file is None:
             raise OperatorError(str(self.path), "the sink is closed", "open it first")
+        found = os.fstat(self._file)
+        if found.st_size != self._size or not found.st_nlink:
+            rule = f"it was {'cut or written by another' if found.st_nlink else 'removed'} while this run writes it"
+            raise OperatorError(str(self.path), rule, "restore it, then --resume")
         lines = [to_json(output, self._run) for output in batch]
         data = memoryview(b"".join(line + b"\n" for line, _ in lines if len(line) < _LINE_BYTES_MAX))
         try:
@@ -95,6 +102,15 @@ class JsonlSink:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+    def _claim(self, file: int) -> None:
+        """One writer per file; nothing that is no file."""
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise OperatorError(str(self.path), "a jsonl sink writes a regular file", "name another path")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise OperatorError(str(self.path), "another sink writes it", "name another path") from error
 
     def _last_id(self, line: bytes) -> str:
         try:
