@@ -213,7 +213,7 @@ class Twin:
         if self.live:
             first_ns = source.first_event_ns()  # asked of each: a file that cannot be read is found before the run
             if self._epoch_ns is None and first_ns is not None:
-                self._epoch_ns = (first_ns - bound - 1) // _DAY_NS * _DAY_NS
+                self._epoch_ns = (first_ns - bound) // _DAY_NS * _DAY_NS
 
     def sink(self, sink: Sink, *, name: str | None = None, batch: int = 500, queue: int = 2_000) -> None:
         """Send every output to ``sink``, in order, as soon as GVT has passed it. Opened only when live.
