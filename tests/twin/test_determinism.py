@@ -194,7 +194,7 @@ def test_stops_at_any_stage_leave_no_trace(number, build, undisturbed, tmp_path,
                 break
     finally:
         on_stage(None)
-    assert stops >= 1
+    assert stops >= 5
     assert (summary.digest, outputs(folder, "run.tw")) == undisturbed
 
 

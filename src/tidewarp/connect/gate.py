@@ -14,8 +14,8 @@ What it guarantees, whatever the batch sizes, the timing or the number of source
 * the floor does not pass the watermark (highest event time seen - disorder) of a source that has not ended;
 * inputs are granted in the order of (tick, rank, partition, offset): no trace of arrival is left.
 
-A recovery or a replay drives the same machine with Replayed and Passed in place of Arrived, Appended and
-Asked: the journal's floors take the place of the watermarks.
+A recovery or a replay drives the same machine with Replayed and Passed in place of Arrived and Appended: as far
+as the journal speaks, its floors take the place of the watermarks.
 """
 
 from __future__ import annotations
