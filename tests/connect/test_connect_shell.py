@@ -243,3 +243,49 @@ def test_closing_does_not_wait_for_ever(
         assert thread._thread.is_alive()
         assert thread._thread.daemon, "the process can end without it"
     hang.set()
+
+
+def test_a_source_that_waits_for_data_is_confirmed_meanwhile_and_closed_at_once(
+    inbox: Inbox, start: Callable[..., Any]
+) -> None:
+    """A broker's reader waits for ever in an await: neither confirmation nor close may stand in line behind it."""
+    waiting = threading.Event()
+
+    class Broker(Script):
+        async def read(self, limit: int) -> Sequence[Raw] | None:
+            self.do("read", limit)
+            waiting.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.calls.append(("read ends",))
+            return None
+
+    script = Broker()
+    thread = start(script)
+    assert heard(inbox) == Connected("source", None)
+    thread.read(1)
+    assert waiting.wait(SAFETY_S)
+    thread.confirm({0: 4})
+    thread.close()
+    assert not thread._thread.is_alive()
+    assert [call[0] for call in script.calls] == ["open", "decoder", "read", "confirm", "read ends", "close"]
+    assert inbox.empty()
+
+
+def test_a_connector_that_never_opens_is_closed(inbox: Inbox, start: Callable[..., Any]) -> None:
+    """A server that does not answer holds up nobody's end."""
+    waiting = threading.Event()
+
+    class Silent(Script):
+        async def open(self, where: Any) -> Any:
+            self.do("open", where)
+            waiting.set()
+            await asyncio.Event().wait()
+
+    script = Silent()
+    thread = start(script, sink=True)
+    assert waiting.wait(SAFETY_S)
+    thread.close()
+    assert not thread._thread.is_alive()
+    assert [call[0] for call in script.calls] == ["open", "close"]

@@ -11,19 +11,24 @@ import pytest
 
 from tidewarp.connect import sources
 from tidewarp.connect.backends.schedule import ScheduleSource
-from tidewarp.connect.contract import Raw, Update
 from tidewarp.errors import CodecError, OperatorError
 
 S = 10**9
 
 
-def everything(one: ScheduleSource, positions: Mapping[int, int] | None = None, limit: int = 2) -> list[Raw]:
-    async def run() -> list[Raw]:
-        rows: list[Raw] = []
+def everything(
+    one: ScheduleSource, positions: Mapping[int, int] | None = None, limit: int = 2
+) -> list[tuple[int, int, str, Any]]:
+    """All of it as (offset, tick, path, value)."""
+
+    async def run() -> list[tuple[int, int, str, Any]]:
+        rows: list[tuple[int, int, str, Any]] = []
         await one.open(positions or {})
+        assert one.decoder(epoch_ns=1_700_000_000 * S) is None
         while (part := await one.read(limit)) is not None:
-            assert 1 <= len(part) <= limit
-            rows += part
+            assert 1 <= len(part.ticks) <= limit
+            offsets = range(part.first, part.first + len(part.ticks))
+            rows += zip(offsets, part.ticks, part.paths, part.values, strict=True)
         await one.confirm({0: len(rows)})
         await one.close()
         await one.close()
@@ -37,12 +42,11 @@ def test_times_are_virtual_and_have_no_wall_clock_in_them() -> None:
     one = ScheduleSource(
         [(0, "a", 1), (0.5, "b", "x"), ("8h", "a", None), (timedelta(minutes=1), "c", [1, {"k": 2.5}])]
     )
-    decoder = one.decoder(epoch_ns=1_700_000_000 * S)
-    assert [decoder.decode(raw) for raw in everything(one)] == [
-        Update(0, (("a", 1),)),
-        Update(S // 2, (("b", "x"),)),
-        Update(8 * 3_600 * S, (("a", None),)),
-        Update(60 * S, (("c", [1, {"k": 2.5}]),)),
+    assert everything(one) == [
+        (0, 0, "a", 1),
+        (1, S // 2, "b", "x"),
+        (2, 8 * 3_600 * S, "a", None),
+        (3, 60 * S, "c", [1, {"k": 2.5}]),
     ]
     assert one.first_event_ns() is None
     assert one.paths() == ["a", "b", "c"]
@@ -53,9 +57,9 @@ def test_a_list_may_grow_at_its_end_between_two_lives() -> None:
     """The place in the list is the offset, and the list is no part of what must not change."""
     entries = [(n, "a", n) for n in range(5)]
     short, long = ScheduleSource(entries[:3]), ScheduleSource(entries)
-    assert [raw.offset for raw in everything(short)] == [0, 1, 2]
+    assert [row[0] for row in everything(short)] == [0, 1, 2]
     assert everything(long)[:3] == everything(short)
-    assert [raw.offset for raw in everything(long, {0: 2})] == [3, 4]
+    assert [row[0] for row in everything(long, {0: 2})] == [3, 4]
     assert everything(short, {0: 2}) == []
     assert short.describe() == long.describe()
 
@@ -65,7 +69,7 @@ def test_a_later_change_of_a_value_does_not_reach_the_list() -> None:
     value = [1]
     one = ScheduleSource([(0, "a", value)])
     value.append(2)
-    assert one.decoder(0).decode(everything(one)[0]).changes == (("a", [1]),)
+    assert everything(one) == [(0, 0, "a", [1])]
 
 
 @pytest.mark.parametrize("entry", [(0, "a"), (0, "a", 1, 2), 7, None, (0, ["a"], 1), (0, None, 1), ("soon", "a", 1)])

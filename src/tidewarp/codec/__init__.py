@@ -10,7 +10,7 @@ What they write is written for ever: a change of a form needs a new version, and
 
 from __future__ import annotations
 
-from tidewarp.codec.canonical import DEPTH_MAX, pack, unpack
+from tidewarp.codec.canonical import DEPTH_MAX, pack, pack_plain, unpack
 from tidewarp.codec.digest import Chain, Digest
 from tidewarp.codec.documents import Document, check_upcasters, pack_document, unpack_document, upcaster
 from tidewarp.codec.records import (
@@ -51,6 +51,7 @@ __all__ = [
     "genesis",
     "pack",
     "pack_document",
+    "pack_plain",
     "record_hash",
     "split_timed_body",
     "timed_body",

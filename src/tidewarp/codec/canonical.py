@@ -16,11 +16,13 @@ import msgspec
 
 from tidewarp.errors import CodecError
 
-__all__ = ["DEPTH_MAX", "pack", "unpack"]
+__all__ = ["DEPTH_MAX", "pack", "pack_plain", "unpack"]
 
 DEPTH_MAX = 64  # containers inside one another
 
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
+pack_plain = _encode
+"""As :func:`pack` for what is known to be plain and to hold no NaN, which it does not check: a record of ours."""
 _decode = msgspec.msgpack.Decoder().decode
 _SCALARS = frozenset({type(None), bool, int, str, bytes})
 _INT_MIN, _INT_END = -(2**63), 2**64

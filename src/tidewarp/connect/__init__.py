@@ -12,12 +12,13 @@ backends   one module per kind of source and sink; `sources` and `sinks` list th
 from __future__ import annotations
 
 from tidewarp.connect import sinks, sources
-from tidewarp.connect.contract import Input, Output, Raw, Refusal, Refused, RunIdentity, Sink, Source, Update
+from tidewarp.connect.contract import Input, Output, Raw, Readings, Refusal, Refused, RunIdentity, Sink, Source, Update
 
 __all__ = [
     "Input",
     "Output",
     "Raw",
+    "Readings",
     "Refusal",
     "Refused",
     "RunIdentity",

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from tidewarp.errors import PeerError
+from tidewarp.codec import pack
+from tidewarp.errors import CodecError, PeerError
 
 __all__ = [
     "HEAD_BYTES",
@@ -21,6 +22,7 @@ __all__ = [
     "Input",
     "Output",
     "Raw",
+    "Readings",
     "Refusal",
     "Refused",
     "RunIdentity",
@@ -41,6 +43,27 @@ class Raw(NamedTuple):
     offset: int  # 48 bits, ascending within its partition
     payload: bytes  # at most MESSAGE_BYTES_MAX; of a longer one the first HEAD_BYTES, and `sha256` is set
     sha256: bytes | None = None  # of all bytes, where `payload` is only their beginning
+
+
+class Readings(NamedTuple):
+    """Many messages that need no decoding, as columns of equal length: ``values[k]`` for ``paths[k]`` at ``ticks[k]``.
+
+    Each is one input that sets one path; its offset is ``first + k``. Plain lists are fastest where the ticks ascend.
+    """
+
+    partition: int  # 16 bits
+    first: int  # 48 bits, above every offset before it
+    ticks: Sequence[int]  # event times, ns since the twin's epoch
+    paths: Sequence[str]
+    values: Sequence[Any]  # plain: None, bool, int, float, str, list, dict
+
+    def raw(self, k: int) -> Raw:
+        """Message ``k`` as bytes, the canonical form of [tick, path, value]: what a dead letter keeps of it."""
+        try:
+            payload = pack([self.ticks[k], self.paths[k], self.values[k]])
+        except CodecError:  # then its rule refuses it too
+            payload = b""
+        return Raw(self.partition, self.first + k, payload)
 
 
 class Update(NamedTuple):
@@ -124,7 +147,7 @@ class Decoder(Protocol):
 
 
 class Source(Protocol):
-    """Where inputs come from. Runs in a thread and loop of its own; a blocked source blocks nobody."""
+    """Where inputs come from. Runs in a thread and event loop of its own: what blocks there blocks nobody else."""
 
     name: str
     kind: str
@@ -138,20 +161,26 @@ class Source(Protocol):
     def first_event_ns(self) -> int | None:
         """Unix ns of the first event, None if times are relative to the twin's epoch. May read the target."""
 
-    def decoder(self, epoch_ns: int) -> Decoder:
-        """The decoder of this source's messages for a twin whose tick 0 is ``epoch_ns`` (Unix ns)."""
+    def decoder(self, epoch_ns: int) -> Decoder | None:
+        """The decoder of its messages for a twin whose tick 0 is ``epoch_ns`` (Unix ns); None if it gives Readings.
+
+        Called once, after ``open`` and before the first ``read``.
+        """
 
     async def open(self, positions: Mapping[int, int]) -> None:
         """Connect and stand behind ``positions``: partition -> last offset that is durable; none = the beginning."""
 
-    async def read(self, limit: int) -> Sequence[Raw] | None:
-        """The next at most ``limit`` messages; waits for the first. None: there will never be more."""
+    async def read(self, limit: int) -> Sequence[Raw] | Readings | None:
+        """The next at most ``limit`` messages, in order of offset; waits for the first. None: there will never be more.
+
+        It may wait for ever in an ``await``: ``confirm`` is called meanwhile, and ``close`` cancels it.
+        """
 
     async def confirm(self, positions: Mapping[int, int]) -> None:
-        """Everything up to ``positions`` is durable: the target may forget it."""
+        """Everything up to ``positions`` is durable: the target may forget it. May run while ``read`` waits."""
 
     async def close(self) -> None:
-        """Release what `open` took. Safe to call twice."""
+        """Release what ``open`` took. Safe to call twice, and after an error of ``open`` or ``read``."""
 
 
 class Undecodable(PeerError):

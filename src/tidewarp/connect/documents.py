@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from tidewarp.codec import pack, pack_document, unpack
@@ -69,9 +70,9 @@ class PathTable:
                 f"path number {number}", f"the journal names {len(self._paths)} paths", "run tidewarp verify"
             ) from None
 
-    def number(self, path: str) -> int:
-        """The number of a path that was added."""
-        return self._number[path]
+    def numbers(self, paths: Sequence[str]) -> Iterator[int]:
+        """The numbers of paths that were added."""
+        return map(self._number.__getitem__, paths)
 
     def add(self, paths: Sequence[str]) -> None:
         """Append paths as the journal lists them."""
@@ -84,7 +85,7 @@ class PathTable:
     def introduce(self, inputs: Sequence[Input]) -> list[bytes]:
         """Number the paths that are new in ``inputs``; the ``tw.paths`` documents to journal first."""
         known = self._number
-        new = list(dict.fromkeys(path for one in inputs for path, _ in one.changes if path not in known))
+        new = [path for path in dict.fromkeys([path for one in inputs for path, _ in one.changes]) if path not in known]
         documents = []
         for start in range(0, len(new), _PATHS_PER_RECORD):
             part = new[start : start + _PATHS_PER_RECORD]
@@ -108,29 +109,51 @@ def value_bytes(value: Any) -> tuple[int, bytes]:
     return kind, struct.pack(">I", len(data)) + data
 
 
+def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> Sequence[tuple[Any, ...]]:
+    return list(zip(*rows, strict=True)) if rows else [()] * width
+
+
+def _encode_values(values: Sequence[Any]) -> tuple[bytes, bytes]:
+    """The columns ``kinds`` and ``values``."""
+    if set(map(type, values)) == {float}:  # most are
+        return bytes([_FLOAT]) * len(values), struct.pack(f">{len(values)}d", *values)
+    kinds, data = _columns([value_bytes(value) for value in values], 2)
+    return bytes(kinds), b"".join(data)
+
+
 def encode_inputs(source: str, admitted: int, inputs: Sequence[Input], table: PathTable) -> bytes:
     """The ``tw.inputs`` document of these inputs, in the order given (that of arrival)."""
-    rows = [(one.tick, one.partition, one.offset, path, value) for one in inputs for path, value in one.changes]
-    encoded = [value_bytes(row[4]) for row in rows]
-    n = len(rows)
-    clamped = any(one.tick != one.event_tick for one in inputs)
-    events = [one.event_tick for one in inputs for _ in one.changes] if clamped else []
+    if set(map(len, map(itemgetter(Input._fields.index("changes")), inputs))) == {1}:
+        ticks, _, partitions, offsets, changes, events = _columns(inputs, 6)
+        paths, values = _columns([change for (change,) in changes], 2)
+    else:
+        rows = [
+            (one.tick, one.partition, one.offset, path, value, one.event_tick)
+            for one in inputs
+            for path, value in one.changes
+        ]
+        ticks, partitions, offsets, paths, values, events = _columns(rows, 6)
+    n = len(ticks)
+    kinds, data = _encode_values(values)
     document = {
         "source": source,
         "admitted": admitted,
-        "ticks": struct.pack(f">{n}q", *[row[0] for row in rows]),
-        "events": struct.pack(f">{len(events)}q", *events),
-        "partitions": struct.pack(f">{n}H", *[row[1] for row in rows]),
-        "offsets": struct.pack(f">{n}Q", *[row[2] for row in rows]),
-        "paths": struct.pack(f">{n}I", *[table.number(row[3]) for row in rows]),
-        "kinds": bytes(kind for kind, _ in encoded),
-        "values": b"".join(data for _, data in encoded),
+        "ticks": struct.pack(f">{n}q", *ticks),
+        "events": b"" if events == ticks else struct.pack(f">{n}q", *events),
+        "partitions": struct.pack(f">{n}H", *partitions),
+        "offsets": struct.pack(f">{n}Q", *offsets),
+        "paths": struct.pack(f">{n}I", *table.numbers(paths)),
+        "kinds": kinds,
+        "values": data,
         "causes": b"",
     }
     return pack_document(INPUTS, 1, document)
 
 
 def _values(kinds: bytes, data: bytes) -> Iterator[Any]:
+    if kinds.count(_FLOAT) == len(kinds) and len(data) == 8 * len(kinds):
+        yield from struct.unpack(f">{len(kinds)}d", data)
+        return
     at = 0
     for kind in kinds:
         if kind in _FIXED_BYTES:

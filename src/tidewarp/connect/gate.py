@@ -20,15 +20,28 @@ as the journal speaks, its floors take the place of the watermarks.
 
 from __future__ import annotations
 
-import heapq
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
-from typing import Any, Final
+from itertools import islice, repeat
+from operator import itemgetter, lt
+from typing import Any, Final, NamedTuple
 
 from tidewarp.clocks import input_key
-from tidewarp.connect.contract import HEAD_BYTES, Checker, DeadLetter, Decoder, Input, Raw, Undecodable, Update
+from tidewarp.connect.contract import (
+    HEAD_BYTES,
+    Checker,
+    DeadLetter,
+    Decoder,
+    Input,
+    Raw,
+    Readings,
+    Undecodable,
+    Update,
+)
 from tidewarp.errors import InternalError, OperatorError, PeerError, RuleViolation, UnknownPath
 from tidewarp.observe import SILENT, Probe
 from tidewarp.units import following
@@ -56,7 +69,14 @@ FOREVER: Final = 2**63 - 1  # a tick that no clock reaches
 LATE_POLICIES = ("stop", "clamp", "drop")
 _ROW_BYTES = 40  # of one (input, path) in a record with an `events` column, its text or tree not counted
 _BATCH_BYTES = 900_000  # of one record, below the journal's 1 MiB
+QUEUE_BYTES_MAX: Final = 64 << 20  # of the long inputs that may wait, per source
+_LONG_BYTES = 1_024  # below this an input is bounded by the count of inputs alone
 _LETTERS_MAX, _LETTER_BYTES_MAX = 100_000, 256 << 20  # kept per source; further ones are counted only
+_TICK, _RANK, _PARTITION, _EVENT_TICK = (
+    itemgetter(Input._fields.index(name)) for name in ("tick", "rank", "partition", "event_tick")
+)
+_input = partial(tuple.__new__, Input)  # Input._make without its call in Python
+_SHORT = frozenset({type(None), bool, int, float})  # values of at most 8 bytes in a record
 _LETTERS_PER_RECORD = 12  # times HEAD_BYTES stays below the journal's 1 MiB
 
 
@@ -76,7 +96,7 @@ class Connected:
     """A source may be read from now on, behind the positions that the journal holds."""
 
     source: str
-    decoder: Decoder
+    decoder: Decoder | None  # None: it gives Readings
 
 
 @dataclass(frozen=True)
@@ -84,7 +104,7 @@ class Arrived:
     """What a Read brought."""
 
     source: str
-    raws: Sequence[Raw]
+    messages: Sequence[Raw] | Readings
 
 
 @dataclass(frozen=True)
@@ -169,6 +189,15 @@ Event = Connected | Arrived | Ended | Appended | Asked | Paused | Replayed | Pas
 Instruction = Read | Append | Grant
 
 
+class _Appending(NamedTuple):
+    """What is on its way to the journal."""
+
+    source: _Source
+    inputs: Sequence[Input]
+    lowest: int  # tick of its inputs
+    ended: bool
+
+
 class _Source:
     """What the gate knows of one source."""
 
@@ -176,10 +205,13 @@ class _Source:
         self.name = name
         self.rank = rank
         self.policy = policy
-        self.decoder: Decoder | None = None
+        self.decoder: Decoder | None = None  # of messages that need one
+        self.open = False
         self.reading = False
         self.ended = False
         self.outstanding = 0  # admitted, not yet granted
+        self.long: dict[tuple[int, int], int] = {}  # of these, (partition, offset) -> bytes of the long ones
+        self.long_bytes = 0
         self.positions: dict[int, int] = {}  # partition -> last offset admitted or buried
         self.highest: dict[int, int] = {}  # partition -> highest event tick admitted: what late is measured by
         self.durable: dict[int, int] = {}  # likewise of what the journal holds: the watermark, since it moves the clock
@@ -199,24 +231,42 @@ class _Source:
             return FOREVER
         return min(self.durable.values()) - self.policy.disorder if self.durable else -1
 
+    @property
+    def full(self) -> bool:
+        """May nothing more wait?"""
+        return self.outstanding >= self.policy.queue or self.long_bytes >= QUEUE_BYTES_MAX
+
+    def admit_long(self, one: Input, size: int) -> None:
+        """Count an input of many bytes that waits."""
+        self.long[one.partition, one.offset] = size
+        self.long_bytes += size
+
     def note(self, one: Input) -> None:
         """Count an input in order of arrival. Late: below the highest event time seen in its partition."""
         self.counts["inputs"] += 1
-        if one.tick != one.event_tick:
+        event_tick = one.event_tick
+        if one.tick != event_tick:
             self.counts["clamped"] += 1
             self.clamped_to = max(self.clamped_to, one.tick)
         highest = self.highest.get(one.partition)
-        if highest is None or one.event_tick > highest:
-            self.highest[one.partition] = one.event_tick
-            self.bound = max(self.bound, min(self.highest.values()) - self.policy.disorder)
-        elif one.event_tick < highest:
+        if highest is None or event_tick > highest:
+            self.rise(one.partition, event_tick)
+        elif event_tick < highest:
             self.counts["late"] += 1
 
-    def hold(self, one: Input) -> None:
-        """The journal has this input."""
-        highest = self.durable.get(one.partition)
-        if highest is None or one.event_tick > highest:
-            self.durable[one.partition] = one.event_tick
+    def rise(self, partition: int, event_tick: int) -> None:
+        """The highest event tick of a partition is now this."""
+        self.highest[partition] = event_tick
+        lowest = event_tick if len(self.highest) == 1 else min(self.highest.values())
+        self.bound = max(self.bound, lowest - self.policy.disorder)
+
+    def hold(self, inputs: Sequence[Input]) -> None:
+        """The journal has these inputs."""
+        partitions = set(map(_PARTITION, inputs))
+        for partition in partitions:
+            of_it = inputs if len(partitions) == 1 else [one for one in inputs if one.partition == partition]
+            highest = max(map(_EVENT_TICK, of_it))
+            self.durable[partition] = max(highest, self.durable.get(partition, highest))
 
 
 class Gate:
@@ -228,7 +278,7 @@ class Gate:
         self._probe = probe
         self._sources: dict[str, _Source] = {}
         self._held: list[Input] = []  # durable, in key order
-        self._appending: dict[int, tuple[_Source, tuple[Input, ...], bool]] = {}
+        self._appending: dict[int, _Appending] = {}
         self._tickets = 0
         self._limit = 0
         self._paused = False
@@ -327,45 +377,35 @@ class Gate:
     def _handle_connected(self, event: Connected) -> list[Instruction]:
         source = self._sources[event.source]
         source.decoder = event.decoder
+        source.open = True
         source.ended = False
         return self._reads()
 
     def _handle_arrived(self, event: Arrived) -> list[Instruction]:
         source = self._sources[event.source]
         source.reading = False
-        if source.decoder is None:
+        if not source.open:
             raise InternalError(
                 f"source {source.name!r}", "messages arrive only from a connected source", "report this"
             )
-        instructions: list[Instruction] = []
-        batch = _Batch()
-        for raw in event.raws:
-            last = source.positions.get(raw.partition)
-            if last is not None and raw.offset <= last:
-                source.counts["duplicates"] += 1
-                continue
-            if batch.full(source.policy.batch):
-                instructions.append(self._append(source, batch))
-                batch = _Batch()
-            self._admit(source, source.decoder, raw, batch)
-            source.positions[raw.partition] = raw.offset
-        if batch:
-            instructions.append(self._append(source, batch))
-        return instructions + self._reads()
+        if isinstance(event.messages, Readings):
+            return [*self._admit_readings(source, event.messages), *self._reads()]
+        if source.decoder is None:
+            raise OperatorError(
+                f"source {source.name!r}: messages", "without a decoder it gives Readings", "return one from decoder()"
+            )
+        return [*self._admit_messages(source, source.decoder, event.messages), *self._reads()]
 
     def _handle_ended(self, event: Ended) -> list[Instruction]:
         source = self._sources[event.source]
-        source.reading = False
-        source.decoder = None
+        source.reading = source.open = False
         self._tickets += 1
-        self._appending[self._tickets] = (source, (), True)
+        self._appending[self._tickets] = _Appending(source, (), FOREVER, True)
         return [Append(self._tickets, source.name, self.floor, positions=dict(source.positions), ended=True)]
 
     def _handle_appended(self, event: Appended) -> list[Instruction]:
-        source, inputs, ended = self._appending.pop(event.ticket)
-        for one in inputs:
-            source.hold(one)
-            heapq.heappush(self._held, one)
+        source, inputs, _, ended = self._appending.pop(event.ticket)
+        self._hold(source, inputs)
         if ended:
             source.ended = True
         return self._reads()
@@ -376,9 +416,8 @@ class Gate:
             if one.tick < self.floor:
                 raise InternalError(f"an input at tick {one.tick}", f"the floor was {self.floor}", "report this")
             source.note(one)
-            source.hold(one)
             source.positions[one.partition] = one.offset
-            heapq.heappush(self._held, one)
+        self._hold(source, event.inputs)
         source.outstanding += len(event.inputs)
         for partition, offset in event.positions.items():  # a dead letter may lie before the last input of its batch
             source.positions[partition] = max(offset, source.positions.get(partition, -1))
@@ -411,21 +450,30 @@ class Gate:
         if reach <= self.floor:
             return []
         self.floor = reach
-        granted: list[Input] = []
-        while self._held and self._held[0].tick < reach:
-            granted.append(heapq.heappop(self._held))
-        per_rank = Counter(one.rank for one in granted)
+        due = bisect_left(self._held, (reach,))
+        granted = tuple(self._held[:due])
+        del self._held[:due]
+        per_rank = Counter(map(_RANK, granted)) if len(self._sources) > 1 else {1: len(granted)}
         for source in self._sources.values():
             source.outstanding -= per_rank[source.rank]
-        return [Grant(reach, tuple(granted))]
+            if source.long:
+                places = [(one.partition, one.offset) for one in granted if one.rank == source.rank]
+                source.long_bytes -= sum(source.long.pop(place, 0) for place in places)
+        return [Grant(reach, granted)]
+
+    def _hold(self, source: _Source, inputs: Sequence[Input]) -> None:
+        """Keep durable inputs in key order until their tick is granted."""
+        source.hold(inputs)
+        arrived = sorted(inputs)
+        overlaps = self._held and arrived and arrived[0] < self._held[-1]
+        self._held += arrived
+        if overlaps:
+            self._held.sort()  # two ascending runs: a merge
 
     def _reach(self) -> int:
         """How far the clock may go: below every watermark, and below all that is not yet durable."""
         reach = min((source.watermark for source in self._sources.values()), default=FOREVER)
-        for _, inputs, _ in self._appending.values():
-            for one in inputs:
-                reach = min(reach, one.tick)
-        return reach
+        return min(reach, min((pending.lowest for pending in self._appending.values()), default=FOREVER))
 
     def _reads(self) -> list[Instruction]:
         """Read a source that holds the clock back until its queue is full; any other one a batch ahead."""
@@ -433,12 +481,12 @@ class Gate:
         if self._paused:
             return reads
         for source in self._sources.values():
-            if source.decoder is None or source.reading or source.ended:
+            if not source.open or source.reading or source.ended:
                 continue
             policy = source.policy
             room = policy.queue - source.outstanding
             holds_the_clock = source.watermark <= self.floor < self._limit
-            if room > 0 and (holds_the_clock or source.outstanding < policy.batch):
+            if not source.full and (holds_the_clock or source.outstanding < policy.batch):
                 source.reading = True
                 reads.append(Read(source.name, min(room, policy.batch)))
         return reads
@@ -446,18 +494,21 @@ class Gate:
     def _refuse_deadlock(self) -> None:
         """A full queue of the very source that the clock waits for would never empty."""
         for source in self._sources.values():
-            full = source.outstanding >= source.policy.queue and not self._appending and not source.reading
-            if full and source.decoder is not None and source.watermark <= self.floor < self._limit:
+            stuck = source.full and not self._appending and not source.reading
+            if stuck and source.open and source.watermark <= self.floor < self._limit:
                 raise OperatorError(
-                    f"source {source.name!r}: {source.outstanding} inputs wait for its watermark",
-                    f"its queue holds {source.policy.queue} and must cover the disorder bound",
+                    f"source {source.name!r}: {source.outstanding} inputs ({source.long_bytes} bytes in long ones) wait for its "
+                    "watermark",
+                    f"its queue holds {source.policy.queue} and {QUEUE_BYTES_MAX >> 20} MiB of long ones, "
+                    "and must cover the disorder bound",
                     "raise connect(queue=...) or lower connect(disorder=...)",
                 )
 
     def _append(self, source: _Source, batch: _Batch) -> Append:
         self._tickets += 1
         inputs = tuple(batch.inputs)
-        self._appending[self._tickets] = (source, inputs, False)
+        lowest = min(map(_TICK, inputs), default=FOREVER)
+        self._appending[self._tickets] = _Appending(source, inputs, lowest, False)
         return Append(
             self._tickets,
             source.name,
@@ -468,6 +519,69 @@ class Gate:
             dict(source.positions),
             dict(batch.moved),
         )
+
+    def _admit_messages(self, source: _Source, decoder: Decoder, raws: Iterable[Raw]) -> list[Append]:
+        appends: list[Append] = []
+        batch = _Batch()
+        for raw in raws:
+            last = source.positions.get(raw.partition)
+            if last is not None and raw.offset <= last:
+                source.counts["duplicates"] += 1
+                continue
+            if batch.full(source.policy.batch):
+                appends.append(self._append(source, batch))
+                batch = _Batch()
+            self._admit(source, decoder, raw, batch)
+            source.positions[raw.partition] = raw.offset
+        if batch:
+            appends.append(self._append(source, batch))
+        return appends
+
+    def _admit_readings(self, source: _Source, readings: Readings) -> list[Append]:
+        """Column by column what is plain and in order; message by message, with the same result, what is not."""
+        partition, first, ticks, paths, values = readings
+        if not len(ticks) == len(paths) == len(values):
+            raise OperatorError(
+                f"source {source.name!r}: Readings of {len(ticks)} ticks, {len(paths)} paths, {len(values)} values",
+                "its columns have one length",
+                "mend the source",
+            )
+        appends: list[Append] = []
+        for start in range(0, len(ticks), source.policy.batch):
+            rows = slice(start, start + source.policy.batch)
+            part = Readings(partition, first + start, ticks[rows], paths[rows], values[rows])
+            inputs = self._plain_inputs(source, part)
+            if inputs is None:
+                appends += self._admit_messages(source, _Rows(part), map(part.raw, range(len(part.ticks))))
+                continue
+            source.counts["inputs"] += len(inputs)
+            source.outstanding += len(inputs)
+            source.positions[partition] = inputs[-1].offset
+            source.rise(partition, inputs[-1].tick)
+            appends.append(self._append(source, _Batch(inputs)))
+        return appends
+
+    def _plain_inputs(self, source: _Source, part: Readings) -> list[Input] | None:
+        """The inputs of these readings, if each of them is admitted as it stands; else None."""
+        partition, first, ticks, paths, values = part
+        end = first + len(ticks)
+        lowest = max(self.floor, source.bound, source.highest.get(partition, self.floor))
+        if (
+            (partition >> 16 or first <= source.positions.get(partition, -1) or end >> 48)
+            or set(map(type, ticks)) != {int}
+            or not lowest <= ticks[0] <= ticks[-1] < FOREVER
+            or any(map(lt, islice(ticks, 1, None), ticks))
+            or not _SHORT.issuperset(map(type, values))
+        ):
+            return None
+        try:
+            checks = {path: self._check(path) for path in set(paths)}
+            checked = [checks[path](value) for path, value in zip(paths, values, strict=True)]
+        except (TypeError, PeerError, RuleViolation, UnknownPath):  # TypeError: a path that cannot be looked up
+            return None
+        changes = zip(zip(paths, checked, strict=True), strict=True)
+        columns = (ticks, repeat(source.rank), repeat(partition), range(first, end), changes, ticks)
+        return list(map(_input, zip(*columns, strict=False)))
 
     def _check(self, path: str) -> Callable[[object], Any]:
         if type(path) is not str:  # a decoder may be anybody's code, and not every value can be looked up
@@ -508,6 +622,8 @@ class Gate:
         one = Input(tick, source.rank, raw.partition, raw.offset, changes, update.tick)
         source.note(one)
         source.outstanding += 1
+        if size > _LONG_BYTES:
+            source.admit_long(one, size)
         batch.add(one, size)
 
     def _late(self, source: _Source, raw: Raw, tick: int) -> tuple[str, str, str]:
@@ -540,11 +656,23 @@ class Gate:
         batch.letters.append(DeadLetter(raw.partition, raw.offset, rule, message[:1000], head, digest))
 
 
+class _Rows(NamedTuple):
+    """The decoder of readings that are looked at one by one: their columns say what each message means."""
+
+    readings: Readings
+
+    def decode(self, raw: Raw) -> Update:
+        """The row of this message."""
+        _, first, ticks, paths, values = self.readings
+        row = raw.offset - first
+        return Update(ticks[row], ((paths[row], values[row]),))
+
+
 class _Batch:
     """What one Append will hold."""
 
-    def __init__(self) -> None:
-        self.inputs: list[Input] = []
+    def __init__(self, inputs: list[Input] | None = None) -> None:
+        self.inputs: list[Input] = [] if inputs is None else inputs
         self.letters: list[DeadLetter] = []
         self.counted: Counter[str] = Counter()
         self.moved: dict[int, int] = {}

@@ -38,40 +38,74 @@ Job = Callable[[], Coroutine[Any, Any, Any]]
 
 
 class _Thread:
-    """Runs coroutines one after the other in a thread of its own; what each returns goes to the inbox."""
+    """One connector's thread and loop. What its jobs return goes to the inbox, and what they raise as Lost."""
 
-    def __init__(self, name: str, inbox: Inbox, close: Job) -> None:
+    def __init__(self, name: str, inbox: Inbox, open: Job, close: Job) -> None:
         self._name = name
         self._inbox = inbox
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._close_job = close
+        self._loop = asyncio.new_event_loop()
+        self._jobs: asyncio.Queue[Job | None] = asyncio.Queue()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._run, name=f"tidewarp-{name}", daemon=True)
         self._thread.start()
+        self._beside(open)
 
-    def _do(self, job: Job) -> None:
-        self._jobs.put(job)
+    def _do(self, job: Job | None) -> None:
+        """Have ``job`` done after those before it, the last of them before the connector closes. None ends the thread."""
+        self._call(lambda: self._jobs.put_nowait(job))
+
+    def _beside(self, job: Job) -> None:
+        """Have ``job``, which may wait for ever, done beside the others; it is cancelled when the connector closes."""
+
+        def begin() -> None:
+            task = self._loop.create_task(self._perform(job))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        self._call(begin)
+
+    def _call(self, function: Callable[[], None]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function)
+        except RuntimeError:  # its loop is closed already
+            return
 
     def _run(self) -> None:
-        with asyncio.Runner() as runner:
-            while (job := self._jobs.get()) is not None:
-                self._perform(runner, job)
-            self._perform(runner, self._close_job)
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._work())
 
-    def _perform(self, runner: asyncio.Runner, job: Job) -> None:
+    async def _work(self) -> None:
+        while (job := await self._jobs.get()) is not None:
+            await self._perform(job)
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks)
+        await self._perform(self._close_job)
+
+    async def _perform(self, job: Job) -> None:
         try:
-            event = runner.run(job())
+            event = await job()
         except TidewarpError as error:
             event = Lost(self._name, error)
         except BaseException as error:  # anybody's code: CancelledError and SystemExit too must be heard
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                return  # by us, at closing
             value = f"{self._name}: {type(error).__name__}: {error}"
             event = Lost(self._name, OperatorError(value, "a connector ended with an error", "mend it, then --resume"))
         if event is not None:
             self._inbox.put(event)
 
     def close(self) -> None:
-        """Finish what is under way, close the connector, end the thread. Safe to call twice."""
-        self._jobs.put(None)
+        """Finish what is under way, but for what waits; close the connector, end the thread. Safe to call twice."""
+        self._do(None)
         self._thread.join(_CLOSE_S)
+        if self._thread.is_alive():
+            value = f"{self._name}: still busy {_CLOSE_S:g} s after it was told to close"
+            rule = "a connector waits in an await, which can be cancelled"
+            self._inbox.put(Lost(self._name, OperatorError(value, rule, "use asyncio.to_thread for what blocks")))
 
 
 class SourceThread(_Thread):
@@ -79,13 +113,12 @@ class SourceThread(_Thread):
 
     def __init__(self, source: Source, positions: Mapping[int, int], epoch_ns: int, inbox: Inbox) -> None:
         self._source = source
-        super().__init__(source.name, inbox, source.close)
 
         async def connect() -> gate.Connected:
             await source.open(positions)
             return gate.Connected(source.name, source.decoder(epoch_ns))
 
-        self._do(connect)
+        super().__init__(source.name, inbox, connect, source.close)
 
     def read(self, limit: int) -> None:
         """Ask for at most ``limit`` messages: Arrived or Ended reaches the inbox."""
@@ -94,7 +127,7 @@ class SourceThread(_Thread):
             raws = await self._source.read(limit)
             return gate.Ended(self._source.name) if raws is None else gate.Arrived(self._source.name, raws)
 
-        self._do(job)
+        self._beside(job)
 
     def confirm(self, positions: Mapping[int, int]) -> None:
         """Tell the source what is durable."""
@@ -111,13 +144,12 @@ class SinkThread(_Thread):
     def __init__(self, sink: Sink, run: RunIdentity, released: str, inbox: Inbox, now_s: Callable[[], float]) -> None:
         self._sink = sink
         self._now_s = now_s
-        super().__init__(sink.name, inbox, sink.close)
 
         async def connect() -> outbox.Opened:
             last = await sink.open(run)
             return outbox.Opened(sink.name, released if last is None else last)
 
-        self._do(connect)
+        super().__init__(sink.name, inbox, connect, sink.close)
 
     def send(self, batch: outbox.Send) -> None:
         """Write one batch: Sent or Failed reaches the inbox."""

@@ -51,11 +51,12 @@ class DynamicValue:
     Treat a list or an object as read-only: a change made inside it wakes nobody. Update the path instead.
     """
 
-    __slots__ = ("_at", "_env", "_old", "_registry", "_signal", "name", "rule", "value", "version")
+    __slots__ = ("_at", "_check", "_env", "_old", "_registry", "_signal", "name", "rule", "value", "version")
 
     def __init__(self, registry: SimulationRegistry, rule: Rule, value: Any) -> None:
         self.name = rule.path
         self.rule = rule
+        self._check = rule.check
         self.value = value
         self.version = 0
         self._registry = registry
@@ -92,11 +93,13 @@ class DynamicValue:
         return self._signal
 
     def _store(self, value: Any) -> None:
-        if same(self.value, value):
+        old = self.value
+        if same(old, value):
             return
-        self._old, self.value = self.value, value
+        self._old = old
+        self.value = value
         self.version += 1
-        self._at = self._env.now
+        self._at = self._env._now
         signal = self._signal
         if signal is not None:
             # Also without a callback: whoever holds the event may yield it later.
@@ -121,6 +124,7 @@ class SimulationRegistry:
         self.env = env
         self._values: dict[str, DynamicValue] = {}
         self._governors: dict[str, Governor] = {}
+        self._free: dict[str, DynamicValue] = {}  # those without a governor
         self._sorted: list[str] | None = None
 
     def declare(
@@ -144,7 +148,7 @@ class SimulationRegistry:
         self._check_path(path)
         rule = Rule(path, type, low, high, None if one_of is None else tuple(one_of), unit)
         value = DynamicValue(self, rule, None if initial is None else rule.check(initial))
-        self._values[path] = value
+        self._values[path] = self._free[path] = value
         self._sorted = None
         return value
 
@@ -190,10 +194,10 @@ class SimulationRegistry:
         """
         if len(changes) == 1:
             path, value = changes[0]
-            variable = self._values.get(path) if isinstance(path, str) else None
-            if variable is not None and path not in self._governors:  # the common input, in one pass
+            variable = self._free.get(path) if isinstance(path, str) else None
+            if variable is not None:  # the common input, in one pass
                 try:
-                    variable._store(variable.rule.check(value))
+                    variable._store(variable._check(value))
                 except RuleViolation as error:
                     return path, error
                 return None
@@ -231,6 +235,7 @@ class SimulationRegistry:
         governor = Governor(allow, changed)
         for path in paths:
             self._governors[self.get(path).name] = governor
+            self._free.pop(path, None)
 
     def paths(self, prefix: str = "") -> list[str]:
         """All paths that begin with ``prefix``, sorted."""

@@ -58,6 +58,8 @@ def same(a: Any, b: Any) -> bool:
     kind = type(a)
     if kind is not type(b):
         return False
+    if kind is float:
+        return bool(a == b)
     if kind is list:
         return len(a) == len(b) and all(map(same, a, b))
     if kind is dict:

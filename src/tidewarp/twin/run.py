@@ -7,8 +7,9 @@ replay of its own journal" is not a promise between three implementations.
 from __future__ import annotations
 
 import traceback
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from typing import Any
 import simpy
 
 from tidewarp import process
-from tidewarp.codec import Chain, Digest, pack
-from tidewarp.connect.contract import Input, Output
+from tidewarp.codec import Chain, Digest, pack, pack_plain
+from tidewarp.connect.contract import Input, Output, Refusal
 from tidewarp.connect.gate import FOREVER, Grant
 from tidewarp.errors import InternalError, ModelError, OperatorError
 from tidewarp.process import Environment
@@ -27,6 +28,7 @@ from tidewarp.units import Duration, in_seconds, parse_instant, ticks
 
 __all__ = ["Run", "chain_input", "tick_at"]
 
+_SHOWN_INPUTS = 5
 _MESSAGE_MAX = 2_000  # characters that an error and its inputs may have in the journal
 _OF_THE_LAYER = {
     Path(str(module.__file__)).parent for module in (process, simpy)
@@ -45,10 +47,19 @@ def tick_at(when: Duration | datetime, epoch_ns: int) -> int:
     return tick
 
 
+def chain_inputs(chain: Chain, sources: Mapping[int, str], inputs: Sequence[Input]) -> None:
+    """Add inputs to the chain of inputs: one record for each path that they set. ``sources``: rank -> name."""
+    records = [
+        pack_plain([tick, sources[rank], partition, offset, path, value])
+        for tick, rank, partition, offset, changes, _ in inputs
+        for path, value in changes
+    ]
+    chain.extend([one.tick for one in inputs for _ in one.changes], records)
+
+
 def chain_input(chain: Chain, source: str, one: Input) -> None:
-    """Add an input to the chain of inputs: one record for each path that it sets."""
-    for path, value in one.changes:
-        chain.add(one.tick, pack([one.tick, source, one.partition, one.offset, path, value]))
+    """Add one input of ``source``."""
+    chain_inputs(chain, {one.rank: source}, (one,))
 
 
 def _message(error: BaseException) -> str:
@@ -78,24 +89,31 @@ class Run:
         self.applied = 0  # inputs
         self.refused = 0  # inputs that the state of the moment forbade
         self.published = 0  # outputs
-        self._last_inputs: deque[Input] = deque(maxlen=5)  # what an error message shows
+        self._last_inputs: deque[Input] = deque(maxlen=_SHOWN_INPUTS)  # what an error message shows
         self._sources = sources
         self._extra = extra
-        self._waiting: deque[Input] = deque()
+        self._waiting: Sequence[Input] = ()  # granted, ascending
+        self._next = 0  # the first of them that is not applied
         self._inputs = Chain()
         self._outputs = Chain()
 
     def grant(self, grant: Grant) -> None:
         """Take over a lease with its inputs."""
-        self._waiting.extend(grant.inputs)
+        self._waiting = (*self._waiting[self._next :], *grant.inputs) if self._due < FOREVER else grant.inputs
+        self._next = 0
         self.lease = grant.floor
+
+    @property
+    def _due(self) -> int:
+        """Tick of the next input; FOREVER if none is granted."""
+        return self._waiting[self._next].tick if self._next < len(self._waiting) else FOREVER
 
     @property
     def next_tick(self) -> int:
         """When something happens next: an input or an event of the model; FOREVER if nothing does."""
         event_s = self.env.peek()
         event = ticks(event_s) if event_s < in_seconds(FOREVER) else FOREVER
-        return max(self.at, min(event, self._waiting[0].tick if self._waiting else FOREVER))
+        return max(self.at, min(event, self._due))
 
     @property
     def stop_tick(self) -> int:
@@ -131,7 +149,7 @@ class Run:
     def _advance(self, target: int, events_max: int) -> None:
         end = self.env.events + events_max
         while self.at < target and self.env.events <= end:
-            due = self._waiting[0].tick if self._waiting else FOREVER
+            due = self._due
             goal = min(due, target)
             self.settled = False
             if self.env.run_slice(goal, max(1, end - self.env.events)) == "budget":
@@ -139,7 +157,7 @@ class Run:
             self.at = goal
             self.settled = True
             if due < target:
-                self._apply(due)
+                self._apply(target)
 
     def _model_error(self, error: BaseException) -> ModelError:
         """Where and when the model raised, and what it had been told last."""
@@ -155,17 +173,19 @@ class Run:
             value, "a model's process must not raise", "mend the model; resuming repeats the run up to here"
         )
 
-    def _apply(self, tick: int) -> None:
-        """All inputs of one tick, before any model event at it."""
-        now: list[Input] = []
-        while self._waiting and self._waiting[0].tick == tick:
-            now.append(self._waiting.popleft())
-        for one in now:
-            chain_input(self._inputs, self._sources[one.rank], one)
-        self._last_inputs.extend(now)
+    def _apply(self, target: int) -> None:
+        """The inputs that are due, and those behind them below ``target`` up to the next event of the model."""
+        end = bisect_left(self._waiting, (target,), lo=self._next)
+        inputs = self._waiting[self._next : end]
+        refusals: list[Refusal] = []
         self.settled = False
-        self.refused += len(self.env.apply(now))
-        self.applied += len(now)
+        applied = inputs[: self.env.apply_ahead(inputs, refusals)]
+        chain_inputs(self._inputs, self._sources, applied)
+        self._last_inputs.extend(applied[-_SHOWN_INPUTS:])
+        self.at = applied[-1].tick
+        self._next += len(applied)
+        self.applied += len(applied)
+        self.refused += len(refusals)
 
     def salvage(self) -> list[Output]:
         """After a failure: the outputs of the instants that were completed; ``at`` moves up to the torn one."""
@@ -177,9 +197,10 @@ class Run:
 
     def _drain(self, below: int = FOREVER) -> list[Output]:
         outputs = [one for one in self.env.drain() if one.tick < below]
-        for one in outputs:
-            record = pack([one.id, one.key, one.value, one.cause, one.root, one.event])
-            self._outputs.add(one.tick, record)
+        records = [
+            pack_plain([name, key, value, cause, root, event]) for name, _, key, value, cause, root, event in outputs
+        ]
+        self._outputs.extend([one.tick for one in outputs], records)
         self.published += len(outputs)
         return outputs
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tidewarp.codec import pack, unpack
-from tidewarp.connect.contract import Decoder, Raw, Update
+from tidewarp.connect.contract import Readings
 from tidewarp.errors import OperatorError
 from tidewarp.units import Duration, ticks
 
@@ -24,8 +24,10 @@ class ScheduleSource:
 
     def __init__(self, entries: Iterable[tuple[Duration, str, Any]], *, name: str = "schedule") -> None:
         self.name = name
-        self._changes = [_change(entry) for entry in entries]
-        self._payloads = [pack([tick, path, value]) for tick, path, value in self._changes]
+        changes = [_change(entry) for entry in entries]
+        self._ticks = [tick for tick, _, _ in changes]
+        self._paths = [path for _, path, _ in changes]
+        self._values = [value for _, _, value in changes]
         self._at = 0
 
     def describe(self) -> dict[str, Any]:
@@ -34,25 +36,27 @@ class ScheduleSource:
 
     def paths(self) -> Sequence[str]:
         """Every path of the list."""
-        return sorted({path for _, path, _ in self._changes})
+        return sorted(set(self._paths))
 
     def first_event_ns(self) -> int | None:
         """None: times are relative to the epoch."""
         return None
 
-    def decoder(self, epoch_ns: int) -> Decoder:
-        """Of the packed entries."""
-        return _Decoder()
+    def decoder(self, epoch_ns: int) -> None:
+        """None: the list needs no decoding."""
 
     async def open(self, positions: Mapping[int, int]) -> None:
         """Stand behind the last durable entry."""
         self._at = positions.get(0, -1) + 1
 
-    async def read(self, limit: int) -> Sequence[Raw] | None:
+    async def read(self, limit: int) -> Readings | None:
         """The next entries; None at the end of the list."""
-        part = self._payloads[self._at : self._at + limit]
-        first, self._at = self._at, self._at + len(part)
-        return [Raw(0, first + n, payload) for n, payload in enumerate(part)] or None
+        first = self._at
+        self._at = min(first + limit, len(self._ticks))
+        part = slice(first, self._at)
+        if first == self._at:
+            return None
+        return Readings(0, first, self._ticks[part], self._paths[part], self._values[part])
 
     async def confirm(self, positions: Mapping[int, int]) -> None:
         """Nothing to forget."""
@@ -68,10 +72,4 @@ def _change(entry: tuple[Duration, str, Any]) -> tuple[int, str, Any]:
         path = None
     if type(path) is not str:
         raise OperatorError(f"entry {entry!r:.80}", "an entry is (time, path, value), its path is text", "correct it")
-    return ticks(time), path, value
-
-
-class _Decoder:
-    def decode(self, raw: Raw) -> Update:
-        tick, path, value = unpack(raw.payload)
-        return Update(tick, ((path, value),))
+    return ticks(time), path, unpack(pack(value))  # a copy: what was given is what is sent
