@@ -8,7 +8,6 @@ from tidewarp.codec import pack, unpack
 from tidewarp.connect import gate as gates
 from tidewarp.connect.contract import Input, Raw, Undecodable, Update
 from tidewarp.connect.gate import (
-    FOREVER,
     Append,
     Appended,
     Arrived,
@@ -23,6 +22,7 @@ from tidewarp.connect.gate import (
 )
 from tidewarp.errors import PeerError, UnknownPath
 from tidewarp.process.rules import Rule
+from tidewarp.units import TICK_MAX
 
 S = 10**9
 RULES = {"a": Rule("a", int, low=0, high=100), "b": Rule("b", float), "any": Rule("any", None)}
@@ -93,7 +93,7 @@ class Driver:
         self.reads.pop(source, None)
         self.handle(Ended(source))
 
-    def ask(self, limit: int = FOREVER) -> Grant | None:
+    def ask(self, limit: int = TICK_MAX) -> Grant | None:
         grants = [one for one in self.handle(Asked(limit)) if isinstance(one, Grant)]
         return grants[0] if grants else None
 

@@ -3,17 +3,62 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
+import json
 import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tidewarp.codec import pack
 from tidewarp.connect import sinks
 from tidewarp.connect.backends.console import ConsoleSink
-from tidewarp.connect.contract import Output, RunIdentity
+from tidewarp.connect.contract import Output
+from tidewarp.testing.sinks import RUN, SinkConformance
 
-RUN = RunIdentity("ab" * 32, 1_386_018_900 * 10**9)
+
+class Terminal(io.StringIO):
+    """Its line may be cut: then it takes half of what is written."""
+
+    is_cut = False
+
+    def write(self, text: str) -> int:
+        if self.is_cut:
+            super().write(text[: len(text) // 2] + "\n")
+            raise OSError(errno.EIO, "the line is cut")
+        return super().write(text)
+
+    @contextmanager
+    def cut(self) -> Iterator[None]:
+        self.is_cut = True
+        yield
+        self.is_cut = False
+
+
+class TestConsoleSink(SinkConformance):
+    """What every sink has to keep; below, what is a terminal's own."""
+
+    test_a_write_that_was_torn_is_mended = None  # what a terminal has shown, nobody mends
+    test_the_outputs_of_another_run_are_no_outputs_of_this_one = None  # nor does it know what it has shown
+    test_what_cannot_be_opened_says_so = test_what_the_target_refuses_is_returned_and_the_rest_is_held = None  # no such
+
+    @pytest.fixture(autouse=True)
+    def terminal(self) -> None:
+        self.stream = Terminal()
+
+    def create(self, folder: Path) -> ConsoleSink:
+        return ConsoleSink(stream=self.stream)
+
+    def values(self, folder: Path) -> list[Any]:
+        lines = self.stream.getvalue().split("\n")
+        return [json.loads(line.split(" ", 3)[3]) for line in lines if line.count(" ") >= 3]
+
+    def failing(self, folder: Path) -> AbstractContextManager[object]:
+        return self.stream.cut()
 
 
 def output(n: int, value: object) -> Output:

@@ -22,6 +22,7 @@ from tidewarp.connect.backends import csv as backend
 from tidewarp.connect.backends.csv import CsvSource
 from tidewarp.connect.contract import HEAD_BYTES, MESSAGE_BYTES_MAX, Raw, Undecodable, Update
 from tidewarp.errors import InternalError, OperatorError
+from tidewarp.testing.sources import SourceConformance
 
 HEADER = "time,value,mode\n"
 S = 10**9
@@ -77,6 +78,40 @@ def opening(path: Path, **options: Any) -> str:
         messages.append(str(caught.value))
     assert len(set(messages)) == 1
     return messages[0]
+
+
+class TestCsvSource(SourceConformance):
+    """What every source has to keep; below, what is the file's own."""
+
+    messages = (
+        (86_410 * S, {"line.value": "1.5", "line.mode": "auto"}),
+        None,
+        (86_412 * S, {"line.value": "3", "line.mode": ""}),
+        (86_411 * S, {"line.value": "4", "line.mode": "é"}),
+        None,
+        (86_411 * S + 1, {"line.value": "4", "line.mode": "x,y"}),
+    )
+
+    def create(self, folder: Path) -> CsvSource:
+        rows = [
+            "1970-01-02T00:00:10Z,1.5,auto",
+            "",
+            "noon,2,x",
+            "86412,3,",
+            "86411,4,é",
+            '1,"',
+            '86411.000000001,4,"x,y"',
+        ]
+        return source(written(folder, HEADER + "\n".join(rows)), map={"value": "line.value", "mode": "line.mode"})
+
+    def create_broken(self, folder: Path) -> CsvSource:
+        return source(folder / "none.csv")
+
+
+class TestCompressedCsvSource(TestCsvSource):
+    def create(self, folder: Path) -> CsvSource:
+        packed = gzip.compress(super().create(folder).path.read_bytes())
+        return source(written(folder, packed, "readings.csv.gz"), map={"value": "line.value", "mode": "line.mode"})
 
 
 # ---------------------------------------------------------------------------- rows

@@ -6,9 +6,8 @@ import pytest
 from gate_driver import Driver, message, ticks_of
 
 from tidewarp.codec import pack
-from tidewarp.connect import gate as gates
 from tidewarp.connect.contract import Input, Raw
-from tidewarp.connect.gate import Appended, Grant, Passed, Paused, Policy, Replayed
+from tidewarp.connect.gate import Appended, Grant, Passed, Paused, Policy, Replayed, state
 from tidewarp.errors import InternalError, OperatorError
 
 
@@ -169,7 +168,7 @@ def test_a_full_queue_that_the_clock_waits_for_is_an_error_with_both_remedies() 
 
 def test_a_queue_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """A source of long messages is not read on while 64 MiB of them wait, and is again when they are granted."""
-    monkeypatch.setattr(gates, "QUEUE_BYTES_MAX", 20_000)
+    monkeypatch.setattr(state, "QUEUE_BYTES_MAX", 20_000)
     long = "x" * 2_500  # counted as what its characters may need at most: 4 bytes each
     driver = Driver(x=Policy(batch=10), y=Policy())
     driver.ask()

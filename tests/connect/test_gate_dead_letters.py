@@ -9,10 +9,9 @@ import pytest
 from gate_driver import Driver, message
 
 from tidewarp.codec import BODY_BYTES_MAX, pack, timed_body
-from tidewarp.connect import gate as gates
 from tidewarp.connect.contract import HEAD_BYTES, Raw, Undecodable, Update
 from tidewarp.connect.documents import PathTable, encode_dead, encode_inputs
-from tidewarp.connect.gate import Connected, Policy, Replayed
+from tidewarp.connect.gate import Connected, Policy, Replayed, admission
 from tidewarp.errors import PeerError
 
 
@@ -83,7 +82,7 @@ def test_beyond_the_limits_dead_letters_are_only_counted(
     monkeypatch: pytest.MonkeyPatch, name: str, limit: int
 ) -> None:
     """What is kept of a poisoned source is bounded; its offsets move on and its counts are right."""
-    monkeypatch.setattr(gates, name, limit)
+    monkeypatch.setattr(admission, name, limit)
     driver = Driver(x=Policy(), y=Policy())
     (append,) = driver.arrive("x", *[Raw(0, n, b"garbage") for n in range(5)])
     assert [one.offset for one in append.letters] == [0, 1, 2]
@@ -98,7 +97,7 @@ def test_beyond_the_limits_dead_letters_are_only_counted(
 
 def test_a_restarted_gate_remembers_how_many_dead_letters_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit is one of the journal, not of a life."""
-    monkeypatch.setattr(gates, "_LETTERS_MAX", 2)
+    monkeypatch.setattr(admission, "_LETTERS_MAX", 2)
     driver = Driver(x=Policy())
     driver.handle(Replayed("x", 0, dead={"form": 2}, positions={0: 1}))
     (append,) = driver.arrive("x", Raw(0, 1, b"garbage"), Raw(0, 2, b"garbage"))
@@ -114,7 +113,7 @@ def test_a_value_too_large_for_a_record_is_a_dead_letter() -> None:
     assert [one.offset for one in append.inputs] == [1]
 
 
-WIDE = [["b", 1.5]] * (gates._BATCH_BYTES // 2 // gates._ROW_BYTES - 1)
+WIDE = [["b", 1.5]] * (admission.BATCH_BYTES // 2 // admission.ROW_BYTES - 1)
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,9 @@ from tidewarp.connect.documents import (
     encode_ended,
     encode_inputs,
 )
-from tidewarp.connect.gate import FOREVER, Append, Appended, Arrived, Asked, Connected, Ended, Gate, Grant, Policy, Read
+from tidewarp.connect.gate import Append, Appended, Arrived, Asked, Connected, Ended, Gate, Grant, Policy, Read
 from tidewarp.process.rules import Rule
+from tidewarp.units import TICK_MAX
 
 Key = tuple[int, int, int, int]
 RULE = Rule("a", int, low=0)
@@ -262,11 +263,11 @@ class GateMachine(RuleBasedStateMachine):
             if self.lives != lives:
                 return
 
-    @rule(step=st.integers(-2, 30) | st.just(FOREVER), pause=st.booleans())
+    @rule(step=st.integers(-2, 30) | st.just(TICK_MAX), pause=st.booleans())
     def ask(self, step: int, pause: bool = False) -> None:
         if pause:
             self.handle(gates.Paused())
-        self.handle(Asked(min(FOREVER, self.gate.floor + step)))
+        self.handle(Asked(min(TICK_MAX, self.gate.floor + step)))
 
     @rule(share=st.floats(0, 1), n=st.none() | st.integers(0, 6))
     def crash(self, share: float, n: int | None) -> None:
@@ -309,7 +310,7 @@ class GateMachine(RuleBasedStateMachine):
             return
         self.fuse = None
         for _ in range(2_000):
-            self.ask(self.gate.end - self.gate.floor if self.gate.finished else FOREVER)
+            self.ask(self.gate.end - self.gate.floor if self.gate.finished else TICK_MAX)
             if self.gate.finished and len(self.granted) == len(self.expected):
                 break
             for name in list(self.reads):

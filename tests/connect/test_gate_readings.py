@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from tidewarp.codec import unpack
 from tidewarp.connect.contract import Input, Raw, Readings, Update
-from tidewarp.connect.gate import FOREVER, Append, Appended, Arrived, Asked, Connected, Gate, Policy
+from tidewarp.connect.gate import Append, Appended, Arrived, Asked, Connected, Gate, Policy
 from tidewarp.errors import OperatorError, TidewarpError, UnknownPath
 from tidewarp.process.rules import Rule
+from tidewarp.units import TICK_MAX
 
 RULES = {"a": Rule("a", float, low=0), "b": Rule("b", int), "c": Rule("c", str), "d": Rule("d", bool)}
 VALUES: list[Any] = [0, 1, 2.0, 3.5, -1, True, "4", "x", None, [1], float("nan")]
@@ -114,7 +115,7 @@ def test_a_plain_batch_is_cast_and_stamped() -> None:
     [
         (Readings(0, 0, [1, True], ["a", "a"], [1.0, 1.0]), {"time": 1}),
         (Readings(0, 0, [1, 2.5], ["a", "a"], [1.0, 1.0]), {"time": 1}),
-        (Readings(0, 0, [1, FOREVER], ["a", "a"], [1.0, 1.0]), {"time": 1}),
+        (Readings(0, 0, [1, TICK_MAX], ["a", "a"], [1.0, 1.0]), {"time": 1}),
         (Readings(0, 0, [1, 2], ["a", ["a"]], [1.0, 1.0]), {"path": 1}),  # type: ignore[list-item]
         (Readings(0, 0, [1, 2], ["a", "x"], [1.0, 1.0]), {"value": 1}),
         (Readings(0, 0, [1, 2], ["a", "a"], [1.0, -1.0]), {"value": 1}),

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from tidewarp.connect.backends import jsonl as backend
 from tidewarp.connect.backends.jsonl import JsonlSink
 from tidewarp.connect.contract import Output, Refused, RunIdentity
 from tidewarp.errors import OperatorError
+from tidewarp.testing import armed, raising
+from tidewarp.testing.sinks import RUN, SinkConformance
 
-RUN = RunIdentity("ab" * 32, 1_386_018_900 * 10**9)
 OTHER = RunIdentity("cd" * 32, 0)
 
 
@@ -68,6 +70,29 @@ def refused(path: Path, match: str, run: RunIdentity = RUN) -> None:
     assert path.read_bytes() == before
 
 
+class TestJsonlSink(SinkConformance):
+    """What every sink has to keep; below, what is the file's own."""
+
+    refused = "x" * 100_000
+
+    @pytest.fixture(autouse=True)
+    def short_lines(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(backend, "_LINE_BYTES_MAX", 80_000)
+
+    def create(self, folder: Path) -> JsonlSink:
+        return JsonlSink(folder / "outputs.jsonl")
+
+    def create_broken(self, folder: Path) -> JsonlSink:
+        return JsonlSink(folder)
+
+    def values(self, folder: Path) -> list[Any]:
+        path = folder / "outputs.jsonl"
+        return [json.loads(line)["value"] for line in path.read_bytes().splitlines()] if path.exists() else []
+
+    def failing(self, folder: Path) -> AbstractContextManager[object]:
+        return armed("release.inside", raising(OSError(errno.ENOSPC, "No space left")), arrival=2)
+
+
 def test_a_line_is_the_whole_record(tmp_path: Path) -> None:
     """The mapping that every sink sends, id first."""
     path = tmp_path / "events.jsonl"
@@ -78,21 +103,6 @@ def test_a_line_is_the_whole_record(tmp_path: Path) -> None:
         f'"cause":"c","root":"r","domain":"{RUN.domain}"}}\n'
     )
     assert (sink.name, sink.delivery, sinks.jsonl) == ("events", "once", JsonlSink)
-
-
-def test_the_last_id_is_what_the_file_holds(tmp_path: Path) -> None:
-    """ "" of a new file; the id of the last line after that; writing goes on behind it."""
-    path = tmp_path / "a.jsonl"
-    sink, last = opened(path)
-    assert last == ""
-    asyncio.run(sink.write(outputs(0, 3)))
-    asyncio.run(sink.write(outputs(3, 5)))
-    close(sink)
-    sink, last = opened(path)
-    assert last == output(4).id
-    asyncio.run(sink.write(outputs(5, 6)))
-    close(sink)
-    assert ids(path) == [one.id for one in outputs(0, 6)]
 
 
 @given(count=st.integers(0, 3), torn=st.floats(0, 1), shape=st.sampled_from(["prefix", "zeros"]))

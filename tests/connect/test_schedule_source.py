@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,28 @@ import pytest
 from tidewarp.connect import sources
 from tidewarp.connect.backends.schedule import ScheduleSource
 from tidewarp.errors import CodecError, OperatorError
+from tidewarp.testing.sources import SourceConformance
 
 S = 10**9
+
+
+class TestScheduleSource(SourceConformance):
+    """What every source has to keep; below, what is the list's own."""
+
+    test_the_decoder_is_pure = test_no_bytes_break_the_decoder = None  # a list needs no decoding
+    test_what_cannot_be_opened_says_so = None  # it can always be opened: what is wrong is refused where it is written
+    messages = (
+        (0, {"a": 1}),
+        (3 * S, {"b": "x"}),
+        (2 * S, {"a": None}),
+        (2 * S, {"c": [1, {"k": 2.5}]}),
+        (7_200 * S, {"a": True}),
+    )
+
+    def create(self, folder: Path) -> ScheduleSource:
+        return ScheduleSource(
+            [(0, "a", 1), (3, "b", "x"), ("2 s", "a", None), (2.0, "c", [1, {"k": 2.5}]), ("2h", "a", True)]
+        )
 
 
 def everything(

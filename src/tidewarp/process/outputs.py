@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from tidewarp import codec, units
@@ -14,6 +15,8 @@ __all__ = ["KEY_BYTES_MAX", "OUTPUTS_MAX", "Outputs"]
 KEY_BYTES_MAX: Final = 255
 OUTPUTS_MAX: Final = 1_000_000
 """Outputs that one tick may have."""
+_KEYS_REMEMBERED: Final = 1_000
+_output = partial(tuple.__new__, Output)  # Output._make without its call in Python
 
 
 class Outputs:
@@ -25,6 +28,7 @@ class Outputs:
     def __init__(self) -> None:
         self.undeliverable = 0
         self._held: list[Output] = []
+        self._keys: set[str] = set()  # that were found good
         self._time: float = -1.0
         self._tick = -1
         self._prefix = ""
@@ -32,9 +36,8 @@ class Outputs:
 
     def publish(self, now: float, key: str, value: object, events: int) -> str:
         """Hold ``value`` as an output at ``now`` s, which never goes back; its id. Raises as ``Environment.publish_event``."""
-        if type(key) is not str or not 0 < len(key) <= KEY_BYTES_MAX or not key.isascii() or not key.isprintable():
-            rule = f"1 to {KEY_BYTES_MAX} printable ASCII characters"
-            raise ModelError(f"key {shown(key)}", rule, "shorten or rename it")
+        if type(key) is not str or key not in self._keys:
+            self._check_key(key)
         try:
             content = codec.pack(value)
         except CodecError as error:
@@ -50,13 +53,24 @@ class Outputs:
                 f"output {n} at {now} s", f"at most {OUTPUTS_MAX} outputs in one tick", "let time pass"
             )
         name = f"{self._prefix}{n:08x}"
-        self._held.append(Output(name, self._tick, key, content, "", "", events))
+        self._held.append(_output((name, self._tick, key, content, "", "", events)))
         return name
 
     def drain(self) -> list[Output]:
         """The outputs since the last call, in order."""
         held, self._held = self._held, []
         return held
+
+    def __len__(self) -> int:
+        """How many are held."""
+        return len(self._held)
+
+    def _check_key(self, key: object) -> None:
+        if type(key) is not str or not 0 < len(key) <= KEY_BYTES_MAX or not key.isascii() or not key.isprintable():
+            rule = f"1 to {KEY_BYTES_MAX} printable ASCII characters"
+            raise ModelError(f"key {shown(key)}", rule, "shorten or rename it")
+        if len(self._keys) < _KEYS_REMEMBERED:
+            self._keys.add(key)
 
     def _begin(self, now: float) -> None:
         self._time = now

@@ -1,0 +1,22 @@
+"""``tidewarp bench``: how fast this machine is at what twins do, always beside a reference in the same run.
+
+control    the command for the live control plane: which figures, their table
+figures    the workloads, each with its reference and a digest of what it computed
+measure    rounds that alternate between cases, and the slope of a series
+"""
+
+from __future__ import annotations
+
+import click
+
+from tidewarp.cli.bench import control
+
+__all__ = ["command"]
+
+
+@click.group()
+def command() -> None:
+    """Measure this machine, beside a reference in the same run."""
+
+
+command.add_command(control.command, "control")

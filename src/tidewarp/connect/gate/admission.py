@@ -1,0 +1,260 @@
+"""Messages to inputs: decoded, checked, stamped, and gathered into batches of one journal record each.
+
+Columns of readings are admitted together where all of them are plain, ascending and in time; what is not goes
+message by message, with the same result.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from hashlib import sha256
+from itertools import islice, repeat
+from operator import lt
+from typing import Any, NamedTuple
+
+from tidewarp.clocks import input_key
+from tidewarp.connect.contract import (
+    HEAD_BYTES,
+    Checker,
+    DeadLetter,
+    Decoder,
+    Input,
+    Raw,
+    Readings,
+    Undecodable,
+    Update,
+)
+from tidewarp.connect.gate.state import SourceState
+from tidewarp.errors import OperatorError, PeerError, RuleViolation, UnknownPath
+from tidewarp.observe import Probe
+from tidewarp.units import TICK_MAX
+
+__all__ = ["Admission", "Batch"]
+
+BATCH_BYTES = 900_000  # of one record, below the journal's 1 MiB
+ROW_BYTES = 40  # of one (input, path) in a record with an `events` column, its text or tree not counted
+_LONG_BYTES = 1_024  # below this an input is bounded by the count of inputs alone
+_LETTERS_MAX, _LETTER_BYTES_MAX = 100_000, 256 << 20  # kept per source; further ones are counted only
+_LETTERS_PER_RECORD = 12  # times HEAD_BYTES stays below the journal's 1 MiB
+_SHORT = frozenset({type(None), bool, int, float})  # values of at most 8 bytes in a record
+_input = partial(tuple.__new__, Input)  # Input._make without its call in Python
+
+
+class Batch:
+    """What one record, and its dead letters, will hold."""
+
+    def __init__(self, inputs: list[Input] | None = None) -> None:
+        self.inputs: list[Input] = [] if inputs is None else inputs
+        self.letters: list[DeadLetter] = []
+        self.counted: Counter[str] = Counter()
+        self.moved: dict[int, int] = {}  # partition -> last offset of its dead letters
+        self.positions: dict[int, int] = {}  # of the source, behind the last message of the batch
+        self._bytes = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.inputs or self.letters or self.counted)
+
+    def full(self, batch: int) -> bool:
+        """No room for a further message?"""
+        return len(self.inputs) >= batch or self._bytes >= BATCH_BYTES // 2 or len(self.letters) >= _LETTERS_PER_RECORD
+
+    def add(self, one: Input, size: int) -> None:
+        """Take one input; ``size`` in bytes."""
+        self.inputs.append(one)
+        self._bytes += size
+
+    def closed(self, positions: Mapping[int, int]) -> Batch:
+        """The batch with the positions that it makes durable: nothing more is added."""
+        self.positions = dict(positions)
+        return self
+
+
+class Admission:
+    """Admits what sources send. ``rule(path)`` gives the static checker of a path, raising UnknownPath."""
+
+    def __init__(self, rule: Callable[[str], Checker], probe: Probe) -> None:
+        self._rule = rule
+        self._probe = probe
+        self._checks: dict[str, Callable[[object], Any]] = {}
+
+    def messages(self, source: SourceState, decoder: Decoder, raws: Iterable[Raw], floor: int) -> list[Batch]:
+        """Decode, check and stamp message by message; ``floor`` is the tick below which nothing is admitted."""
+        batches: list[Batch] = []
+        batch = Batch()
+        for raw in raws:
+            last = source.positions.get(raw.partition)
+            if last is not None and raw.offset <= last:
+                source.counts["duplicates"] += 1
+                continue
+            if batch.full(source.policy.batch):
+                batches.append(batch.closed(source.positions))
+                batch = Batch()
+            self._admit(source, decoder, raw, batch, floor)
+            source.positions[raw.partition] = raw.offset
+        if batch:
+            batches.append(batch.closed(source.positions))
+        return batches
+
+    def readings(self, source: SourceState, readings: Readings, floor: int) -> list[Batch]:
+        """Column by column what is plain and in order; message by message, with the same result, what is not."""
+        partition, first, ticks, paths, values = readings
+        if not len(ticks) == len(paths) == len(values):
+            raise OperatorError(
+                f"source {source.name!r}: Readings of {len(ticks)} ticks, {len(paths)} paths, {len(values)} values",
+                "its columns have one length",
+                "mend the source",
+            )
+        batches: list[Batch] = []
+        for start in range(0, len(ticks), source.policy.batch):
+            rows = slice(start, start + source.policy.batch)
+            part = Readings(partition, first + start, ticks[rows], paths[rows], values[rows])
+            inputs = self._plain_inputs(source, part, floor)
+            if inputs is None:
+                batches += self.messages(source, _Rows(part), map(part.raw, range(len(part.ticks))), floor)
+                continue
+            source.counts["inputs"] += len(inputs)
+            source.outstanding += len(inputs)
+            source.positions[partition] = inputs[-1].offset
+            source.rise(partition, inputs[-1].tick)
+            batches.append(Batch(inputs).closed(source.positions))
+        return batches
+
+    def _plain_inputs(self, source: SourceState, part: Readings, floor: int) -> list[Input] | None:
+        """The inputs of these readings, if each of them is admitted as it stands; else None."""
+        partition, first, ticks, paths, values = part
+        end = first + len(ticks)
+        lowest = max(floor, source.bound, source.highest.get(partition, floor))
+        if (
+            (partition >> 16 or first <= source.positions.get(partition, -1) or end >> 48)
+            or set(map(type, ticks)) != {int}
+            or not lowest <= ticks[0] <= ticks[-1] < TICK_MAX
+            or any(map(lt, islice(ticks, 1, None), ticks))
+            or not _SHORT.issuperset(map(type, values))
+        ):
+            return None
+        try:
+            checks = {path: self._check(path) for path in set(paths)}
+            checked = [checks[path](value) for path, value in zip(paths, values, strict=True)]
+        except (TypeError, PeerError, RuleViolation, UnknownPath):  # TypeError: a path that cannot be looked up
+            return None
+        changes = zip(zip(paths, checked, strict=True), strict=True)
+        columns = (ticks, repeat(source.rank), repeat(partition), range(first, end), changes, ticks)
+        return list(map(_input, zip(*columns, strict=False)))
+
+    def _check(self, path: str) -> Callable[[object], Any]:
+        if type(path) is not str:  # a decoder may be anybody's code, and not every value can be looked up
+            raise Undecodable(f"a path of type {type(path).__name__}", "a path is text", "send its name", "path")
+        check = self._checks.get(path)
+        if check is None:
+            check = self._checks[path] = self._rule(path).check
+        return check
+
+    def _admit(self, source: SourceState, decoder: Decoder, raw: Raw, batch: Batch, floor: int) -> None:
+        """Decode and check one message: an input into the batch, or a dead letter."""
+        if raw.offset >> 48 or raw.partition >> 16:
+            input_key(0, source.rank, raw.partition, raw.offset)  # raises: no record could hold this position
+        rule = "decode"
+        try:
+            update = _decode(decoder, raw)
+            rule = "value"
+            changes = tuple([(path, self._check(path)(value)) for path, value in update.changes])
+        except (PeerError, RuleViolation, UnknownPath) as error:
+            short = error.short if isinstance(error, Undecodable) else rule
+            self._bury(source, raw, short, str(error), batch)
+            return
+        size = sum(_size(value) for _, value in changes)
+        if size > BATCH_BYTES // 2:
+            self._bury(source, raw, "size", f"{size} bytes: an input holds at most {BATCH_BYTES // 2}", batch)
+            return
+        tick = update.tick
+        bound = max(floor, source.bound)
+        if tick < bound:
+            if source.policy.late == "stop":
+                raise OperatorError(*_late(source, raw, tick, floor))
+            if source.policy.late == "drop":
+                source.counts["late"] += 1
+                source.counts["dropped"] += 1
+                self._bury(source, raw, "late", f"tick {tick} lies below the watermark {bound}", batch)
+                return
+            tick = bound
+        one = Input(tick, source.rank, raw.partition, raw.offset, changes, update.tick)
+        source.note(one)
+        source.outstanding += 1
+        if size > _LONG_BYTES:
+            source.admit_long(one, size)
+        batch.add(one, size)
+
+    def _bury(self, source: SourceState, raw: Raw, rule: str, message: str, batch: Batch) -> None:
+        kept = sum(source.dead.values()) < _LETTERS_MAX and source.letter_bytes < _LETTER_BYTES_MAX
+        source.dead[rule] += 1
+        self._probe.add("dead_letters")
+        batch.moved[raw.partition] = raw.offset
+        if not kept:
+            batch.counted[rule] += 1
+            return
+        head = raw.payload[:HEAD_BYTES]
+        source.letter_bytes += len(head)
+        digest = raw.sha256 if raw.sha256 is not None else sha256(raw.payload).digest()
+        batch.letters.append(DeadLetter(raw.partition, raw.offset, rule, message[:1000], head, digest))
+
+
+class _Rows(NamedTuple):
+    """The decoder of readings that are looked at one by one: their columns say what each message means."""
+
+    readings: Readings
+
+    def decode(self, raw: Raw) -> Update:
+        """The row of this message."""
+        _, first, ticks, paths, values = self.readings
+        row = raw.offset - first
+        return Update(ticks[row], ((paths[row], values[row]),))
+
+
+def _late(source: SourceState, raw: Raw, tick: int, floor: int) -> tuple[str, str, str]:
+    value = f"source {source.name!r}, message {raw.offset}: event time {tick / 10**9:.3f} s of the twin"
+    if tick < 0:
+        return value, "time begins at the epoch, tick 0", "give an earlier epoch, or late='clamp' or late='drop'"
+    if tick >= source.bound:
+        rule = f"the clock stands at {floor / 10**9:.3f} s already"
+        return value, rule, "connect with late='clamp' or late='drop'"
+    behind = max(source.highest.values()) - tick
+    behind_s = f"{behind // 10**9}.{behind % 10**9:09d}".rstrip("0").rstrip(".")  # exact: it is meant to be copied
+    bound_s = f"{source.policy.disorder / 10**9:g}"
+    return (
+        value,
+        f"it lies {behind_s} s below the highest time before it, and the disorder bound is {bound_s} s",
+        f"connect with disorder of at least {behind_s} s, or with late='clamp' or late='drop'",
+    )
+
+
+def _decode(decoder: Decoder, raw: Raw) -> Update:
+    """What the message means. Whatever else than a PeerError its decoder raises (it may be anybody's code) is Undecodable."""
+    try:
+        update = decoder.decode(raw)
+    except PeerError:
+        raise
+    except Exception as error:
+        value = f"message {raw.offset}: {type(error).__name__}: {error}"
+        raise Undecodable(value, "its decoder cannot read it", "mend the decoder or the message", "decode") from error
+    _refuse_unsound(update)
+    return update
+
+
+def _refuse_unsound(update: Update) -> None:
+    """Raises Undecodable for what a record cannot hold."""
+    if not update.changes:
+        raise Undecodable("an update", "it sets at least one path", "leave the message out", "empty")
+    if type(update.tick) is not int or not -TICK_MAX <= update.tick < TICK_MAX:
+        raise Undecodable(f"tick {update.tick!r:.40}", "a tick is int64 ns", "correct the time", "time")
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, str):
+        return ROW_BYTES + 4 * len(value)
+    if isinstance(value, dict):
+        return ROW_BYTES + sum(_size(key) + _size(part) for key, part in value.items())
+    if isinstance(value, list):
+        return ROW_BYTES + sum(map(_size, value))
+    return ROW_BYTES
