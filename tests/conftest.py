@@ -1,4 +1,4 @@
-"""Hypothesis profiles, the facilities that some tests need of the machine, and the nightly tests.
+"""Hypothesis profiles, the facilities that some tests need of the machine, the nightly tests, and the proof's table.
 
 ``HYPOTHESIS_PROFILE`` is ``default``, ``ci`` or ``nightly``. ``TIDEWARP_REQUIRE`` is a comma-separated list of
 facilities: a test that needs one of them fails where it is missing, in place of being skipped.
@@ -7,9 +7,12 @@ facilities: a test that needs one of them fails where it is missing, in place of
 from __future__ import annotations
 
 import functools
+import importlib.metadata
+import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +20,8 @@ from typing import NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+pytest_plugins = ["proof"]
 
 # No profile has a deadline: how long an example takes is the machine's affair, and a test must not wait for it.
 settings.register_profile("default", deadline=None)
@@ -40,6 +45,7 @@ settings.load_profile(PROFILE)
 
 LATIN1 = "de_DE.ISO-8859-1"
 NOBODY_UID = 65534
+SIMPY_SOURCE = "simpy==4.1.2 --hash=sha256:76ef36b71e0436ba94e55febc001c78879e493a323f045bbcfbb0b216e9b1fbc"
 
 
 class Facility(NamedTuple):
@@ -71,15 +77,40 @@ def _userns_works() -> bool:
         return _runs("unshare", "-Urm", "mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder)
 
 
+def _mkdocs_works() -> bool:
+    return all(
+        map(importlib.util.find_spec, ("mkdocs", "mkdocstrings", "mkdocstrings_handlers", "pymdownx", "pygments"))
+    )
+
+
 def _otheruid_works() -> bool:
     true = shutil.which("true")
     return os.geteuid() == 0 and true is not None and _runs(true, user=NOBODY_UID)
 
 
+@functools.cache
+def _simpy_archive() -> bytes | None:
+    """SimPy's source package as pip downloads it; pip checks the hash before it runs anything of it."""
+    if not SIMPY_SOURCE.startswith(f"simpy=={importlib.metadata.version('simpy')} "):
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = Path(folder, "requirements.txt")
+        wanted.write_text(f"{SIMPY_SOURCE}\n")
+        options = ["--no-deps", "--no-binary", "simpy", "--require-hashes", "--retries", "1", "--dest", folder]
+        if not _runs(sys.executable, "-m", "pip", "download", *options, "--requirement", str(wanted)):
+            return None
+        return next(Path(folder).glob("simpy-*.tar.gz")).read_bytes()
+
+
 FACILITIES: Mapping[str, Facility] = {
     "fork": Facility(lambda: hasattr(os, "fork"), "use a POSIX system"),
     "localedef": Facility(_localedef_works, "apt-get install locales"),
+    "mkdocs": Facility(_mkdocs_works, "pip install -e '.[docs]'"),
     "otheruid": Facility(_otheruid_works, "run the tests as root"),
+    "simpysource": Facility(
+        lambda: _simpy_archive() is not None,
+        f"python -m ensurepip; pip install {SIMPY_SOURCE.split()[0]}; and let pip reach a package index",
+    ),
     "userns": Facility(_userns_works, "apt-get install util-linux; sysctl -w kernel.unprivileged_userns_clone=1"),
 }
 
@@ -116,6 +147,15 @@ def latin1_env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("locale")
     assert _compile_latin1(folder)
     return {"LOCPATH": str(folder), "LC_ALL": LATIN1, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+@pytest.fixture(scope="session")
+def simpy_archive() -> bytes:
+    """SimPy's source package, a tar.gz; needs the facility simpysource."""
+    demand("simpysource")
+    archive = _simpy_archive()
+    assert archive is not None
+    return archive
 
 
 def pytest_configure(config: pytest.Config) -> None:

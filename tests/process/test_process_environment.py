@@ -140,6 +140,26 @@ def test_a_stop_of_run_inside_a_slice_is_ignored_and_loses_no_callback() -> None
     assert (seen, env.events) == (["after"], 2)
 
 
+def test_a_slice_with_a_budget_ends_when_it_has_published_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the end of the instant: outputs wait in memory until their slice ends, so they are bounded like events."""
+    monkeypatch.setattr(environment_module, "SLICE_OUTPUTS_MAX", 5)
+    env = Environment()
+
+    def talk() -> Generator[Event, Any, None]:
+        while True:
+            yield env.timeout(1)
+            for _ in range(3):
+                env.publish_event("word", env.now)
+
+    env.process(talk())
+    assert env.run_slice(100 * SECOND, 1_000_000) == "budget"
+    assert (env.now, len(env.drain())) == (2, 6)
+    for _ in range(3):  # also where nobody takes them: each slice goes on
+        assert env.run_slice(100 * SECOND, 1_000_000) == "budget"
+    assert (env.now, len(env.drain())) == (8, 18)
+    assert env.run_slice(100 * SECOND) == "limit", "without a budget there is no bound"
+
+
 def test_a_budget_does_not_end_at_a_stop_in_the_middle_of_an_instant() -> None:
     """Spent by the first of three events, with a stop in the second: the third still belongs to the slice."""
     env = Environment()

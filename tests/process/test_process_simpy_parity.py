@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import traceback
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 import simpy
 from hypothesis import given
 from hypothesis import strategies as st
+from simpy.core import EmptySchedule
 from simpy.events import Event
 
 from tidewarp.process import Environment
@@ -170,6 +173,128 @@ def test_an_unhandled_failure_and_an_unhandled_interrupt_look_like_simpys() -> N
                 env.run()
             seen.append((caught.type, caught.value.args, repr(caught.value.__cause__), env.now, len(env._queue)))
         assert seen[0] == seen[1]
+
+
+def failing_twice(env: simpy.Environment, seen: list[float]) -> None:
+    """Two processes that fail at 1 s, in one instant, and one that notes the times 1 and 2 s."""
+
+    def failing(what: str) -> Model:
+        yield env.timeout(1)
+        raise LookupError(what)
+
+    def ticking() -> Model:
+        for _ in range(2):
+            yield env.timeout(1)
+            seen.append(env.now)
+
+    env.process(failing("first"))
+    env.process(failing("second"))
+    env.process(ticking())
+
+
+def frames(error: BaseException) -> list[tuple[str, str]]:
+    """File and function of each frame of the traceback."""
+    return [(frame.filename, frame.name) for frame in traceback.extract_tb(error.__traceback__)]
+
+
+@pytest.mark.parametrize("until", [None, 1.5, "event"])
+def test_a_failure_has_the_traceback_of_simpy_and_leaves_the_environment_as_simpy_does(until: Any) -> None:
+    """Frames, time, queue and sequence numbers are equal, failure after failure; then the run goes on."""
+    seen = []
+    for env in (simpy.Environment(), Environment()):
+        times: list[float] = []
+        failing_twice(env, times)
+        end = env.timeout(1.5) if until == "event" else until
+        story: list[Any] = [times]
+        for what in ("first", "second"):
+            with pytest.raises(LookupError, match=what) as caught:
+                env.run(end)
+            queue = sorted((at, priority, number, type(event)) for at, priority, number, event in env._queue)
+            story.append((frames(caught.value), env.now, queue))
+            assert caught.traceback[-1].name == "step"
+        for _ in range(3):  # the ends of the failed runs are still there, and stop one run each
+            env.run()
+        assert times == [1, 2]
+        seen.append(story)
+    assert seen[0] == seen[1]
+
+
+def test_events_and_writable_are_right_around_a_failure_of_run() -> None:
+    """The failed event counts once; the registry is closed as before the run; the next run is a usual one."""
+    env = Environment()
+    seen: list[float] = []
+    failing_twice(env, seen)
+    env.seal()
+    done = []
+    for _ in range(2):
+        with pytest.raises(LookupError):
+            env.run()
+        done.append((env.events, env.writable, env.step == Environment.step.__get__(env)))
+    env.run()
+    # Three starts and three timeouts, then the ends of the two that fail. What is left: a timeout and an end.
+    assert done == [(7, False, True), (8, False, True)]
+    assert (env.events, env.writable) == (10, False)
+
+
+@pytest.mark.parametrize("drive", [lambda env: env.run(), lambda env: env.run_slice(2 * 10**9)])
+def test_an_error_that_cannot_be_made_again_is_raised_itself(drive: Callable[[Environment], object]) -> None:
+    """JSONDecodeError takes other arguments than it keeps: SimPy's copy of it is a TypeError that hides the text."""
+    env = Environment()
+
+    def reading() -> Model:
+        yield env.timeout(1)
+        json.loads("{")
+
+    env.process(reading())
+    with pytest.raises(json.JSONDecodeError, match="Expecting property name"):
+        drive(env)
+    assert (env.now, env.events, env.step) == (1, 3, Environment.step.__get__(env))
+
+
+def test_a_step_of_ones_own_raises_at_once() -> None:
+    """Called directly, step processes one event, and raises what that event's failure is."""
+    for env in (simpy.Environment(), Environment()):
+        env.event().fail(LookupError("lost"))
+        later = env.timeout(1)
+        with pytest.raises(LookupError, match="lost"):
+            env.step()
+        assert not later.processed
+        env.step()
+        assert later.processed
+        with pytest.raises(EmptySchedule):
+            env.step()
+
+
+def test_a_tracer_gets_each_event_and_each_failure() -> None:
+    """`step` replaced before a run is called once per event; a failure passes through it and leaves it in place."""
+    for env in (simpy.Environment(), Environment()):
+        failing_twice(env, [])
+        calls: list[float] = []
+
+        def tracer(env: simpy.Environment = env, step: Callable[[], None] = env.step, calls: Any = calls) -> None:
+            calls.append(env.peek())
+            step()
+
+        env.step = tracer  # type: ignore[method-assign]
+        for _ in range(2):
+            with pytest.raises(LookupError):
+                env.run()
+        env.run()
+        assert env.step is tracer
+        assert calls == [0, 0, 0, 1, 1, 1, 1, 1, 2, 2, float("inf")]
+
+
+def test_run_processes_all_events_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hot loop is the one that runs: nothing comes to the way for single events."""
+    monkeypatch.setattr(Environment, "_process_one", lambda env: pytest.fail("a single event"))
+    env = Environment()
+    seen: list[float] = []
+    failing_twice(env, seen)
+    for _ in range(2):
+        with pytest.raises(LookupError):
+            env.run()
+    env.run(5)
+    assert (seen, env.now) == ([1, 2], 5)
 
 
 def test_run_until_an_event_returns_its_value_and_goes_on_later() -> None:

@@ -7,9 +7,11 @@ document of the state. An *instant* is all events of one time.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
-from heapq import heappop
+from heapq import heappop, heappush
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import simpy
@@ -20,17 +22,21 @@ from tidewarp import units
 from tidewarp.connect.contract import Input, Output, Refusal
 from tidewarp.errors import InstantOverrun, InternalError, ModelError
 from tidewarp.process.outputs import Outputs
-from tidewarp.process.registry import SimulationRegistry
+from tidewarp.process.registry import Complaint, SimulationRegistry
 from tidewarp.seeds import Stream
 
 if TYPE_CHECKING:
     from tidewarp.process.resources import DynamicResource
 
-__all__ = ["INSTANT_EVENTS_MAX", "Environment"]
+__all__ = ["INSTANT_EVENTS_MAX", "SLICE_OUTPUTS_MAX", "Environment"]
 
 INSTANT_EVENTS_MAX: Final = 1_000_000
 """Events that one instant may have."""
+SLICE_OUTPUTS_MAX: Final = 2_000
+"""Outputs after which a slice with a budget ends, at the end of their instant: they wait in memory until it does."""
 _NO_BUDGET: Final = 1 << 62
+_FOREVER: Final = math.nan  # no time lies at or above it, not even infinity
+_RUN: Final = simpy.Environment.run.__code__
 _new_event = Event.__new__
 
 
@@ -65,7 +71,7 @@ class Environment(simpy.Environment):
         # A process that waits for an event nobody else holds is a cycle of garbage: the collector would close its
         # generator, and run its `finally`, at a moment that depends on memory. So each is held until it ends.
         self._live: set[Process] = set()
-        self._all_at_once = False
+        self._hold, self._let_go = self._live.add, self._live.discard  # bound once: many processes are short
 
     @property
     def tick(self) -> int:
@@ -93,8 +99,8 @@ class Environment(simpy.Environment):
     def process(self, generator: ProcessGenerator) -> Process:
         """Start ``generator`` as a process, and hold it until it ends."""
         process = Process(self, generator)
-        self._live.add(process)
-        process.callbacks.append(self._live.discard)
+        self._hold(process)
+        process.callbacks.append(self._let_go)
         return process
 
     def stream(self, name: str) -> Stream:
@@ -108,36 +114,49 @@ class Environment(simpy.Environment):
         self.sealed = True
         self.writable = False
 
-    def run(self, until: float | Event | None = None) -> Any:
-        """Run as SimPy does: to the time ``until`` (s), until that event, or as long as there are events."""
-        # A tracer may have replaced `step`; else SimPy's first call of it is given all the steps at once. Asking
-        # self.__dict__ instead would turn CPython's inline attributes into a dict: 40 % slower from then on.
-        self._all_at_once = getattr(self.step, "__func__", None) is Environment.step
-        try:
-            return super().run(until)
-        finally:
-            self._all_at_once = False
-
     def step(self) -> None:
-        """Process one event, as SimPy does, and count it."""
+        """Process one event, as SimPy does, and count it. SimPy's ``run`` is given all the steps at once.
+
+        Raises:
+            EmptySchedule: there is no event.
+            Exception: a failed event that nobody handled, as in SimPy.
+        """
+        # `run` itself is not overridden: a frame of ours would stand in the traceback of every failure. What takes
+        # the place of `step` (a tracer, a subclass) is no such caller, and gets its one event per call.
+        is_run = _is_called_by_run(inspect.currentframe())
+        if not self._queue:
+            raise EmptySchedule
         writable, self.writable = self.writable, True
         try:
-            if self._all_at_once:
-                self._all_at_once = False
-                self._process_before(math.inf, _NO_BUDGET)
-            if not self._queue:
-                raise EmptySchedule
-            self.events += 1
-            try:
-                super().step()
-            except StopSimulation:
-                self.events -= 1  # what is left of the event was put back
-                raise
+            if is_run:
+                self._process_before(_FOREVER, _NO_BUDGET, fail=self._fail_in_run)
+            else:
+                self._process_one()
         finally:
             self.writable = writable
 
+    def _process_one(self) -> None:
+        self.events += 1
+        try:
+            super().step()
+        except StopSimulation:
+            self.events -= 1  # what is left of the event was put back
+            raise
+
+    def _fail_in_run(self, event: Event) -> None:
+        """Leave the failure to SimPy's ``step``, next called by SimPy's ``run``: the traceback is the one users know."""
+        if _copy(event._value) is event._value:
+            raise event._value  # SimPy could not make its copy either
+        event.callbacks = [self._restore_step]
+        heappush(self._queue, (self._now, EventPriority(-1), -1, event))  # before all others; no number is used up
+        self.step = super().step  # type: ignore[method-assign]
+
+    def _restore_step(self, _: Event) -> None:
+        del self.step
+
     def run_slice(self, limit_tick: int, events_max: int | None = None) -> Literal["limit", "budget", "empty"]:
-        """Process all events before ``limit_tick`` (ns, exclusive), or stop after the instant that spends ``events_max``.
+        """Process all events before ``limit_tick`` (ns, exclusive), or stop after the instant that spends
+        ``events_max`` (then SLICE_OUTPUTS_MAX outputs are too many as well).
 
         Where a slice ends has no influence on the model. "limit": the next event is not before the limit; "empty": there
         is none; in both cases the clock then stands at the limit, or stays where it is if that is later. "budget":
@@ -170,9 +189,13 @@ class Environment(simpy.Environment):
             except StopSimulation:
                 now = self._now  # still in this instant
 
-    def _process_before(self, limit: float, events_end: int, now: float | None = None) -> bool:
-        """The hot loop: SimPy's ``step`` written out, with a limit. True: ended by the count of events."""
+    def _process_before(
+        self, limit: float, events_end: int, now: float | None = None, fail: Callable[[Event], None] | None = None
+    ) -> bool:
+        """The hot loop: SimPy's ``step`` written out, with a limit. True: ended by the count of events or of outputs."""
         queue = self._queue
+        outputs: Sequence[Output] = self._outputs.held if events_end < _NO_BUDGET else ()
+        outputs_end = len(outputs) + SLICE_OUTPUTS_MAX
         done = self.events
         overrun = done + INSTANT_EVENTS_MAX
         event: Any = None
@@ -182,7 +205,7 @@ class Environment(simpy.Environment):
             if at != now:
                 if at >= limit:
                     return False
-                if done >= events_end:
+                if done >= events_end or len(outputs) >= outputs_end:
                     return True
                 now = at
                 overrun = done + INSTANT_EVENTS_MAX
@@ -203,7 +226,10 @@ class Environment(simpy.Environment):
                 self.events = done - 1
                 raise
             if not event._ok and not hasattr(event, "_defused"):
-                raise _copy(event._value)
+                if fail is None:
+                    raise _copy(event._value)
+                fail(event)
+                return False
         return False
 
     def apply(self, inputs: Sequence[Input]) -> list[Refusal]:
@@ -215,28 +241,47 @@ class Environment(simpy.Environment):
         Raises:
             InternalError: the inputs have several ticks, or an event before their tick is not processed yet.
         """
+        if any(given.tick != inputs[0].tick for given in inputs):
+            raise InternalError("inputs of several ticks", "one call is one instant", "report this")
+        refusals: list[Refusal] = []
+        self.apply_ahead(inputs, refusals)
+        return refusals
+
+    def apply_ahead(self, inputs: Sequence[Input], refusals: list[Refusal]) -> int:
+        """Apply ``inputs``, ascending, as :meth:`apply` does, up to the next event of the model; how many they were.
+
+        Each tick is an instant of its own: an input whose consequences are scheduled at its tick ends the series, but
+        for further inputs of that tick. What is refused is added to ``refusals``.
+
+        Raises:
+            InternalError: the first one lies before the clock, or an event before it is not processed yet.
+        """
         if not inputs:
-            return []
-        tick = inputs[0].tick
-        at = units.in_seconds(tick)
-        if any(given.tick != tick for given in inputs):
-            raise InternalError(f"inputs at {tick} and other ticks", "one call is one instant", "report this")
-        if at < self._now or self.peek() < at:
+            return 0
+        first = units.in_seconds(inputs[0].tick)
+        if first < self._now or self.peek() < first:
             raise InternalError(
-                f"input at {tick}", "inputs are applied between instants, in order of time", "report this"
+                f"input at {inputs[0].tick}", "inputs are applied between instants, in order of time", "report this"
             )
         self.seal()
-        self._now = at
+        queue, change = self._queue, self.registry.change
+        done = 0
         self.writable = True
         try:
-            return [refusal for given in inputs if (refusal := self._apply_one(given)) is not None]
+            for given in inputs:
+                at = units.in_seconds(given.tick)
+                if queue and queue[0][0] < at:
+                    break
+                self._now = at
+                complaint = change(given.changes)
+                if complaint is not None:
+                    refusals.append(self._refused(given, complaint))
+                done += 1
         finally:
             self.writable = False
+        return done
 
-    def _apply_one(self, given: Input) -> Refusal | None:
-        complaint = self.registry.change(given.changes)
-        if complaint is None:
-            return None
+    def _refused(self, given: Input, complaint: Complaint) -> Refusal:
         refusal = Refusal(given, complaint[0], str(complaint[1]))
         self.publish_event(
             "system.input.refused",
@@ -275,6 +320,11 @@ class Environment(simpy.Environment):
             "streams": {name: self._streams[name].count for name in sorted(self._streams)},
             "resources": {path: self.resources[path].state() for path in sorted(self.resources)},
         }
+
+
+def _is_called_by_run(frame: FrameType | None) -> bool:
+    """Was the function of this frame called by SimPy's ``run``? (A frame in its own locals would be a cycle of garbage.)"""
+    return frame is not None and frame.f_back is not None and frame.f_back.f_code is _RUN
 
 
 def _copy(error: BaseException) -> BaseException:

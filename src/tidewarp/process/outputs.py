@@ -27,7 +27,7 @@ class Outputs:
 
     def __init__(self) -> None:
         self.undeliverable = 0
-        self._held: list[Output] = []
+        self.held: list[Output] = []  # since the last drain
         self._keys: set[str] = set()  # that were found good
         self._time: float = -1.0
         self._tick = -1
@@ -53,17 +53,13 @@ class Outputs:
                 f"output {n} at {now} s", f"at most {OUTPUTS_MAX} outputs in one tick", "let time pass"
             )
         name = f"{self._prefix}{n:08x}"
-        self._held.append(_output((name, self._tick, key, content, "", "", events)))
+        self.held.append(_output((name, self._tick, key, content, "", "", events)))
         return name
 
     def drain(self) -> list[Output]:
         """The outputs since the last call, in order."""
-        held, self._held = self._held, []
+        held, self.held = self.held, []
         return held
-
-    def __len__(self) -> int:
-        """How many are held."""
-        return len(self._held)
 
     def _check_key(self, key: object) -> None:
         if type(key) is not str or not 0 < len(key) <= KEY_BYTES_MAX or not key.isascii() or not key.isprintable():
