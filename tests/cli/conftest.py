@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from plant import write_plant
 
 import tidewarp
 from tidewarp.cli import main
@@ -107,6 +108,13 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])  # a model's folder is put in front
     return tmp_path
+
+
+@pytest.fixture
+def plant(place: Path) -> Path:
+    """A model and its five readings, in the working directory."""
+    write_plant()
+    return place
 
 
 @pytest.fixture

@@ -9,13 +9,16 @@ import shutil
 import signal
 import sqlite3
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
+from plant import records, write_plant
 
+from tampering import FIRST, attacker, dump, flip_all, random_flips
 from tidewarp.cli import main
 from tidewarp.codec import (
     RecordHeader,
@@ -26,25 +29,13 @@ from tidewarp.codec import (
     timed_body,
     unpack_document,
 )
-from tidewarp.store import open_store
 
-FIRST = 1 << 44  # row of record n: FIRST + n
+pytestmark = pytest.mark.proof("a change anywhere in a journal is found, its place named")
+by_the_head = pytest.mark.proof("what is cut off or forged is found by a head kept elsewhere")
+
 NAMED = ("record ", "table ", "tables ", "page")
-
-MODEL = """
-import tidewarp as tw
-
-def build(twin):
-    level = twin.variable("a.t", float)
-
-    def watch():
-        while True:
-            change = yield level.wait_for_change()
-            twin.publish_event("seen", change.new)
-
-    twin.process(watch())
-    twin.connect(tw.sources.csv("d.csv", time="t", map={"v": "a.t"}))
-"""
+TABLES = ("domain", "log", "source_cursor", "meta")
+ROWS = "time,value\n1,1\n2,x\n3,2\n"  # two inputs and a dead letter
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +43,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A closed journal: two inputs, a dead letter, a mark, a cursor. Nobody changes it."""
     folder = tmp_path_factory.mktemp("tamper")
     with contextlib.chdir(folder):
-        Path("model.py").write_text(MODEL)
-        Path("d.csv").write_text("t,v\n1,1\n2,x\n3,2\n")
+        write_plant(ROWS)
         assert main(["run", "model.py", "--journal", "j.tw"]) == 0
-    with sqlite3.connect(folder / "j.tw") as db:  # one file, and quick to change
-        assert db.execute("PRAGMA journal_mode = DELETE").fetchone() == ("delete",)
-    db.close()
+    with attacker(folder / "j.tw"):  # from now on one file
+        pass
     return folder / "j.tw"
 
 
@@ -70,51 +59,8 @@ def journal(made: Path, place: Path) -> Path:
 @pytest.fixture
 def db(journal: Path) -> Iterator[sqlite3.Connection]:
     """An attacker's connection to the copy."""
-    connection = sqlite3.connect(journal, isolation_level=None)
-    connection.execute("PRAGMA synchronous = OFF")
-    connection.execute("PRAGMA journal_mode = MEMORY")
-    yield connection
-    connection.close()
-
-
-def flips(value: Any) -> Iterator[Any]:
-    """``value`` with each of its bits flipped; an integer has 64, and bytes may also be longer or shorter."""
-    if isinstance(value, int):
-        for bit in range(64):
-            flipped = (value & (1 << 64) - 1) ^ 1 << bit
-            yield flipped - (1 << 64) if flipped >> 63 else flipped
-        return
-    data = value.encode() if isinstance(value, str) else value
-    for at in range(8 * len(data)):
-        flipped_bytes = bytearray(data)
-        flipped_bytes[at // 8] ^= 1 << at % 8
-        yield bytes(flipped_bytes)
-    yield data + b"\0"
-    yield data[:-1]
-
-
-def flip_all(db: sqlite3.Connection, table: str, key: str, row_key: object) -> Iterator[str]:
-    """Flip every bit of every column of one row: each time its column, then put back."""
-    columns = [(name, kind) for _, name, kind, *_ in db.execute(f"PRAGMA table_info({table})")]
-    row = db.execute(f"SELECT * FROM {table} WHERE {key} = ?", (row_key,)).fetchone()
-    for (column, kind), value in zip(columns, row, strict=True):
-        place = "CAST(? AS TEXT)" if kind == "TEXT" else "?"
-        for flipped in flips(value):
-            try:
-                db.execute(f"UPDATE {table} SET {column} = {place} WHERE {key} = ?", (flipped, row_key))
-            except sqlite3.IntegrityError:  # the number of another row
-                continue
-            yield column
-            # By the changed key, in the form that it was given.
-            back = flipped if column == key else row_key
-            place_of_key = place if column == key else "?"
-            done = db.execute(f"UPDATE {table} SET {column} = ? WHERE {key} = {place_of_key}", (value, back))
-            assert done.rowcount == 1
-
-
-def records(path: Path) -> int:
-    with open_store(path, read_only=True) as store:
-        return store.journal.size
+    with attacker(journal) as connection:
+        yield connection
 
 
 def test_the_untouched_journal_is_whole(journal, run):
@@ -128,8 +74,7 @@ def test_the_untouched_journal_is_whole(journal, run):
 
 def test_run_prints_the_head_that_verify_finds(place, run):
     """For people and for programs: the same 64 digits."""
-    Path("model.py").write_text(MODEL)
-    Path("d.csv").write_text("t,v\n1,1\n")
+    write_plant()
     shown = run("run", "model.py", "--journal", "j.tw")
     (head,) = [line.split()[1] for line in shown.out.splitlines() if line.startswith("head ")]
     again = run("run", "model.py", "--journal", "j.tw", "--resume", "--json").done()["head"]
@@ -143,20 +88,21 @@ def test_run_prints_the_head_that_verify_finds(place, run):
 
 
 @pytest.mark.parametrize("seq", range(1, 9))
-def test_every_bit_of_a_record(made, db, run, seq):
+def test_every_bit_of_a_record(made, db, run, seq, record_property):
     """Each bit of each column of `log`: the record is named; where its number is gone, the gap or the surplus."""
     assert records(made) == 8
-    tried: dict[str, int] = {}
+    tried = Counter()
     for column in flip_all(db, "log", "id", FIRST + seq):
         line = run("verify", "j.tw").refusal(1)
         if column == "id":
             assert "record " in line or "table log" in line, line
         else:
             assert f"j.tw: record {seq}: " in line, line
-        tried[column] = tried.get(column, 0) + 1
-    assert {*tried} == {"id", "kind", "flags", "hlc", "prev", "body", "body_hash", "hash", "body_state", "time"}
+        tried[column] += 1
+    assert tried.keys() == {"id", "kind", "flags", "hlc", "prev", "body", "body_hash", "hash", "body_state", "time"}
     assert tried["prev"] == tried["hash"] == tried["body_hash"] == 258
     assert min(tried.values()) >= 60
+    record_property("trials", tried.total())
     run("verify", "j.tw", "--json").done()
 
 
@@ -168,48 +114,31 @@ def test_every_bit_of_a_record(made, db, run, seq):
         ("source_cursor", "source", {"source", "cursor"}),
     ],
 )
-def test_every_bit_of_the_other_tables(db, run, table, key, columns):
+def test_every_bit_of_the_other_tables(db, run, table, key, columns, record_property):
     """Identity, size, head, key, cursors: the table is named, or the record that is missing from the size."""
-    tried = set()
+    tried = Counter()
     for (row_key,) in db.execute(f"SELECT {key} FROM {table}").fetchall():
         for column in flip_all(db, table, key, row_key):
             line = run("verify", "j.tw").refusal(1)
             named = table in line or (column == "size" and ("record " in line or "table log" in line))
             assert named, (column, line)
-            tried.add(column)
-    assert tried == columns
+            tried[column] += 1
+    assert tried.keys() == columns
+    record_property("trials", tried.total())
     run("verify", "j.tw", "--json").done()
 
 
-def dump(path: Path) -> list[object]:
-    """All that a journal says: identity, tables, and every row of them."""
-    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
-    try:
-        rows: list[object] = [
-            db.execute(f"PRAGMA {name}").fetchall() for name in ("application_id", "user_version", "encoding")
-        ]
-        rows.append(db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name").fetchall())
-        tables = ("domain", "log", "source_cursor", "meta")
-        return [*rows, *(db.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall() for table in tables)]
-    finally:
-        db.close()
-
-
-def test_random_flips_of_the_raw_file(made, journal, run, request):
+def test_random_flips_of_the_raw_file(made, journal, run, record_property):
     """200 bits, three of four in bytes that are used: exit 1 with record, table or page, or it means nothing."""
-    expected, whole = dump(made), made.read_bytes()
-    used = [at for at, byte in enumerate(whole) if byte]
+    expected = dump(made, TABLES)
     seed = random.randrange(1 << 32)
     chance = random.Random(seed)
     found = 0
-    for n in range(200):
-        at = chance.choice(used) if n % 4 else chance.randrange(len(whole))
-        flipped = bytearray(whole)
-        flipped[at] ^= 1 << chance.randrange(8)
+    for n, (at, flipped) in enumerate(random_flips(made.read_bytes(), chance, 200)):
         journal.write_bytes(flipped)
         ended = run("verify", journal)
         if ended.code == 0:
-            assert dump(journal) == expected, (seed, n, at)
+            assert dump(journal, TABLES) == expected, (seed, n, at)
         else:
             line = ended.refusal(1)
             assert any(name in line for name in NAMED), (seed, n, at, line)
@@ -217,6 +146,7 @@ def test_random_flips_of_the_raw_file(made, journal, run, request):
         for extra in ("-wal", "-shm"):
             Path(f"{journal}{extra}").unlink(missing_ok=True)
     assert found > 100
+    record_property("trials", n + 1)
 
 
 SWAPS = {
@@ -252,6 +182,7 @@ def cut(db: sqlite3.Connection, size: int) -> None:
     db.execute("UPDATE domain SET size = ?, head = (SELECT hash FROM log WHERE id = ?)", (size, FIRST + size))
 
 
+@by_the_head
 @pytest.mark.parametrize("size", [7, 5, 4, 3])
 def test_a_tail_that_was_cut_off_is_found_by_the_head_alone(made, db, run, size):
     """Nothing in the file can tell that there was more; the head that was kept elsewhere does."""
@@ -269,9 +200,10 @@ def test_a_tail_that_was_cut_off_is_found_by_the_head_alone(made, db, run, size)
 def test_a_cursor_ahead_of_the_records_is_found_without_a_head(db, run, size):
     """Cut behind what the cursor still counts: resuming would lose these inputs, so it is no matter of the head."""
     cut(db, size)
-    assert "table source_cursor, source 'd'" in run("verify", "j.tw").refusal(1)
+    assert "table source_cursor, source 'data'" in run("verify", "j.tw").refusal(1)
 
 
+@by_the_head
 def test_a_journal_without_records_is_found_by_the_head(made, db, run):
     """All records gone, cursors too, and the domain as on the first day."""
     head = run("verify", made, "--json").done()["head"]
@@ -334,7 +266,8 @@ def copy_journal(source: str, target: str, *, shm: bool = True) -> None:
         shutil.copy(source + extra, target + extra)
 
 
-def test_a_damaged_wal_is_found_by_the_head_alone(killed, run):
+@by_the_head
+def test_a_damaged_wal_is_found_by_the_head_alone(killed, run, record_property):
     """Cut, emptied, removed or spoilt: SQLite ends at the last whole transaction, and only the head kept knows."""
     first_head, head, first_records, records_of_all = killed
     wal = Path("live.tw-wal").read_bytes()
@@ -363,19 +296,19 @@ def test_a_damaged_wal_is_found_by_the_head_alone(killed, run):
         for extra in ("-wal", "-shm"):
             Path(f"j.tw{extra}").unlink(missing_ok=True)
     assert lost > len(spoilt)
+    record_property("trials", len(spoilt))
 
 
-def test_random_flips_of_a_wal(killed, run):
+@by_the_head
+def test_random_flips_of_a_wal(killed, run, record_property):
     """Whatever bit it is: with the head, `verify` ends with 0 only if every record is still there."""
     _, head, _, records_of_all = killed
     wal = Path("live.tw-wal").read_bytes()
     seed = random.randrange(1 << 32)
     chance = random.Random(seed)
     found = 0
-    for n in range(60):
+    for n, (_, flipped) in enumerate(random_flips(wal, chance, 60)):
         copy_journal("live.tw", "j.tw", shm=n % 2 == 0)
-        flipped = bytearray(wal)
-        flipped[chance.randrange(len(wal))] ^= 1 << chance.randrange(8)
         Path("j.tw-wal").write_bytes(flipped)
         ended = run("verify", "j.tw", "--head", head)
         if ended.code == 0:
@@ -386,6 +319,7 @@ def test_random_flips_of_a_wal(killed, run):
         for extra in ("-wal", "-shm"):
             Path(f"j.tw{extra}").unlink(missing_ok=True)
     assert found > 30
+    record_property("trials", n + 1)
 
 
 def variants(value: Any) -> Iterator[Any]:
@@ -419,14 +353,15 @@ def make_chain_anew(db: sqlite3.Connection) -> None:
     db.execute("UPDATE domain SET head = ?", (last,))
 
 
+@by_the_head
 @pytest.mark.parametrize("seq", range(1, 9))
-def test_a_forger_who_makes_the_chain_anew(made, db, run, seq):
+def test_a_forger_who_makes_the_chain_anew(made, db, run, seq, record_property):
     """What contradicts the other records is named by record; what does not, by the head kept elsewhere."""
     head = run("verify", made, "--json").done()["head"]
     (body,) = db.execute("SELECT body FROM log WHERE id = ?", (FIRST + seq,)).fetchone()
     tick, data = split_timed_body(body)
     document = unpack_document(data)
-    found = 0
+    found = passed = 0
     for value in variants(document.value):
         forged = timed_body(tick, pack_document(document.schema, document.version, value))
         if forged == body:
@@ -440,7 +375,9 @@ def test_a_forger_who_makes_the_chain_anew(made, db, run, seq):
             found += 1
         else:
             assert "gone or replaced" in run("verify", "j.tw", "--head", head).refusal(1), value
+            passed += 1
     assert found or document.schema in ("tw.released", "tw.open"), document
+    record_property("trials", found + passed)
     db.execute("UPDATE log SET body = ? WHERE id = ?", (body, FIRST + seq))
     make_chain_anew(db)
     assert run("verify", "j.tw", "--head", head, "--json").done()["head"] == head

@@ -26,14 +26,14 @@ class TestScheduleSource(SourceConformance):
     messages = (
         (0, {"a": 1}),
         (3 * S, {"b": "x"}),
-        (2 * S, {"a": None}),
+        (2 * S, {"a": 2.5}),
         (2 * S, {"c": [1, {"k": 2.5}]}),
         (7_200 * S, {"a": True}),
     )
 
     def create(self, folder: Path) -> ScheduleSource:
         return ScheduleSource(
-            [(0, "a", 1), (3, "b", "x"), ("2 s", "a", None), (2.0, "c", [1, {"k": 2.5}]), ("2h", "a", True)]
+            [(0, "a", 1), (3, "b", "x"), ("2 s", "a", 2.5), (2.0, "c", [1, {"k": 2.5}]), ("2h", "a", True)]
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from five_days import COUNT, five_days, loaded, write_model
 from tidewarp.connect.backends.jsonl import JsonlSink
 from tidewarp.connect.gate import Gate
 from tidewarp.connect.shell import SourceThread
@@ -18,47 +18,26 @@ from tidewarp.connect.sinks import jsonl
 from tidewarp.connect.sources import schedule
 from tidewarp.observe import STAGES
 from tidewarp.seeds import Stream
-from tidewarp.store import Appended
+from tidewarp.store import Written
 from tidewarp.store.journal import SqliteJournal
 from tidewarp.testing.kill import JOURNAL, KillTrial, Report
-from tidewarp.twin import Build, Twin, host, load_model
-from tidewarp.worlds import factory
+from tidewarp.twin import Build, Twin, host
 
-MODEL = """
-from pathlib import Path
+pytestmark = pytest.mark.proof("killed anywhere, a run ends as if nothing had happened")
+teeth = pytest.mark.proof("a mistake planted in the runtime is found by killing it")
 
-import tidewarp as tw
-from tidewarp.worlds import factory
-
-
-def build(twin):
-    factory.line(twin, "line")
-    readings = tw.sources.csv(
-        Path(__file__).with_name("readings.csv"), time="timestamp", map={"value": "line.furnace.temperature"}
-    )
-    twin.connect(readings, disorder="1h")
-    twin.sink(tw.sinks.jsonl("events.jsonl"), batch=50)
-"""
-FIRST, COUNT = 9_500, 1_440  # five days of readings; at row 10,149 the machine's clock jumps back by 55 minutes
 POISON = ["yesterday,70.0", "2014-01-04 01:00:00,hot", "2014-01-04 01:00:00", "2014-01-04 01:00:00,1,2", "\xff"]
 DEAD = COUNT // 10 + 3 * len(POISON)
 WORKERS = min(4, os.cpu_count() or 1)
 REPEAT = "TIDEWARP_KILLS"  # "SEED" or "SEED,RUN": with a run, that one alone
 
 
-def five_days(folder: Path) -> Path:
-    """The model and its readings in ``folder``; after each ten a broken row, and once 15 in a row (a record holds 12)."""
-    with gzip.open(factory.SAMPLE, "rt") as file:
-        header, *rows = file.read().splitlines()
-    rows = rows[FIRST : FIRST + COUNT]
-    for at in range(COUNT, 0, -10):
+def poisoned(header: str, rows: list[str]) -> tuple[str, list[str]]:
+    """After each ten rows a broken one, and once 15 in a row (a record holds 12)."""
+    for at in range(len(rows), 0, -10):
         rows.insert(at, POISON[at // 10 % len(POISON)])
     rows[700:700] = 3 * POISON
-    text = "\n".join([header, *rows]) + "\n"
-    (folder / "readings.csv").write_bytes(text.encode("latin-1"))
-    model = folder / "model.py"
-    model.write_text(MODEL)
-    return model
+    return header, rows
 
 
 def many_marks() -> None:
@@ -68,16 +47,14 @@ def many_marks() -> None:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return five_days(tmp_path_factory.mktemp("five-days"))
+    return write_model(tmp_path_factory.mktemp("five-days"), *poisoned(*five_days()))
 
 
 @pytest.fixture
 def build(model: Path, require: Callable[[str], None]) -> Iterator[Build]:
     require("fork")
-    path = list(sys.path)
-    yield load_model(str(model))
-    sys.path[:] = path
-    del sys.modules["tidewarp_model"]
+    with loaded(model) as build:
+        yield build
 
 
 def seed_and_run() -> tuple[int, int | None]:
@@ -86,12 +63,16 @@ def seed_and_run() -> tuple[int, int | None]:
 
 
 @pytest.fixture
-def show(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> Callable[[Report], None]:
-    """Print the table of places, also where pytest captures, and fail with what repeats each failure."""
+def show(
+    request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str], record_property: Callable[[str, object], None]
+) -> Callable[[Report], None]:
+    """Print the table of places (but with -q), also where pytest captures, and fail with what repeats each failure."""
 
     def show_report(report: Report) -> None:
-        with capsys.disabled():
-            print("\n" + report.table())
+        record_property("trials", report.kills)
+        if request.config.get_verbosity() >= 0:
+            with capsys.disabled():
+                print("\n" + report.table())
         again = [f"{REPEAT}={report.seed},{one.run} pytest '{request.node.nodeid}'" for one in report.failures]
         if again:
             pytest.fail("\n".join([report.table(), "repeat with", *again]), pytrace=False)
@@ -177,7 +158,7 @@ def journal_after_apply() -> None:
         held.append((entries, cursors))
         write_held(self, but=3)
         future = Future()
-        future.set_result(Appended(0, 0, b""))
+        future.set_result(Written(0, 0, b""))
         return future
 
     def append_behind(self, entries, *, cursors=None):
@@ -274,6 +255,7 @@ PLANTS = {
 }
 
 
+@teeth
 @pytest.mark.parametrize(("plant", "checks"), PLANTS.items(), ids=[plant.__name__ for plant in PLANTS])
 def test_a_planted_mistake_is_found(plant, checks, build, tmp_path):
     """Within 60 kills, and by the check that is meant for it."""
@@ -282,6 +264,7 @@ def test_a_planted_mistake_is_found(plant, checks, build, tmp_path):
     assert len(report.failures) == 1, report.table()
 
 
+@teeth
 def test_an_output_before_its_journal_record_is_seen_without_acknowledgements(build, tmp_path):
     """The sink and the journal alone tell that something was applied too early."""
 
@@ -293,6 +276,7 @@ def test_an_output_before_its_journal_record_is_seen_without_acknowledgements(bu
     assert [failure.check for failure in report.failures] == ["explained"], report.table()
 
 
+@teeth
 def test_a_life_that_raises_is_reported_with_its_traceback(build, tmp_path):
     """A child's error reaches the parent, and its run counts as wrong."""
 

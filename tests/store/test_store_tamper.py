@@ -7,16 +7,22 @@ import os
 import random
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tampering import FIRST, attacker, dump, flip_all, random_flips
 from tidewarp.codec import CHECKPOINT, DIGEST, INPUT, PUBLISHED, record_hash, timed_body
 from tidewarp.errors import Corrupt
 from tidewarp.store import Entry, check_file, open_store
 
+pytestmark = pytest.mark.proof("a change anywhere in a journal is found, its place named")
+
 RECORDS = 5
+TABLES = ("domain", "log", "meta")  # cursors are told apart
+Record = Callable[[str, object], None]
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +44,9 @@ def copy(journal: Path, tmp_path: Path) -> Path:
 
 
 def execute(path: Path, *statements: str) -> None:
-    db = sqlite3.connect(path, isolation_level=None)
-    for statement in statements:
-        db.execute(statement)
-    db.close()
+    with attacker(path) as db:
+        for statement in statements:
+            db.execute(statement)
 
 
 def cursor_bytes(path: Path) -> list[bytes]:
@@ -66,84 +71,29 @@ def bits_apart(one: list[bytes], other: list[bytes]) -> int | None:
 STEP = 1 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 7
 
 
-def dump(path: Path) -> list[object]:
-    """All that a journal file says but its cursors: identity, tables, and every row of them."""
-    db = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)
-    try:
-        rows: list[object] = [
-            db.execute(f"PRAGMA {name}").fetchall() for name in ("application_id", "user_version", "encoding")
-        ]
-        rows.append(db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name").fetchall())
-        for table in ("domain", "log", "meta"):
-            columns = [name for _, name, *_ in db.execute(f"PRAGMA table_info({table})")]
-            shown = ", ".join(f"{one}, typeof({one})" for one in columns)
-            rows.append(db.execute(f"SELECT {shown} FROM {table} ORDER BY 1").fetchall())
-        return rows
-    finally:
-        db.close()
-
-
-def flips(value: object) -> Iterator[object]:
-    """``value`` with bits flipped one by one: all of an integer's 64, each STEP-th of bytes; a NULL becomes 0."""
-    if value is None:
-        yield 0
-    elif isinstance(value, int):
-        for bit in range(64):
-            flipped = value ^ 1 << bit
-            yield (
-                flipped - (1 << 64) if flipped >= 1 << 63 else flipped + (1 << 64) if flipped < -(1 << 63) else flipped
-            )
-    elif isinstance(value, str | bytes):
-        data = value.encode() if isinstance(value, str) else value
-        for bit in range(0, 8 * len(data), STEP):
-            flipped_bytes = bytearray(data)
-            flipped_bytes[bit // 8] ^= 1 << bit % 8
-            yield bytes(flipped_bytes)
-        yield data + b"\0"
-        yield from [data[:-1]] if data else []
-
-
 def test_an_untouched_file_is_whole(journal: Path) -> None:
     with open_store(journal, read_only=True) as store:
         assert check_file(journal) == (RECORDS, store.journal.head, store.journal.domain)
 
 
-def _flip_all(path: Path, table: str, key: str, where: str) -> Iterator[tuple[str, object, Corrupt | None]]:
-    """Flip, check, put back: (column, row's key, what was raised)."""
-    db = sqlite3.connect(path, isolation_level=None)
-    db.execute("PRAGMA journal_mode = DELETE")
-    columns = [(name, kind) for _, name, kind, *_ in db.execute(f"PRAGMA table_info({table})")]
-    for row in db.execute(f"SELECT {key}, * FROM {table} WHERE {where} ORDER BY {key}").fetchall():
-        for (column, kind), value in zip(columns, row[1:], strict=True):
-            for flipped in flips(value):
-                place = "CAST(? AS TEXT)" if kind == "TEXT" else "?"
-                changed = f"UPDATE {table} SET {column} = {place} WHERE {key} = ?"
-                db.execute("SAVEPOINT s")
-                try:
-                    db.execute(changed, (flipped, row[0]))
-                except sqlite3.IntegrityError:  # an id that is taken
-                    db.execute("ROLLBACK TO s")
-                    db.execute("RELEASE s")
-                    continue
-                db.execute("RELEASE s")
+def checked_flips(path: Path, table: str, key: str, where: str = "1") -> Iterator[tuple[str, Corrupt | None]]:
+    """Flip, check, put back: (column, what was raised)."""
+    with attacker(path) as db:
+        for (row_key,) in db.execute(f"SELECT {key} FROM {table} WHERE {where} ORDER BY {key}").fetchall():
+            for column in flip_all(db, table, key, row_key, STEP):
                 raised = None
                 try:
                     check_file(path)
                 except Corrupt as error:
                     raised = error
-                yield column, row[0], raised
-                new_key = flipped if column == key else row[0]
-                place = "CAST(? AS TEXT)" if column == key and kind == "TEXT" else "?"
-                db.execute(f"UPDATE {table} SET {column} = ? WHERE {key} = {place}", (value, new_key))
-    db.close()
+                yield column, raised
 
 
 @pytest.mark.parametrize("seq", range(1, RECORDS + 1))
-def test_every_bit_of_a_record_is_covered(copy: Path, seq: int) -> None:
+def test_every_bit_of_a_record_is_covered(copy: Path, seq: int, record_property: Record) -> None:
     """Each bit of each column, flipped: found, with the record (or, where its number is gone, the gap) named."""
-    tried = set()
-    count = 0
-    for column, _, raised in _flip_all(copy, "log", "id", f"id = {1 << 44 | seq}"):
+    tried: Counter[str] = Counter()
+    for column, raised in checked_flips(copy, "log", "id", f"id = {FIRST + seq}"):
         assert raised is not None, column
         if column != "id":
             assert raised.seq == seq, (column, str(raised))
@@ -151,22 +101,23 @@ def test_every_bit_of_a_record_is_covered(copy: Path, seq: int) -> None:
         else:
             assert raised.seq is not None
             assert raised.seq <= seq
-        tried.add(column)
-        count += 1
-    assert tried == {"id", "kind", "flags", "hlc", "prev", "body", "body_hash", "hash", "body_state", "time"}
-    assert count > 3 * 256 // STEP + 4 * 64
+        tried[column] += 1
+    assert tried.keys() == {"id", "kind", "flags", "hlc", "prev", "body", "body_hash", "hash", "body_state", "time"}
+    assert tried.total() > 3 * 256 // STEP + 4 * 64
+    record_property("trials", tried.total())
     assert check_file(copy).records == RECORDS
 
 
 @pytest.mark.parametrize(("table", "key"), [("domain", "no"), ("meta", "name")])
-def test_every_bit_of_the_identity_is_covered(copy: Path, table: str, key: str) -> None:
+def test_every_bit_of_the_identity_is_covered(copy: Path, table: str, key: str, record_property: Record) -> None:
     """Number, id, status, size and head of the domain; names and values of meta. The table is named."""
-    tried = set()
-    for column, _, raised in _flip_all(copy, table, key, "1"):
+    tried: Counter[str] = Counter()
+    for column, raised in checked_flips(copy, table, key):
         assert raised is not None, column
         assert table in str(raised) or raised.seq is not None or "beyond the size" in str(raised)
-        tried.add(column)
-    assert tried == ({"no", "id", "status", "size", "head"} if table == "domain" else {"name", "value"})
+        tried[column] += 1
+    assert tried.keys() == ({"no", "id", "status", "size", "head"} if table == "domain" else {"name", "value"})
+    record_property("trials", tried.total())
     assert check_file(copy).records == RECORDS
 
 
@@ -231,10 +182,9 @@ def test_a_record_rewritten_with_its_right_hash_breaks_the_next(copy: Path) -> N
         (old,) = store.journal.read(after=1, limit=1)
     body = b"forged"
     header = old.header._replace(body_len=len(body), body_hash=hashlib.sha256(body).digest())
-    db = sqlite3.connect(copy, isolation_level=None)
     values = (body, header.body_hash, record_hash(header.to_bytes()))
-    db.execute("UPDATE log SET body = ?, body_hash = ?, hash = ? WHERE id = (1 << 44) + 2", values)
-    db.close()
+    with attacker(copy) as db:
+        db.execute("UPDATE log SET body = ?, body_hash = ?, hash = ? WHERE id = (1 << 44) + 2", values)
     with pytest.raises(Corrupt, match="record 3: it does not follow") as caught:
         check_file(copy)
     assert caught.value.seq == 3
@@ -292,30 +242,27 @@ def test_reading_notices_gaps_heads_bodies_and_times(copy: Path, after: int, sta
 
 
 @pytest.mark.parametrize("part", range(4))
-def test_a_flipped_bit_of_the_file_is_found_or_means_nothing(journal: Path, tmp_path: Path, part: int) -> None:
+def test_a_flipped_bit_of_the_file_is_found_or_means_nothing(
+    journal: Path, tmp_path: Path, part: int, record_property: Record
+) -> None:
     """200 bits, seeded, most of them of bytes in use: Corrupt and the place named, or every row is what it was.
 
     The one exception is the bit of a cursor itself, which nothing in the file repeats: see the test below.
     """
-    expected, cursors = dump(journal), cursor_bytes(journal)
-    whole = journal.read_bytes()
-    chance = random.Random(part)
-    used = [at for at, byte in enumerate(whole) if byte]
+    expected, cursors = dump(journal, TABLES), cursor_bytes(journal)
     found = 0
     path = tmp_path / "f.tw"
-    for n in range(50):
-        at, bit = (chance.choice(used) if n % 5 else chance.randrange(len(whole))), chance.randrange(8)
-        flipped = bytearray(whole)
-        flipped[at] ^= 1 << bit
+    for n, (at, flipped) in enumerate(random_flips(journal.read_bytes(), random.Random(part), 50), 1):
         path.write_bytes(flipped)
         try:
             check_file(path)
         except Corrupt as error:
             found += any(word in error.value.removeprefix(str(path)) for word in ("record", "page", "table"))
             continue
-        assert dump(path) == expected, (at, bit)
-        assert bits_apart(cursor_bytes(path), cursors) in (0, 1), (at, bit)
+        assert dump(path, TABLES) == expected, (n, at)
+        assert bits_apart(cursor_bytes(path), cursors) in (0, 1), (n, at)
     assert found > 20
+    record_property("trials", n)
 
 
 def test_a_changed_cursor_is_left_to_the_layer_that_knows_its_records(copy: Path) -> None:
