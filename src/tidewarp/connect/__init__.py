@@ -12,9 +12,26 @@ backends   one module per kind of source and sink; `sources` and `sinks` list th
 from __future__ import annotations
 
 from tidewarp.connect import sinks, sources
-from tidewarp.connect.contract import Input, Output, Raw, Readings, Refusal, Refused, RunIdentity, Sink, Source, Update
+from tidewarp.connect.contract import (
+    MESSAGE_BYTES_MAX,
+    Decoder,
+    Input,
+    Output,
+    Raw,
+    Readings,
+    Refusal,
+    Refused,
+    RunIdentity,
+    Sink,
+    Source,
+    Undecodable,
+    Update,
+)
+from tidewarp.connect.payload import event_payload, to_json
 
 __all__ = [
+    "MESSAGE_BYTES_MAX",
+    "Decoder",
     "Input",
     "Output",
     "Raw",
@@ -24,7 +41,10 @@ __all__ = [
     "RunIdentity",
     "Sink",
     "Source",
+    "Undecodable",
     "Update",
+    "event_payload",
     "sinks",
     "sources",
+    "to_json",
 ]

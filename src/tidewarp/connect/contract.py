@@ -143,23 +143,36 @@ class Decoder(Protocol):
     """Bytes to meaning. Pure: equal bytes give equal updates in every life."""
 
     def decode(self, raw: Raw) -> Update:
-        """Raises Undecodable, or another PeerError, for what cannot be read."""
+        """What the message sets, and when.
+
+        What it raises makes the message a dead letter: Undecodable names the rule by which it is counted, any other
+        exception is counted as "decode".
+        """
 
 
 class Source(Protocol):
-    """Where inputs come from. Runs in a thread and event loop of its own: what blocks there blocks nobody else."""
+    """Where inputs come from. Runs in a thread and event loop of its own: what blocks there blocks nobody else.
 
-    name: str
-    kind: str
+    Subclass it to take over what most sources share; ``name``, ``kind``, ``decoder``, ``open`` and ``read`` are left.
+    """
+
+    name: str  # in the journal and in all counts
+    kind: str  # of source, such as "csv"
 
     def describe(self) -> dict[str, Any]:
         """What decides the meaning of its messages (columns, map, zone): journaled, compared at resume. No secrets."""
+        return {"kind": self.kind}
 
     def paths(self) -> Sequence[str]:
         """The registry paths that it is known to set before the first message; the session checks that they exist."""
+        return ()
 
     def first_event_ns(self) -> int | None:
-        """Unix ns of the first event, None if times are relative to the twin's epoch. May read the target."""
+        """Unix ns of the first event, from which the epoch is taken. May read the target.
+
+        None: times are relative to the epoch, or nobody can say beforehand; then ``open`` has to be told the epoch.
+        """
+        return None
 
     def decoder(self, epoch_ns: int) -> Decoder | None:
         """The decoder of its messages for a twin whose tick 0 is ``epoch_ns`` (Unix ns); None if it gives Readings.
@@ -178,9 +191,11 @@ class Source(Protocol):
 
     async def confirm(self, positions: Mapping[int, int]) -> None:
         """Everything up to ``positions`` is durable: the target may forget it. May run while ``read`` waits."""
+        return
 
     async def close(self) -> None:
         """Release what ``open`` took. Safe to call twice, and after an error of ``open`` or ``read``."""
+        return
 
 
 class Undecodable(PeerError):
@@ -192,17 +207,23 @@ class Undecodable(PeerError):
 
 
 class Sink(Protocol):
-    """Where outputs go. Runs in a thread and loop of its own."""
+    """Where outputs go. Runs in a thread and loop of its own. Subclass it for a ``close`` that has nothing to do."""
 
-    name: str
-    kind: str
-    delivery: str  # "once": what it is offered again, it drops | "at_least_once"
+    name: str  # in the journal and in all counts
+    kind: str  # of sink, such as "jsonl"
+    delivery: str  # what it promises: "once": what it is offered again, it drops | "at_least_once"
 
     async def open(self, run: RunIdentity) -> str | None:
         """Connect; the id of the last output of this run that the target holds ("" none, None: it cannot tell)."""
 
     async def write(self, batch: Sequence[Output]) -> list[Refused]:
-        """Make ``batch`` (ids ascending) durable. What the target refuses for good is returned, the rest is held."""
+        """Make ``batch`` (ids ascending) durable. What the target refuses for good is returned, the rest is held.
+
+        Raises:
+            OSError: it may pass (a full disk, a lost connection): the same batch is offered again, after a pause.
+            Exception: any other ends the run.
+        """
 
     async def close(self) -> None:
         """Flush and release. Safe to call twice."""
+        return

@@ -18,7 +18,7 @@ import simpy
 
 import tidewarp as tw
 from tidewarp.cli.bench.measure import Prepared, best_of, slope
-from tidewarp.connect import Output, Readings, Refused, RunIdentity
+from tidewarp.connect import Output, Readings, Refused, RunIdentity, Sink, Source
 from tidewarp.observe import SilentProbe
 from tidewarp.worlds import factory
 
@@ -236,26 +236,13 @@ def _newest(folder: Path) -> Path:
     return max(folder.glob("*.tw"))
 
 
-class _Columns:
-    """What the synthetic sources share: one partition, no bytes, nothing to confirm or close."""
+class _Columns(Source):
+    """What the synthetic sources share: batches of columns."""
 
-    kind = "bench"
-    name = "bench"
+    kind = name = "bench"
 
     def __init__(self) -> None:
         self._batches: Iterator[Readings] = iter(())
-
-    def describe(self) -> dict[str, Any]:
-        """Nothing could change its meaning."""
-        return {"kind": self.kind}
-
-    def paths(self) -> Sequence[str]:
-        """Checked with the first reading."""
-        return ()
-
-    def first_event_ns(self) -> int | None:
-        """Times are relative."""
-        return None
 
     def decoder(self, epoch_ns: int) -> None:
         """It gives Readings."""
@@ -263,12 +250,6 @@ class _Columns:
     async def read(self, limit: int) -> Readings | None:
         """The next batch."""
         return next(self._batches, None)
-
-    async def confirm(self, positions: Mapping[int, int]) -> None:
-        """Nothing to forget."""
-
-    async def close(self) -> None:
-        """Nothing to release."""
 
 
 class _Sensors(_Columns):
@@ -301,11 +282,10 @@ class _Year(_Columns):
         )
 
 
-class _Discard:
-    """A sink that keeps nothing but the last id."""
+class _Discard(Sink):
+    """A sink that keeps nothing."""
 
-    kind = "discard"
-    name = "discard"
+    kind = name = "discard"
     delivery = "once"
 
     async def open(self, run: RunIdentity) -> str:
@@ -315,9 +295,6 @@ class _Discard:
     async def write(self, batch: Sequence[Output]) -> list[Refused]:
         """Take the batch."""
         return []
-
-    async def close(self) -> None:
-        """Nothing to release."""
 
 
 class _Resident(SilentProbe):

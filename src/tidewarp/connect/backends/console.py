@@ -8,13 +8,13 @@ from typing import TextIO
 
 import msgspec
 
-from tidewarp.connect.contract import Output, Refused, RunIdentity
+from tidewarp.connect.contract import Output, Refused, RunIdentity, Sink
 from tidewarp.connect.payload import event_payload
 
 __all__ = ["ConsoleSink"]
 
 
-class ConsoleSink:
+class ConsoleSink(Sink):
     """``[EVT] timestamp key value`` on ``stream`` (default: standard output). A crash may repeat lines."""
 
     kind = "console"
@@ -43,6 +43,3 @@ class ConsoleSink:
         """A terminal that has no such character gets its number: an output must not end the run."""
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
         return line if line.isascii() else line.encode(encoding, "backslashreplace").decode(encoding)
-
-    async def close(self) -> None:
-        """The stream is not ours to close."""

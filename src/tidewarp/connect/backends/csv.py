@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from tidewarp.connect.contract import HEAD_BYTES, MESSAGE_BYTES_MAX, Decoder, Raw, Undecodable, Update
+from tidewarp.connect.contract import HEAD_BYTES, MESSAGE_BYTES_MAX, Decoder, Raw, Source, Undecodable, Update
 from tidewarp.errors import CodecError, InternalError, OperatorError
 from tidewarp.units import parse_instant
 
@@ -28,7 +28,7 @@ _READ_BYTES = 16 << 20  # after so many a read is complete, whatever its limit: 
 _DAMAGED = (OSError, EOFError, zlib.error)  # what reading a file, gzip or not, may raise
 
 
-class CsvSource:
+class CsvSource(Source):
     """Readings in a CSV file with a header line; ``.gz`` is read as it is.
 
     Args:
@@ -117,9 +117,6 @@ class CsvSource:
         except _DAMAGED as error:
             raise self._unreadable(error) from error
         return rows or None
-
-    async def confirm(self, positions: Mapping[int, int]) -> None:
-        """A file keeps what was read."""
 
     async def close(self) -> None:
         """Close the file."""

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tidewarp.codec import pack, unpack
-from tidewarp.connect.contract import Readings
+from tidewarp.connect.contract import Readings, Source
 from tidewarp.errors import OperatorError
 from tidewarp.units import Duration, ticks
 
 __all__ = ["ScheduleSource"]
 
 
-class ScheduleSource:
+class ScheduleSource(Source):
     """Changes ``(time, path, value)``; time since the twin's epoch (a number is seconds, text like "8h").
 
     Message k of the list has offset k, so the list may grow between runs at its end. Values are plain:
@@ -30,17 +30,9 @@ class ScheduleSource:
         self._values = [value for _, _, value in changes]
         self._at = 0
 
-    def describe(self) -> dict[str, Any]:
-        """Nothing that could change a message's meaning."""
-        return {"kind": self.kind}
-
     def paths(self) -> Sequence[str]:
         """Every path of the list."""
         return sorted(set(self._paths))
-
-    def first_event_ns(self) -> int | None:
-        """None: times are relative to the epoch."""
-        return None
 
     def decoder(self, epoch_ns: int) -> None:
         """None: the list needs no decoding."""
@@ -57,12 +49,6 @@ class ScheduleSource:
         if first == self._at:
             return None
         return Readings(0, first, self._ticks[part], self._paths[part], self._values[part])
-
-    async def confirm(self, positions: Mapping[int, int]) -> None:
-        """Nothing to forget."""
-
-    async def close(self) -> None:
-        """Nothing to release."""
 
 
 def _change(entry: tuple[Duration, str, Any]) -> tuple[int, str, Any]:
