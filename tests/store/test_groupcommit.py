@@ -10,7 +10,7 @@ from itertools import count
 import pytest
 
 from tidewarp.errors import InternalError, OperatorError, StoreFull
-from tidewarp.store import Appended, Entry
+from tidewarp.store import Entry, Written
 from tidewarp.store.groupcommit import GROUP_MAX, QUEUE_MAX, GroupCommit, Submission
 
 ONE = (Entry(0x80, b""),)
@@ -28,14 +28,14 @@ class Disk:
         self.written: list[str] = []
         self.groups: list[int] = []
 
-    def write(self, group: Sequence[Submission]) -> list[Appended]:
+    def write(self, group: Sequence[Submission]) -> list[Written]:
         self.entered.release()
         assert self.open.wait(TIMEOUT_S)
         if self.full:
             raise StoreFull("disk", "full", "make room")
         self.groups.append(sum(len(one.entries) for one in group))
         self.written += [name for one in group for name in one.cursors]
-        return [Appended(1, 1, b"")] * len(group)
+        return [Written(1, 1, b"")] * len(group)
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def test_an_interrupted_commit_is_told_to_all_and_raised_to_its_thread(disk: Dis
     """Ctrl-C in the thread that commits for others."""
     numbers = count()
 
-    def write(group: Sequence[Submission]) -> list[Appended]:
+    def write(group: Sequence[Submission]) -> list[Written]:
         if next(numbers) == 0:
             raise KeyboardInterrupt
         return disk.write(group)
@@ -208,7 +208,7 @@ def test_whose_submission_another_threads_interrupt_took_is_told(disk: Disk) -> 
     """The appender that commits for others is interrupted: theirs fail, and nothing follows before they know."""
     interrupted = False
 
-    def write(group: Sequence[Submission]) -> list[Appended]:
+    def write(group: Sequence[Submission]) -> list[Written]:
         nonlocal interrupted
         if len(group) == 2 and not interrupted:
             interrupted = True

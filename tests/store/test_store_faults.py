@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -12,10 +13,10 @@ from pathlib import Path
 import pytest
 
 import tidewarp.errors
-from tidewarp import observe
 from tidewarp.codec import INPUT, timed_body
 from tidewarp.errors import Corrupt, StoreFailed, StoreFull, StoreLocked
 from tidewarp.store import Entry, SqliteStore, check_file, open_store
+from tidewarp.testing import armed, hearing, raising
 
 SOURCES = str(Path(tidewarp.errors.__file__).parents[1])
 
@@ -36,22 +37,22 @@ def big(count: int) -> list[Entry]:
 
 
 CRASH = """
-import os, sys
-from tidewarp import observe
+import sys
 from tidewarp.codec import INPUT, timed_body
 from tidewarp.store import Entry, open_store
+from tidewarp.testing import armed, die
 
 path, stage, call = sys.argv[1:]
 store = open_store(path, create=True)
 journal = store.journal
 for n in range(3):
     journal.append([Entry(INPUT, timed_body(n, b"kept"))], cursors={"s": b"%d" % n})
-observe.on_stage(lambda name: name == stage and os._exit(9))
 new = [Entry(INPUT, timed_body(9, b"new"))] * 5
-if call == "append":
-    journal.append(new, cursors={"s": b"new"})
-else:
-    journal.submit(new, cursors={"s": b"new"}).result()
+with armed(stage, die):
+    if call == "append":
+        journal.append(new, cursors={"s": b"new"})
+    else:
+        journal.submit(new, cursors={"s": b"new"}).result()
 """
 
 
@@ -62,7 +63,7 @@ else:
 def test_a_crash_leaves_a_transaction_whole_or_absent(tmp_path: Path, stage: str, there: bool, call: str) -> None:
     """Records and cursors together: before COMMIT none of them, after it all; and the journal goes on."""
     path = tmp_path / "j.tw"
-    assert python(CRASH, path, stage, call).returncode == 9
+    assert python(CRASH, path, stage, call).returncode == -signal.SIGKILL
     assert check_file(path).records == (8 if there else 3)
     with open_store(path) as store:
         assert store.journal.size == (8 if there else 3)
@@ -73,31 +74,21 @@ def test_a_crash_leaves_a_transaction_whole_or_absent(tmp_path: Path, stage: str
 
 def test_stages_are_told_in_order(tmp_path: Path) -> None:
     heard: list[tuple[str, int]] = []
-    with SqliteStore(tmp_path / "j.tw", create=True) as store:
-        observe.on_stage(lambda name: heard.append((name, store.journal.size)))
-        try:
-            store.journal.append(big(2))
-        finally:
-            observe.on_stage(None)
+    with (
+        SqliteStore(tmp_path / "j.tw", create=True) as store,
+        hearing(lambda name, _: heard.append((name, store.journal.size))),
+    ):
+        store.journal.append(big(2))
     assert heard == [("journal.inside", 0), ("journal.commit", 0), ("journal.after", 2)]
 
 
 @pytest.mark.parametrize(("stage", "records"), [("journal.inside", 1), ("journal.commit", 1), ("journal.after", 3)])
 def test_an_interruption_leaves_a_usable_handle(tmp_path: Path, stage: str, records: int) -> None:
     """Ctrl-C around COMMIT: the handle knows what is durable, and goes on from there."""
-
-    def interrupt(name: str) -> None:
-        if name == stage:
-            raise KeyboardInterrupt
-
     with SqliteStore(tmp_path / "j.tw", create=True) as store:
         store.journal.append(big(1))
-        observe.on_stage(interrupt)
-        try:
-            with pytest.raises(KeyboardInterrupt):
-                store.journal.append(big(2))
-        finally:
-            observe.on_stage(None)
+        with armed(stage, raising(KeyboardInterrupt())), pytest.raises(KeyboardInterrupt):
+            store.journal.append(big(2))
         assert store.journal.size == records
         assert store.journal.append(big(1)).first_seq == records + 1
     assert check_file(tmp_path / "j.tw").records == records + 1

@@ -1,8 +1,27 @@
-"""Tools for tests of tidewarp models and connectors. Public; imported by no other part of the package."""
+"""Tools for tests of models, sources, sinks and stores. Public; imported by no other part of the package.
+
+clock      ManualClock: a wall clock that moves when the test says so, for ``tw.open(..., clock=...)``
+kill       KillTrial: kill a twin anywhere, as often as wanted, and check what is left; lives, remains, report are its parts
+faults     armed, hearing: have something happen at the n-th arrival at a stage
+sources    SourceConformance: what every source has to keep, as a class of tests to derive from; readings is its part
+sinks      SinkConformance: the same for sinks
+stores     StoreConformance: the same for stores of the journal; machine is its part
+
+The last three are imported by their own names and need pytest and Hypothesis: ``pip install 'tidewarp[test]'``.
+What all suites share is in ``suites``.
+"""
 
 from __future__ import annotations
 
+import sys
+
 from tidewarp.testing.clock import ManualClock
+from tidewarp.testing.faults import armed, die, hearing, raising
 from tidewarp.testing.kill import KillTrial
 
-__all__ = ["KillTrial", "ManualClock"]
+__all__ = ["KillTrial", "ManualClock", "armed", "die", "hearing", "raising"]
+
+# Under pytest a failed assertion of a suite shows both sides, as one of the author's own does.
+if (_pytest := sys.modules.get("pytest")) is not None:
+    for _name in ("sources", "readings", "sinks", "stores", "machine"):
+        _pytest.register_assert_rewrite(f"{__name__}.{_name}")

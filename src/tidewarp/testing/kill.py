@@ -1,5 +1,10 @@
 """Kill a twin anywhere, as often as wanted, and check after each kill what is left of it.
 
+    def test_my_model_survives(tmp_path):
+        trial = KillTrial("model.py", tmp_path, outputs="done.jsonl", files=["readings.csv"])
+        report = trial.run("armed", kills=50)
+        assert not report.failures, report.table()
+
 A *life* is a process that opens the twin and runs it. A *run* is a chain of lives over one journal: some are
 killed with SIGKILL, the recoveries among them, and the last one ends by itself. There are three ways to kill:
 
@@ -25,18 +30,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self
 
 from tidewarp.clocks import WallClock
 from tidewarp.errors import InternalError, OperatorError
 from tidewarp.observe import STAGES
 from tidewarp.seeds import Stream
-from tidewarp.testing.lives import JOURNAL, START, Aim, Life, commanded, forked, journal_bytes
+from tidewarp.testing.lives import JOURNAL, Aim, Life, commanded, forked, journal_bytes
 from tidewarp.testing.remains import OUTPUTS, Course, Undisturbed, Wrong, output_lines
-from tidewarp.twin import Build, verify
+from tidewarp.testing.report import Failure, Report, summed
+from tidewarp.twin import Build, load_model, verify
 
 __all__ = ["JOURNAL", "MODES", "OUTPUTS", "Failure", "KillTrial", "Report"]
 
@@ -44,75 +50,37 @@ MODES = ("armed", "moments", "command")
 _KILLS_PER_RUN = 12  # at most: a run of many kills is mostly recoveries, one of few mostly fresh work
 
 
-@dataclass(frozen=True)
-class Failure:
-    """What was wrong after the kills (places, in order) of one run. ``check`` is a word of the module's docstring."""
-
-    run: int
-    check: str
-    message: str
-    kills: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"run {self.run}, killed at {', '.join(self.kills) or 'no place'}: {self.check}: {self.message}"
-
-
-@dataclass
-class Report:
-    """What a trial did: how many kills at which place, and what was wrong."""
-
-    mode: str
-    seed: int
-    places: dict[str, int] = field(default_factory=dict)
-    runs: int = 0
-    lives: int = 0
-    wall_s: float = 0.0
-    failures: list[Failure] = field(default_factory=list)
-
-    @property
-    def kills(self) -> int:
-        """How many lives were killed."""
-        return sum(self.places.values())
-
-    @classmethod
-    def of(cls, document: dict[str, Any]) -> Self:
-        """The report that ``dataclasses.asdict`` made ``document`` of, JSON in between."""
-        failures = [Failure(**{**one, "kills": tuple(one["kills"])}) for one in document["failures"]]
-        return cls(**{**document, "failures": failures})
-
-    def table(self) -> str:
-        """Place and kills, a line each, in the order of an input's way; then the totals and the failures."""
-        order = {place: n for n, place in enumerate((START, *STAGES))}
-        places = sorted(self.places.items(), key=lambda one: (order.get(one[0], len(order)), one[0]))
-        lines = [f"kills, {self.mode}, seed {self.seed}:", *(f"  {place:<16}{count:6}" for place, count in places)]
-        totals = f"{self.kills} kills in {self.lives} lives of {self.runs} runs"
-        lines.append(f"  {totals}, {len(self.failures)} wrong, {self.wall_s:.0f} s")
-        return "\n".join([*lines, *(f"  {failure}" for failure in self.failures)])
-
-
 class KillTrial:
     """Kills lives of one model. To begin with it makes the undisturbed run, which all others have to equal.
 
+    Each run has a folder of its own as its working directory, so the model's relative paths lie in there. The model must come
+    to an end by itself: the data end, or nothing is left to do.
+
     Args:
-        build: the model; it sends its outputs to ``sinks.jsonl(OUTPUTS)``, a path relative to the run's folder.
-        folder: an empty directory; each run has one of its own in it, which stays only if the run is wrong.
+        build: the model: a function, or the path of its file (``MODEL.py`` or ``MODEL.py:function``).
+        folder: where the folders of the runs go; a run's stays only if the run is wrong. Made if it is not there.
+        outputs: the file that the model's ``sinks.jsonl`` writes, relative to the run's folder.
+        files: what the model reads by a relative path: copied into each run's folder, under its own name.
         seed: of all draws. Run n depends on (seed, mode, n) and on the machine's own timing.
         model_seed: of the twin.
         batch: inputs per journal record, at most; half of the lives draw a smaller number. Half of them end and go on
             once on their way, so that orderly stops are among what a kill meets.
         setup: called in every child.
         plant: called in every child but that of the undisturbed run: a mistake that the trial has to find.
-        command: for mode ``command``: its words. It runs in the folder of the run, the journal is JOURNAL.
+        command: for mode ``command``: its words. It runs in the folder of the run, the journal is JOURNAL. Of a model that is
+            given by its path the default is ``tidewarp run`` with ``--resume``.
 
     Raises:
-        OperatorError: the undisturbed run fails.
+        OperatorError: no such model or file; the undisturbed run fails, or ``outputs`` does not hold what it published.
     """
 
     def __init__(
         self,
-        build: Build,
+        build: Build | str | Path,
         folder: Path,
         *,
+        outputs: str = OUTPUTS,
+        files: Sequence[str | Path] = (),
         seed: int = 1,
         model_seed: int = 7,
         batch: int = 64,
@@ -120,19 +88,24 @@ class KillTrial:
         plant: Callable[[], None] | None = None,
         command: Sequence[str] = (),
     ) -> None:
-        self._build, self._folder, self._seed, self._model_seed, self._batch = build, folder, seed, model_seed, batch
-        self._command = tuple(command)
+        self._build: Build = build if callable(build) else load_model(str(build))
+        self._folder, self._seed, self._model_seed, self._batch = folder, seed, model_seed, batch
+        self._files = [Path(file).resolve() for file in files]
+        self._command = tuple(command) if callable(build) or command else _run_command(build, model_seed, batch)
         self._prepare = [] if setup is None else [setup]
-        undisturbed = folder / "undisturbed"
-        undisturbed.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        undisturbed = self._new_folder("undisturbed")
         life = self._fork(undisturbed, Aim(), batch)
         if life.done is None:
-            raise OperatorError(
-                "the undisturbed run", life.error or f"it hangs at {life.place}", "mend the model first"
-            )
+            told = life.error or f"it hangs at {life.place}"
+            raise OperatorError("the undisturbed run", told, "mend the model first, or give files=[...]")
         self._prepare += [] if plant is None else [plant]
         self.done, self._life_s = life.done, life.took_s
-        self._undisturbed = Undisturbed(build, life.done, output_lines(undisturbed, verify(undisturbed / JOURNAL)))
+        lines = output_lines(undisturbed / outputs, verify(undisturbed / JOURNAL))
+        if len(lines) != life.done["outputs"]:
+            found = f"outputs={outputs!r}: {len(lines)} lines, {life.done['outputs']} outputs were published"
+            raise OperatorError(found, "the harness reads them in a jsonl file", "give the name that its sink has")
+        self._undisturbed = Undisturbed(self._build, life.done, lines, outputs)
         self._journal_bytes = journal_bytes(undisturbed)
 
     def run(
@@ -167,15 +140,24 @@ class KillTrial:
                 report.runs += 1
             return report
 
-        report = series(0) if workers == 1 else _sum([*_in_processes(series, workers)])
+        report = series(0) if workers == 1 else summed([*_in_processes(series, workers)])
         report.wall_s = clock.now() - begun_s
         return report
 
     # ------------------------------------------------------------------ one run
+    def _new_folder(self, name: str) -> Path:
+        folder = self._folder / name
+        folder.mkdir()
+        for file in self._files:
+            try:
+                shutil.copy(file, folder)
+            except OSError as error:
+                raise OperatorError(str(file), f"cannot be copied: {error.strerror}", "check files=[...]") from error
+        return folder
+
     def _run(self, report: Report, number: int, kills: int) -> None:
         mode = report.mode
-        course = Course(number, self._folder / f"{mode}-{number}", Stream(self._seed, f"{mode}.{number}"))
-        course.folder.mkdir()
+        course = Course(number, self._new_folder(f"{mode}-{number}"), Stream(self._seed, f"{mode}.{number}"))
         wanted = 1 + course.chance.below(_KILLS_PER_RUN)
         try:
             while True:
@@ -227,12 +209,20 @@ class KillTrial:
 
     def _measure_command(self) -> None:
         """The command's own undisturbed run: how long it takes, and that it agrees with the library's."""
-        folder = self._folder / "command"
-        folder.mkdir()
+        if not self._command:
+            raise OperatorError("mode 'command'", "it needs a command", "give command=[...], or the model by its path")
+        folder = self._new_folder("command")
         life = commanded(self._command, folder)
         if life.done is None or life.done["digest"] != self.done["digest"]:
             raise OperatorError("the command, undisturbed", life.error or "it has another digest", "compare the two")
         self._life_s = life.took_s
+
+
+def _run_command(model: str | Path, seed: int, batch: int) -> tuple[str, ...]:
+    path, colon, name = str(model).rpartition(":")
+    spec = f"{Path(path).resolve()}:{name}" if colon and name.isidentifier() else str(Path(model).resolve())
+    options = ("--journal", JOURNAL, "--resume", "--seed", str(seed), "--journal-batch", str(batch), "--json")
+    return (sys.executable, "-m", "tidewarp", "run", spec, *options)
 
 
 def _in_processes(series: Callable[[int], Report], workers: int) -> Iterator[Report]:
@@ -256,16 +246,3 @@ def _in_processes(series: Callable[[int], Report], workers: int) -> Iterator[Rep
         if not text:
             raise InternalError("a worker of the kill trial", "it ended without a report", "run it with workers=1")
         yield Report.of(json.loads(text))
-
-
-def _sum(reports: Sequence[Report]) -> Report:
-    total = Report(reports[0].mode, reports[0].seed)
-    for report in reports:
-        total.places = {
-            place: total.places.get(place, 0) + report.places.get(place, 0)
-            for place in {**total.places, **report.places}
-        }
-        total.runs += report.runs
-        total.lives += report.lives
-        total.failures += report.failures
-    return total

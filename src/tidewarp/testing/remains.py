@@ -14,7 +14,7 @@ from tidewarp.twin import Build, Verified, journal_rows, replay, verify
 
 __all__ = ["OUTPUTS", "Course", "Undisturbed", "Wrong", "output_lines"]
 
-OUTPUTS = "events.jsonl"  # in the folder of a run: what the model's sink writes
+OUTPUTS = "events.jsonl"  # in the folder of a run: what the model's sink writes, where no other name is given
 
 
 class Wrong(Exception):
@@ -46,6 +46,7 @@ class Undisturbed:
     build: Build
     done: Mapping[str, Any]
     outputs: Sequence[bytes]
+    file: str = OUTPUTS  # that holds them, in the folder of a run
 
     def check_remains(self, course: Course) -> None:
         """A killed life's files. Raises Wrong."""
@@ -53,7 +54,7 @@ class Undisturbed:
         if verified is None:
             return
         self._check_acknowledged(course)
-        lines = output_lines(course.folder, verified)
+        lines = output_lines(course.folder / self.file, verified)
         if lines != self.outputs[: len(lines)]:
             raise Wrong("prefix", _first_difference(lines, self.outputs))
         if course.explained < len(lines):  # a journal only grows: what it explained once, it explains for ever
@@ -72,7 +73,7 @@ class Undisturbed:
         if verified is not None and verified.records:
             course.head, course.inputs = verified.head, verified.inputs
             return verified
-        outputs = course.folder / OUTPUTS
+        outputs = course.folder / self.file
         if course.head is not None or course.acknowledged or (outputs.exists() and outputs.stat().st_size):
             raise Wrong("verify", found)
         return None
@@ -109,15 +110,14 @@ class Undisturbed:
                 raise Wrong("counts", f"{name} {done[name]}, undisturbed {self.done[name]}")
         if verified is None or not digest == done["digest"] == verified.digest:
             raise Wrong("digest", f"{done['digest']}, in its journal {verified}, undisturbed {digest}")
-        lines = output_lines(course.folder, verified)
+        lines = output_lines(course.folder / self.file, verified)
         if lines != self.outputs:
             raise Wrong("outputs", _first_difference(lines, self.outputs))
         self._replayed(course, digest)
 
 
-def output_lines(folder: Path, verified: Verified) -> list[bytes]:
-    """The sink's whole lines without the domain, in which alone two runs differ."""
-    path = folder / OUTPUTS
+def output_lines(path: Path, verified: Verified) -> list[bytes]:
+    """The whole lines of a sink's file without the domain, in which alone two runs differ."""
     data = path.read_bytes() if path.exists() else b""
     return data[: data.rfind(b"\n") + 1].replace(verified.domain.encode(), b"").splitlines()
 
