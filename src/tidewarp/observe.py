@@ -2,7 +2,7 @@
 
 Two hooks, both silent by default and both free of influence on what is computed:
 
-* a :class:`Probe` takes numbers (counts, levels, progress) at a rate that suits people;
+* a :class:`Probe` takes numbers (counts, progress) at a rate that suits people;
 * a *stage* is a named step on the way of an input (``journal.commit``, ``apply`` …). Production code
   calls :func:`stage` at each; only tests listen. A listener may kill the process there, which is
   how recovery is tested at every step and not only at lucky moments (FoundationDB calls it Buggify).
@@ -22,9 +22,6 @@ class Probe(Protocol):
     def add(self, name: str, n: int = 1) -> None:
         """Count ``n`` more of ``name``."""
 
-    def set(self, name: str, value: float) -> None:
-        """``name`` now has this value."""
-
     def progress(self, done: float, total: float | None) -> None:
         """``done`` of ``total`` units of the work in hand; total None where the end is unknown."""
 
@@ -33,9 +30,6 @@ class SilentProbe:
     """The default: nobody listens."""
 
     def add(self, name: str, n: int = 1) -> None:
-        """Ignore."""
-
-    def set(self, name: str, value: float) -> None:
         """Ignore."""
 
     def progress(self, done: float, total: float | None) -> None:

@@ -17,6 +17,7 @@ from tidewarp.errors import CodecError, InternalError, OperatorError
 __all__ = [
     "TICKS_PER_SECOND",
     "TICK_MAX",
+    "TICK_MIN",
     "Duration",
     "following",
     "format_instant",
@@ -26,12 +27,12 @@ __all__ = [
 ]
 
 TICKS_PER_SECOND = 10**9
-TICK_MAX = 2**63 - 1
+TICK_MIN, TICK_MAX = -(2**63), 2**63 - 1
+"""The range of int64. TICK_MAX is also "never": a tick that no clock reaches."""
 
 Duration: TypeAlias = str | int | float | timedelta
 """Seconds as a number, or text such as ``"2.5 h"``, or a timedelta."""
 
-_TICK_MIN = -(2**63)
 _TEXT_MAX = 64  # characters: far more than any time needs, little enough to parse whatever it holds
 _UNIT_TICKS = {
     "ns": 1,
@@ -85,7 +86,7 @@ def ticks(duration: Duration) -> int:
             "a duration is a finite number of seconds, text with a unit, or a timedelta",
             'give e.g. 90, 0.25, "2.5 h" or timedelta(minutes=5)',
         )
-    if not _TICK_MIN <= tick <= TICK_MAX:
+    if not TICK_MIN <= tick <= TICK_MAX:
         raise OperatorError(
             f"duration {_shown(duration)}",
             "time is int64 nanoseconds: at most about 292 years",
@@ -166,7 +167,7 @@ def parse_instant(text: str, zone: tzinfo) -> int:
             ns -= _offset_ns(ns, zone)
         if fraction:
             ns += int(fraction.ljust(9, "0"))
-    if not _TICK_MIN <= ns <= TICK_MAX:
+    if not TICK_MIN <= ns <= TICK_MAX:
         _refuse_instant(text, "an instant is int64 Unix nanoseconds: 1678 to 2261", "check the unit or the year")
     return ns
 
@@ -237,7 +238,7 @@ def _offset_at_ns(zone: tzinfo, local_s: int) -> int:
 
 def format_instant(unix_ns: int) -> str:
     """Unix ns (int64) as ISO 8601 in UTC, floored to milliseconds: ``2013-12-02T21:15:00.000+00:00``."""
-    if not _TICK_MIN <= unix_ns <= TICK_MAX:
+    if not TICK_MIN <= unix_ns <= TICK_MAX:
         raise InternalError(f"instant {_shown(unix_ns)}", "an instant is int64 Unix nanoseconds", "please report this")
     return (_UNIX_EPOCH + timedelta(milliseconds=unix_ns // 10**6)).isoformat(timespec="milliseconds")
 

@@ -13,6 +13,7 @@ import pytest
 import tidewarp as tw
 from tidewarp.errors import ModelChanged, ModelError, OperatorError, StoreLocked
 from tidewarp.observe import SilentProbe
+from tidewarp.process import environment
 from tidewarp.twin import journal_rows, load_model, verify
 
 
@@ -334,6 +335,29 @@ def test_a_model_that_raises_stops_there_and_resuming_repeats_it(tmp_path):
     assert sorted(keys) == ["level", "tick", "tick"]
     stops = [row["reason"] for row in journal_rows(tmp_path / "a.tw", kind="stop")]
     assert stops == ["model", "model"]
+
+
+@pytest.mark.parametrize("misuse", ["key", "instant", "process"])
+def test_an_error_names_the_author_s_line_and_not_ours(misuse, tmp_path, monkeypatch):
+    """Whatever of tidewarp or SimPy found the mistake, the place is where the model made it."""
+    monkeypatch.setattr(environment, "INSTANT_EVENTS_MAX", 100)
+
+    def build(twin):
+        def author():
+            yield twin.env.timeout(1)
+            if misuse == "key":
+                twin.publish_event("", 1)
+            elif misuse == "process":
+                twin.process(7)
+            while True:
+                yield twin.env.timeout(0)
+
+        twin.process(author())
+
+    with tw.open(tmp_path / "a.tw", build) as twin, pytest.raises(ModelError) as caught:
+        twin.run(until=9)
+    assert "author" in str(caught.value)
+    assert "(in author, test_session.py:" in str(caught.value) or misuse == "instant"
 
 
 def test_progress_is_told_and_changes_nothing(tmp_path):

@@ -6,7 +6,7 @@ The contract that all of them keep (one JSON object, exit codes, error lines) is
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import NamedTuple
 
@@ -31,6 +31,7 @@ COMMANDS: dict[str, Entry] = {
     "replay": Entry("tidewarp.cli.replay:command", "Replay a journal and compare the digests."),
     "verify": Entry("tidewarp.cli.verify:command", "Check a journal's chain without running a model."),
     "log": Entry("tidewarp.cli.log:command", "Show a journal's inputs and outputs."),
+    "bench": Entry("tidewarp.cli.bench:command", "Measure this machine, beside plain SimPy."),
     "doctor": Entry("tidewarp.cli.doctor:command", "Say what is installed and whether it works here."),
 }
 """Every command by name, in the order of the help page."""
@@ -71,6 +72,9 @@ def group(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command that ``argv`` (default: the process's arguments) names; the exit code. Raises nothing."""
-    return frame.run(group, list(sys.argv[1:] if argv is None else argv))
+def main(argv: Sequence[str] | None = None, *, ready: Callable[[], None] | None = None) -> int:
+    """Run the command that ``argv`` (default: the process's arguments) names; the exit code. Raises nothing.
+
+    ``ready`` is called first, inside of what answers an interrupt.
+    """
+    return frame.run(group, list(sys.argv[1:] if argv is None else argv), ready)

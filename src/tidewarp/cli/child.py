@@ -17,7 +17,7 @@ from typing import Any, Self
 from tidewarp.connect.documents import INPUTS
 from tidewarp.errors import OperatorError, TidewarpError
 from tidewarp.store import Store, open_store
-from tidewarp.twin.documents import facts
+from tidewarp.twin.facts import documents
 
 __all__ = ["Child", "JournalCount"]
 
@@ -40,10 +40,10 @@ class JournalCount:
                 self._store = open_store(self._path, read_only=True)
             except OperatorError:  # its writer has not got that far
                 return 0
-        for fact in facts(self._store.journal, after=self._seq):
-            self._seq = fact.seq
-            if fact.schema == INPUTS:
-                self._count += len(fact.value["kinds"])
+        for seq, _, document in documents(self._store.journal, after=self._seq):
+            self._seq = seq
+            if document.schema == INPUTS:
+                self._count += len(document.value["kinds"])
         return self._count
 
     def close(self) -> None:

@@ -97,12 +97,14 @@ def _text(answer: object, stream: TextIO) -> str:
     return capture.get()
 
 
-def run(group: click.Command, argv: Sequence[str]) -> int:
-    """Run ``group`` on ``argv`` and keep the contract above; the exit code. Raises nothing."""
+def run(group: click.Command, argv: Sequence[str], ready: Callable[[], None] | None = None) -> int:
+    """Call ``ready``, run ``group`` on ``argv`` and keep the contract above; the exit code. Raises nothing."""
     reply = Reply(_standard_output())
     as_json = _wants_json(argv)
     aside = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
     try:
+        if ready is not None:
+            ready()
         with aside:
             return _invoke(group, argv, reply, as_json)
     except click.exceptions.Exit as request:

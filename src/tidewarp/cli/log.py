@@ -12,10 +12,10 @@ from typing import Any
 import click
 
 from tidewarp.cli.frame import emit, json_option
-from tidewarp.cli.run import parse_until
-from tidewarp.cli.values import plain
+from tidewarp.cli.values import parse_time, plain
 from tidewarp.errors import OperatorError
 from tidewarp.twin import journal_rows
+from tidewarp.twin.reading import KINDS
 
 __all__ = ["command"]
 
@@ -28,7 +28,7 @@ _COLUMNS = ("seq", "kind", "tick", "timestamp", "source", "partition", "offset",
 @click.option("--to", "end", metavar="T", help="Up to this virtual time, exclusive.")
 @click.option("--path", "path_glob", metavar="GLOB", help="Inputs of these paths only: 'line.furnace.*'.")
 @click.option("--source", help="Of this source only.")
-@click.option("--kind", help="Rows of this kind only: input, dead, open, resume, ended, stop, mark, released.")
+@click.option("--kind", help=f"Rows of this kind only: {', '.join(KINDS)}.")
 @click.option("--dead", is_flag=True, help="Dead letters only.")
 @click.option("--limit", type=click.IntRange(min=1), default=1_000, show_default=True, help="Rows, at most.")
 @click.option(
@@ -53,8 +53,8 @@ def command(
     seq, skip = _parse_after(after)
     rows = journal_rows(
         file,
-        first=None if first is None else parse_until(first),
-        end=None if end is None else parse_until(end),
+        first=None if first is None else parse_time(first),
+        end=None if end is None else parse_time(end),
         path_glob=path_glob,
         source=source,
         kind="dead" if dead else kind,

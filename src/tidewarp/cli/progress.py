@@ -48,9 +48,6 @@ class ProgressBar:
     def add(self, name: str, n: int = 1) -> None:
         """Ignore: counts are for metrics."""
 
-    def set(self, name: str, value: float) -> None:
-        """Ignore: levels are for metrics."""
-
     def progress(self, done: float, total: float | None) -> None:
         """Draw ``done`` of ``total`` units; total None draws a bar without end. Never raises."""
         if self._bar is None or self._task is None or not self._is_new(done, total):

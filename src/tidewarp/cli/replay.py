@@ -10,7 +10,7 @@ import click
 
 from tidewarp.cli.frame import emit, json_option
 from tidewarp.cli.progress import ProgressBar
-from tidewarp.cli.run import parse_until
+from tidewarp.cli.values import parse_time
 from tidewarp.twin import load_model, replay
 
 __all__ = ["command"]
@@ -30,7 +30,7 @@ def command(file: Path, model: str | None, until: str | None, quiet: bool, as_js
     Ends with 1 if something came out differently; the first difference is named.
     """
     build = None if model is None else load_model(model)
-    end = None if until is None else parse_until(until)
+    end = None if until is None else parse_time(until)
     with ProgressBar("replaying", quiet=quiet) as bar:
         result = replay(file, build, until=end, probe=bar)
     emit(result.document(), as_json, _render)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
@@ -16,14 +15,14 @@ import click
 
 from tidewarp.cli.frame import EXIT_INTERRUPTED, emit, json_option
 from tidewarp.cli.progress import ProgressBar
-from tidewarp.errors import CodecError, OperatorError
+from tidewarp.cli.values import parse_time
+from tidewarp.errors import OperatorError
 from tidewarp.twin import Twin, load_model, open_twin
-from tidewarp.units import Duration, parse_instant, ticks
+from tidewarp.units import ticks
 
-__all__ = ["command", "parse_until"]
+__all__ = ["command"]
 
 _JOURNAL = click.Path(path_type=Path, readable=False)  # the store says what is wrong with it
-_DATE = re.compile(r"\d{4}-\d")
 
 
 @click.command()
@@ -59,7 +58,7 @@ def command(
     one that it would have had. The head that it prints, kept elsewhere, shows later that no record is missing.
     """
     build = load_model(model)
-    end = None if until is None else parse_until(until)
+    end = None if until is None else parse_time(until)
     if not isinstance(end, datetime | None) and ticks(end) < 0:
         raise OperatorError(f"--until {until}", "time begins at the epoch, 0 s", "give a later time")
     with (
@@ -81,26 +80,6 @@ def command(
         summary = twin.run(end)
     emit({**asdict(summary), "journal": journal}, as_json, _render)
     return EXIT_INTERRUPTED if summary.interrupted else 0
-
-
-def parse_until(text: str) -> Duration | datetime:
-    """An instant if ``text`` is an ISO date, else a duration since the epoch (a bare number is seconds)."""
-    if ":" in text or _DATE.match(text):
-        try:
-            unix_ns = parse_instant(text, UTC)
-        except CodecError as error:
-            raise OperatorError(f"time {text!r:.80}", error.rule, "give 8h, 3600 or 2014-01-07T02:00:00Z") from error
-        if unix_ns % 1_000:
-            raise OperatorError(
-                f"time {text!r:.80}", "an instant has microseconds at most", "leave the last digits out"
-            )
-        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=unix_ns // 1_000)
-    try:
-        duration: Duration = float(text)
-    except ValueError:
-        duration = text
-    ticks(duration)  # refuses what is no time before anything is begun
-    return duration
 
 
 class _Signals:
@@ -132,6 +111,7 @@ class _Signals:
 
 
 def _render(document: Mapping[str, Any]) -> str:
+    """What happened; of what seldom does, that which did."""
     state = "interrupted" if document["interrupted"] else "done"
     dead = ", ".join(f"{rule} {count}" for rule, count in document["dead"].items())
     lines = [
@@ -144,12 +124,20 @@ def _render(document: Mapping[str, Any]) -> str:
             for what in ("clamped", "dropped", "refused", "undeliverable")
             if document[what]
         ),
+        *([f"lag          {document['lag_s_max']:.3f} s of wall time, at most"] if document["lag_s_max"] else []),
         f"digest       {document['digest']}",
         f"head         {document['head']}",
         f"journal      {document['journal']} ({document['journal_records']:,} records)",
     ]
     if document["dead_letters"]:
         lines.append(f"see them     tidewarp log {document['journal']} --dead")
-    for name, sink in document["sinks"].items():
-        lines.append(f"sink {name}: {sink['sent']:,} sent, {sink['skipped']:,} held already, last id {sink['last_id']}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *(_sink_line(name, sink) for name, sink in document["sinks"].items())])
+
+
+def _sink_line(name: str, sink: Mapping[str, Any]) -> str:
+    parts = [f"{sink['sent']:,} sent", f"{sink['skipped']:,} held already"]
+    if sink["retried"]:
+        parts.append(f"{sink['retried']:,} retried")
+    if sink["dead"]:
+        parts.append(f"{sink['dead']:,} refused for good ({sink['refusal']})")
+    return f"sink {name}: {', '.join(parts)}, last id {sink['last_id']}"

@@ -1,15 +1,20 @@
-"""Values as JSON can say them."""
+"""Values as the commands take them and as JSON can say them."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import PurePath
 from typing import Any
 
-from tidewarp.errors import InternalError
+from tidewarp.errors import CodecError, InternalError, OperatorError
+from tidewarp.units import Duration, parse_instant, ticks
 
-__all__ = ["plain"]
+__all__ = ["parse_time", "plain"]
+
+_DATE = re.compile(r"\d{4}-\d")
 
 
 def plain(value: Any) -> Any:
@@ -33,3 +38,27 @@ def plain(value: Any) -> Any:
         case PurePath():
             return plain(str(value))
     raise InternalError(f"a value of type {type(value).__name__}", "has no form in JSON", "please report it")
+
+
+def parse_time(text: str) -> Duration | datetime:
+    """An instant if ``text`` is an ISO date, else a duration since the epoch (a bare number is seconds).
+
+    Raises:
+        OperatorError: neither, or beyond what the clock can count.
+    """
+    if ":" in text or _DATE.match(text):
+        try:
+            unix_ns = parse_instant(text, UTC)
+        except CodecError as error:
+            raise OperatorError(f"time {text!r:.80}", error.rule, "give 8h, 3600 or 2014-01-07T02:00:00Z") from error
+        if unix_ns % 1_000:
+            raise OperatorError(
+                f"time {text!r:.80}", "an instant has microseconds at most", "leave the last digits out"
+            )
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=unix_ns // 1_000)
+    try:
+        duration: Duration = float(text)
+    except ValueError:
+        duration = text
+    ticks(duration)  # refuses what is no time before anything is begun
+    return duration

@@ -25,7 +25,8 @@ __all__ = ["command"]
 def command(file: Path, head: str | None, quiet: bool, as_json: bool) -> int:
     """Check the journal FILE: every stored byte, the chain, cursors and the marks' inputs. Runs no model.
 
-    Ends with 1 and the first bad record, page or table if something is not what was written.
+    Ends with 1 and the first bad record, page or table if something is not what was written. A journal without
+    records has nothing wrong in it; --head tells one that was never begun from one that was emptied.
     """
     with ProgressBar("verifying", quiet=quiet) as bar:
         try:
@@ -41,12 +42,17 @@ def command(file: Path, head: str | None, quiet: bool, as_json: bool) -> int:
 
 
 def _render(document: Mapping[str, Any]) -> str:
+    found = f"{document['records']:,} records, {document['inputs']:,} inputs, {document['marks']} marks"
     lines = [
-        f"ok           {document['records']:,} records, {document['inputs']:,} inputs, {document['marks']} marks",
+        f"ok           {found}"
+        if document["records"]
+        else "empty        no records: no run was begun, or all were removed",
         f"head         {document['head']}",
         f"domain       {document['domain']}",
         f"digest       {document['digest'] or 'none: the run was not ended in order'}",
     ]
+    if document["key_fault"] is not None:
+        lines.append(f"key          {document['key_fault']}: this journal can be read here, and not be continued")
     if document["head_seq"] is not None:
         lines.append(f"head given   is that of record {document['head_seq']}: nothing before it is missing")
     return "\n".join(lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple, NoReturn
 
 from tidewarp.errors import InternalError, PeerError
-from tidewarp.units import TICK_MAX
+from tidewarp.units import TICK_MAX, TICK_MIN
 
 __all__ = ["EventKey", "input_key"]
 
@@ -48,7 +48,7 @@ def input_key(tick: int, rank: int, partition: int, offset: int, dst: int = 0) -
             "a position is a partition below 2**16 and an offset below 2**48",
             "connect the source with smaller numbers, or number its messages anew",
         )
-    if not (-TICK_MAX - 1 <= tick <= TICK_MAX and 0 <= rank < _RANKS):
+    if not (TICK_MIN <= tick <= TICK_MAX and 0 <= rank < _RANKS):
         _refuse_stamp(tick, rank)
     return EventKey(tick, 0, dst, rank - _RANKS, partition << 48 | offset)
 

@@ -25,9 +25,6 @@ class Clock(Protocol):
     def now(self) -> float:
         """Wall seconds since an arbitrary origin; never goes back."""
 
-    def unix_ns(self) -> int:
-        """The calendar: Unix ns. May jump when the host's clock is set."""
-
     def wait(self, inbox: SimpleQueue[T], timeout_s: float | None) -> T | None:
         """The next item of ``inbox``, or None after ``timeout_s`` wall seconds; None or infinity waits for ever."""
 

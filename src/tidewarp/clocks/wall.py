@@ -13,15 +13,11 @@ T = TypeVar("T")
 
 
 class WallClock:
-    """The host's clocks, as a :class:`tidewarp.clocks.pacing.Clock`."""
+    """The host's clock, as a :class:`tidewarp.clocks.pacing.Clock`."""
 
     def now(self) -> float:
         """Monotonic seconds since an arbitrary origin."""
         return time.monotonic()
-
-    def unix_ns(self) -> int:
-        """Unix ns of the host's calendar clock; jumps when it is set."""
-        return time.time_ns()
 
     def wait(self, inbox: queue.SimpleQueue[T], timeout_s: float | None) -> T | None:
         """The next item of ``inbox``; None after ``timeout_s`` wall seconds (0 or less: only what is there).

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections import deque
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +14,7 @@ from tidewarp.codec import genesis
 from tidewarp.errors import Corrupt, OperatorError
 from tidewarp.store.connection import DATABASE_ERRORS, connect_read_only, failure, has_wal
 from tidewarp.store.files import resolve
-from tidewarp.store.schema import ROW, Row, bad, check_format, check_schema, pragma, read_domain, verify_row
+from tidewarp.store.schema import ROW, RowCheck, bad, check_format, check_schema, pragma, read_domain
 
 __all__ = ["Checked", "check_file"]
 
@@ -81,17 +83,27 @@ class _Walk:
 
     def __init__(self, file: Path) -> None:
         self._path = str(file)
-        self.where = "page 1"
-        self.seq: int | None = None
+        self._where = "page 1"
+        self._rows: RowCheck | None = None
+
+    @property
+    def seq(self) -> int | None:
+        """The record; None of a table or a page."""
+        return None if self._rows is None else self._rows.seq
+
+    @property
+    def where(self) -> str:
+        """The record, table or page."""
+        return self._where if self._rows is None else f"record {self.seq}"
 
     def run(self, db: sqlite3.Connection) -> Checked:
         db.execute("BEGIN")  # one state of the file, also beside a writer
         check_format(db, self._path)
         if pragma(db, "encoding") != "UTF-8":
             raise bad(self._path, "page 1", "its text encoding is not UTF-8")
-        self.where = "table sqlite_master"
+        self._where = "table sqlite_master"
         check_schema(db, self._path)
-        self.where = "tables meta and domain"
+        self._where = "tables meta and domain"
         domain, size, head = read_domain(db, self._path)
         self._check_log(db, domain, size, head)
         self._check_cursors(db)
@@ -99,30 +111,26 @@ class _Walk:
         return Checked(size, head, domain)
 
     def _check_log(self, db: sqlite3.Connection, domain: bytes, size: int, head: bytes) -> None:
-        self.seq, self.where = 1, "record 1"
-        prev = genesis(domain)
-        for values in db.execute(f"SELECT {ROW}, body FROM log ORDER BY id"):
-            row = Row(*values)
-            if self.seq > size:
-                raise bad(self._path, "table log", f"row {row.id} is beyond the size {size} that the domain names")
-            verify_row(self._path, domain, self.seq, prev, row)
-            prev = row.hash
-            self.seq += 1
-            self.where = f"record {self.seq}"
-        if self.seq <= size:
-            raise bad(self._path, self.where, "it is missing", self.seq)
-        self.seq = None
-        if prev != head:
+        self._rows = rows = RowCheck(self._path, domain, 1, genesis(domain))
+        found = db.execute(f"SELECT {ROW}, body FROM log ORDER BY id")
+        deque(rows.walk(islice(found, size)), maxlen=0)
+        if rows.seq <= size:
+            raise bad(self._path, self.where, "it is missing", rows.seq)
+        beyond = next(found, None)
+        if beyond is not None:
+            raise bad(self._path, "table log", f"row {beyond[0]} is beyond the size {size} that the domain names")
+        self._rows = None
+        if rows.prev != head:
             raise bad(self._path, "table domain", "its head is not the hash of the last record")
 
     def _check_cursors(self, db: sqlite3.Connection) -> None:
-        self.where = "table source_cursor"
+        self._where = "table source_cursor"
         for source, cursor in db.execute("SELECT source, cursor FROM source_cursor"):
             if not isinstance(source, str) or not isinstance(cursor, bytes):
                 raise bad(self._path, self.where, "a row is not a name and its bytes")
 
     def _check_pages(self, db: sqlite3.Connection) -> None:
-        self.where = "pages"
+        self._where = "pages"
         said = [str(row[0]) for row in db.execute("PRAGMA integrity_check(1)")]
         if said != ["ok"]:
             text = " ".join(" ".join(said).split())

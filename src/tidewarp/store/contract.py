@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol, Self
 
 from tidewarp.codec import Record
 
-__all__ = ["CURSOR_BYTES_MAX", "NAME_BYTES_MAX", "Appended", "Entry", "Journal", "Store"]
+__all__ = ["CURSOR_BYTES_MAX", "NAME_BYTES_MAX", "Entry", "Journal", "Store", "Written"]
 
 NAME_BYTES_MAX = 1_024
 """UTF-8 bytes of a source's name, at most; at least one."""
@@ -29,7 +29,7 @@ class Entry(NamedTuple):
     flags: int = 0
 
 
-class Appended(NamedTuple):
+class Written(NamedTuple):
     """Where entries stand: first and last sequence number, and the record hash of the last (32 bytes).
 
     Without entries (cursors alone), ``last_seq`` is the size of the journal and ``first_seq`` one more.
@@ -55,7 +55,7 @@ class Journal(Protocol):
     def head(self) -> bytes:
         """Record hash of the last durable record (32 bytes); of an empty journal, ``genesis(domain)``."""
 
-    def append(self, entries: Sequence[Entry], *, cursors: Mapping[str, bytes] | None = None) -> Appended:
+    def append(self, entries: Sequence[Entry], *, cursors: Mapping[str, bytes] | None = None) -> Written:
         """Write ``entries`` and ``cursors`` in one transaction, after all that was submitted before; block until durable.
 
         An append that is interrupted by a signal has the outcome of a crash: look at ``size``.
@@ -67,7 +67,7 @@ class Journal(Protocol):
             OperatorError: the store was opened read-only.
         """
 
-    def submit(self, entries: Sequence[Entry], *, cursors: Mapping[str, bytes] | None = None) -> Future[Appended]:
+    def submit(self, entries: Sequence[Entry], *, cursors: Mapping[str, bytes] | None = None) -> Future[Written]:
         """Queue ``entries`` and ``cursors`` for the next commit: 2 ms or 1,000 entries later at most.
 
         The order of submission is the order of records, and one submission is never split. Blocks while

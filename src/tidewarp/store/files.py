@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
+from tidewarp.codec import domain_of
 from tidewarp.errors import OperatorError, StoreFull, StoreLocked
 
-__all__ = ["public_key_of", "resolve", "root_seed", "sync_folder", "writer_lock"]
+__all__ = ["key_fault", "public_key_of", "require_key", "resolve", "root_seed", "sync_folder", "writer_lock"]
 
 _SEED_BYTES = 32
 
@@ -136,6 +137,31 @@ def root_seed(path: Path) -> bytes:
         raise _unwritable(str(file), "a journal needs its key", error) from None
 
 
+def key_fault(path: str | os.PathLike[str], domain: bytes) -> str | None:
+    """What is wrong with the key beside the journal ``path`` of ``domain`` (32 bytes); None if it is that domain's."""
+    try:
+        with open(f"{os.path.realpath(path)}.key", "rb") as stream:
+            seed = stream.read(_SEED_BYTES + 1)
+    except FileNotFoundError:
+        return "it is missing"
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
+    if len(seed) != _SEED_BYTES:
+        return f"it is damaged: a key has {_SEED_BYTES} bytes"
+    return None if domain_of(public_key_of(seed)) == domain else "it is the key of another journal"
+
+
+def require_key(path: Path, domain: bytes) -> None:
+    """Raise OperatorError unless the key of ``domain`` is beside its journal: nobody else goes on with it."""
+    fault = key_fault(path, domain)
+    if fault is not None:
+        raise OperatorError(
+            f"{path}.key",
+            f"{fault}, and a journal is continued with its own key",
+            "put the key back beside the journal; without it the journal can be read, replayed and verified",
+        )
+
+
 def _new_seed(file: Path) -> bytes:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -151,7 +177,7 @@ def _new_seed(file: Path) -> bytes:
 
 def public_key_of(seed: bytes) -> bytes:
     """The Ed25519 public key (32 bytes) of a seed."""
-    # Imported here because it takes 30 ms, and only the creation of a journal needs it.
+    # Imported here because it takes 30 ms, and a reader does not need it.
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     return Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()

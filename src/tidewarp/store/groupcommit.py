@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from typing import TypeAlias
 
 from tidewarp.errors import InternalError, OperatorError, TidewarpError
-from tidewarp.store.contract import Appended, Entry
+from tidewarp.store.contract import Entry, Written
 
 __all__ = ["GROUP_MAX", "QUEUE_MAX", "WINDOW_S", "GroupCommit", "Submission"]
 
@@ -23,7 +23,7 @@ GROUP_MAX = 1_000
 QUEUE_MAX = 65_536
 
 
-class Submission(Future[Appended]):
+class Submission(Future[Written]):
     """Entries and cursors on their way. Reading the outcome tells the queue that its caller knows it."""
 
     def __init__(
@@ -36,7 +36,7 @@ class Submission(Future[Appended]):
         self._on_seen = on_seen
         self.set_running_or_notify_cancel()  # from here on cancel() has no effect: it would leave a hole
 
-    def result(self, timeout: float | None = None) -> Appended:
+    def result(self, timeout: float | None = None) -> Written:
         """As Future.result."""
         try:
             return super().result(timeout)
@@ -56,7 +56,7 @@ class Submission(Future[Appended]):
             self._on_seen(self)
 
 
-Write: TypeAlias = Callable[[Sequence[Submission]], Sequence[Appended]]
+Write: TypeAlias = Callable[[Sequence[Submission]], Sequence[Written]]
 """Make a group durable in one transaction, or raise with nothing of it written."""
 
 
@@ -79,7 +79,7 @@ class GroupCommit:
         self._closing = False
         self._thread: threading.Thread | None = None
 
-    def append(self, entries: Sequence[Entry], cursors: Mapping[str, bytes]) -> Appended:
+    def append(self, entries: Sequence[Entry], cursors: Mapping[str, bytes]) -> Written:
         """Queue, and commit groups in this thread until this one is durable."""
         submission = self._enqueue(entries, cursors)
         try:

@@ -16,9 +16,9 @@ from tidewarp.codec import Record, genesis
 from tidewarp.errors import InternalError, OperatorError, StoreFailed
 from tidewarp.store.chain import Linked, check_cursors, check_entries, check_range, link
 from tidewarp.store.connection import DATABASE_ERRORS, failure
-from tidewarp.store.contract import Appended, Entry
+from tidewarp.store.contract import Entry, Written
 from tidewarp.store.groupcommit import GroupCommit, Submission
-from tidewarp.store.schema import LOG_COLUMNS, ROW, Row, bad, log_id, read_domain, row_of, verify_row
+from tidewarp.store.schema import LOG_COLUMNS, ROW, Row, RowCheck, bad, log_id, read_domain, row_of
 
 __all__ = ["SqliteJournal"]
 
@@ -58,12 +58,12 @@ class SqliteJournal:
         """Hash of the last durable record, 32 bytes; a reader asks the file each time."""
         return self._bounds("head")[1]
 
-    def append(self, entries: Sequence[Entry], *, cursors: Mapping[str, bytes] | None = None) -> Appended:
+    def append(self, entries: Sequence[Entry], *, cursors: Mapping[str, bytes] | None = None) -> Written:
         """As the contract says; commits in the calling thread."""
         self._enter_writer("append")
         return self._commits.append(check_entries(entries), check_cursors(cursors))
 
-    def submit(self, entries: Sequence[Entry], *, cursors: Mapping[str, bytes] | None = None) -> Future[Appended]:
+    def submit(self, entries: Sequence[Entry], *, cursors: Mapping[str, bytes] | None = None) -> Future[Written]:
         """As the contract says; the first call begins the committer thread."""
         self._enter_writer("submit")
         return self._commits.submit(check_entries(entries), check_cursors(cursors))
@@ -108,22 +108,20 @@ class SqliteJournal:
 
     def _scan(self, after: int, limit: int, kinds: Collection[int] | None, size: int, head: bytes) -> Iterator[Record]:
         # The record before the first is read too: its hash is what the first has to name.
-        seq, prev = (after, None) if after else (1, genesis(self._domain))
-        while limit and max(seq, after + 1) <= size:
-            rows = self._page(seq, min(size, seq + min(limit, _PAGE_RECORDS)), kinds)
-            if not rows:
+        rows = RowCheck(str(self._path), self._domain, *((after, None) if after else (1, genesis(self._domain))))
+        while limit and max(rows.seq, after + 1) <= size:
+            seq = rows.seq
+            page = self._page(seq, min(size, seq + min(limit, _PAGE_RECORDS)), kinds)
+            if not page:
                 raise bad(str(self._path), f"record {seq}", "it is missing", seq)
-            for row in rows:
-                record = verify_row(str(self._path), self._domain, seq, prev, row)
-                prev = row.hash
-                if seq == size and prev != head:
-                    raise bad(str(self._path), f"record {seq}", "it is not the head that its domain names", seq)
-                if seq > after and row.body is not None:
+            for row in rows.walk(page):
+                if rows.seq > size and rows.prev != head:
+                    raise bad(str(self._path), f"record {size}", "it is not the head that its domain names", size)
+                if rows.seq > after + 1 and row.body is not None:
                     limit -= 1
-                    yield record
+                    yield rows.record(row)
                     if not limit:
                         return
-                seq += 1
 
     def _page(self, first: int, last: int, kinds: Collection[int] | None) -> list[Row]:
         """Rows from ``first`` on, in one short transaction; bodies only of ``kinds``."""
@@ -170,7 +168,7 @@ class SqliteJournal:
 
     # --- writing ---
 
-    def _write(self, group: Sequence[Submission]) -> list[Appended]:
+    def _write(self, group: Sequence[Submission]) -> list[Written]:
         """The transaction of a group commit."""
         self._enter_writer("append")
         size, head = self._tail
@@ -180,7 +178,7 @@ class SqliteJournal:
         for submission in group:
             new = link(self._domain, size, head, submission.entries)
             first_seq, size, head = size + 1, size + len(new), new[-1].hash if new else head
-            outcomes.append(Appended(first_seq, size, head))
+            outcomes.append(Written(first_seq, size, head))
             linked += new
             cursors |= submission.cursors
         try:

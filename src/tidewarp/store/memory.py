@@ -12,7 +12,7 @@ from typing import Self
 from tidewarp.codec import Record, domain_of, genesis
 from tidewarp.errors import InternalError
 from tidewarp.store.chain import Linked, check_cursors, check_entries, check_range, link
-from tidewarp.store.contract import Appended, Entry
+from tidewarp.store.contract import Entry, Written
 
 __all__ = ["MemoryJournal", "MemoryStore"]
 
@@ -42,7 +42,7 @@ class MemoryJournal:
         """Hash of the last record, 32 bytes."""
         return self._log[-1].hash if self._log else genesis(self._domain)
 
-    def append(self, entries: Sequence[Entry], *, cursors: Mapping[str, bytes] | None = None) -> Appended:
+    def append(self, entries: Sequence[Entry], *, cursors: Mapping[str, bytes] | None = None) -> Written:
         """As the contract says."""
         checked, positions = check_entries(entries), check_cursors(cursors)
         with self._lock:
@@ -50,11 +50,11 @@ class MemoryJournal:
             first_seq = len(self._log) + 1
             self._log += link(self._domain, len(self._log), self.head, checked)
             self._cursors |= positions
-            return Appended(first_seq, len(self._log), self.head)
+            return Written(first_seq, len(self._log), self.head)
 
-    def submit(self, entries: Sequence[Entry], *, cursors: Mapping[str, bytes] | None = None) -> Future[Appended]:
+    def submit(self, entries: Sequence[Entry], *, cursors: Mapping[str, bytes] | None = None) -> Future[Written]:
         """As append; the future is complete when it is returned."""
-        future: Future[Appended] = Future()
+        future: Future[Written] = Future()
         future.set_result(self.append(entries, cursors=cursors))
         return future
 

@@ -10,7 +10,7 @@ from typing import Self
 
 from tidewarp.errors import InternalError, OperatorError, TidewarpError
 from tidewarp.store.connection import DATABASE_ERRORS, connect, connect_read_only, failure, set_durable
-from tidewarp.store.files import public_key_of, resolve, root_seed, sync_folder, writer_lock
+from tidewarp.store.files import public_key_of, require_key, resolve, root_seed, sync_folder, writer_lock
 from tidewarp.store.journal import SqliteJournal
 from tidewarp.store.schema import check_format, check_schema, create_tables, pragma
 
@@ -93,6 +93,7 @@ class SqliteStore:
         set_durable(self._db, self._path)
         reader = opened.enter_context(closing(connect_read_only(self._path)))
         journal = SqliteJournal(self._path, reader, self._db)
+        require_key(self._path, journal.domain)
         opened.callback(self._leave, journal)
         return journal
 

@@ -1,10 +1,15 @@
 """The twin: one session composes gate, process model, journal, connectors.
 
-session    Twin, open, replay: what users see
+session    Twin: what a build function receives, and what runs it
+wiring     the part of it that a build function uses
+opening    open_twin: a journal begun, or followed to where it stands
+summary    what a run says of itself
 run        pure: the model in step with its inputs, the two chains, the run digest
 host       the inline host: threads for connectors, group commit, pacing
-replay     following a journal: recovery and replay
-documents  the journal's byte forms of a run: open, resume, stop, mark, released
+documents  the journal's documents of a run: open, resume, stop, mark, released
+facts      the journal read back as typed facts, for the four below
+follow     moving a run along its journal: what a recovery and a replay have in common
+replay     the run again, compared with its marks
 audit      checking a journal without its model
 reading    the journal as rows for people
 model      finding a model's code and naming it
@@ -14,9 +19,11 @@ from __future__ import annotations
 
 from tidewarp.twin.audit import Verified, verify
 from tidewarp.twin.model import load_model
+from tidewarp.twin.opening import open_twin
 from tidewarp.twin.reading import journal_rows
 from tidewarp.twin.replay import Replay, replay
-from tidewarp.twin.session import Build, Summary, Twin, open_twin
+from tidewarp.twin.session import Build, Twin
+from tidewarp.twin.summary import Summary
 
 __all__ = [
     "Build",

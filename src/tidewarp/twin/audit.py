@@ -9,27 +9,25 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tidewarp.codec import Chain, record_hash
 from tidewarp.connect.contract import Input
-from tidewarp.connect.documents import DEAD, ENDED, INPUTS, PATHS, PathTable, decode_inputs, pack_positions
+from tidewarp.connect.documents import pack_positions
 from tidewarp.errors import Corrupt, OperatorError
 from tidewarp.observe import SILENT, Probe
-from tidewarp.store import Journal, check_file, open_store
-from tidewarp.twin.documents import MARK, OPEN, RELEASED_IDS, RESUME, STOP, Fact, facts, marks, shaped
-from tidewarp.twin.run import chain_input
+from tidewarp.store import Journal, check_file, key_fault, open_store
+from tidewarp.twin.documents import Mark, Opened
+from tidewarp.twin.facts import Dead, Ended, Fact, Inputs, facts, shaped
+from tidewarp.twin.run import chain_inputs
 
 __all__ = ["Verified", "verify"]
 
 
 @dataclass(frozen=True)
 class Verified:
-    """A journal that holds what was written. ``digest``: of its last stop, None if it was not ended in order."""
+    """A journal that holds what was written. ``digest``: of its last mark, None if no run ended there."""
 
     domain: str
     records: int
@@ -38,6 +36,7 @@ class Verified:
     inputs: int
     marks: int
     head_seq: int | None  # where the head that was asked for stands
+    key_fault: str | None  # what is wrong with the key beside it: it is no part of a journal, but who goes on needs it
 
 
 def verify(path: str | Path, *, head: str | None = None, probe: Probe = SILENT) -> Verified:
@@ -64,6 +63,7 @@ def verify(path: str | Path, *, head: str | None = None, probe: Probe = SILENT) 
         auditor.inputs,
         auditor.marks,
         head_seq,
+        key_fault(path, checked.domain),
     )
 
 
@@ -89,20 +89,21 @@ def _find(journal: Journal, head: bytes, path: str) -> int:
 
 
 class _Auditor:
-    """Takes the facts of one journal in order. Each complaint names the record."""
+    """Takes the facts of one journal in order. Each complaint names the record.
+
+    A mark follows all inputs below it, because no later record admits any: so its chain of inputs can be compared
+    when it comes, and only the inputs above the last mark wait.
+    """
 
     def __init__(self, journal: Journal) -> None:
         self.digest: str | None = None
         self.inputs = self.marks = 0
         self._journal = journal
-        self._table = PathTable()
-        self._ranks: Mapping[str, int] = {}
-        self._names: dict[int, str] = {}
         self._positions: dict[str, dict[int, int]] = {}
         self._floor = 0
         self._chain = Chain()
-        self._waiting: list[Input] = []
-        self._pending = deque(marks(journal))
+        self._waiting: list[Input] = []  # a heap, in key order
+        self._names: dict[int, str] = {}  # rank -> source
 
     def take(self, fact: Fact) -> None:
         """One fact. Whatever is wrong with it becomes Corrupt with its record."""
@@ -110,67 +111,45 @@ class _Auditor:
             self._take(fact)
 
     def _take(self, fact: Fact) -> None:
-        value = fact.value
-        if (fact.seq == 1) != (fact.schema == OPEN):
+        what = fact.what
+        if (fact.seq == 1) != isinstance(what, Opened):
             raise _bad(fact.seq, "a journal begins with tw.open, once")
-        if fact.schema == OPEN:
-            self._open(value)
-        elif fact.schema == PATHS:
-            if value["first"] != len(self._table):
-                raise _bad(fact.seq, "its paths do not continue the table")
-            self._table.add(value["paths"])
-        elif fact.schema in (INPUTS, DEAD, ENDED):
-            self._admit(fact)
-        elif fact.schema in (MARK, STOP):
-            self._reach(value["tick"])
-            self.digest = value["digest"] if fact.schema == MARK else self.digest
-        elif fact.schema == RESUME:
-            self._know(value["sources"])
-        elif fact.schema != RELEASED_IDS:
-            raise _bad(fact.seq, f"document {fact.schema!r} is not known")
+        match what:
+            case Opened():
+                if what.domain != self._journal.domain.hex():
+                    raise _bad(1, "it was opened for another domain")
+            case Inputs() | Dead() | Ended():
+                self._admit(fact.seq, what)
+            case Mark():
+                self._compare(fact.seq, what)
 
-    def _open(self, value: Mapping[str, Any]) -> None:
-        if value["domain"] != self._journal.domain.hex():
-            raise _bad(1, "it was opened for another domain")
-        self._know(value["sources"])
-
-    def _know(self, sources: Mapping[str, Any]) -> None:
-        """A life that was begun with --accept-model may connect more sources."""
-        self._ranks = {name: policy["rank"] for name, policy in sources.items()}
-        self._names = {rank: name for name, rank in self._ranks.items()}
-
-    def _admit(self, fact: Fact) -> None:
-        value = fact.value
-        source, admitted = value["source"], value["admitted"]
-        if source not in self._ranks:
-            raise _bad(fact.seq, f"tw.open names no source {source!r:.80}")
-        if admitted < self._floor:
-            raise _bad(fact.seq, f"its floor {admitted} lies below an earlier one, {self._floor}")
-        self._floor = admitted
-        positions = self._positions.setdefault(source, {})
-        if fact.schema == INPUTS:
-            for one in decode_inputs(value, self._ranks[source], self._table):
-                if one.tick < admitted:
-                    raise _bad(fact.seq, f"an input at tick {one.tick} lies below its floor {admitted}")
+    def _admit(self, seq: int, what: Inputs | Dead | Ended) -> None:
+        if what.admitted < self._floor:
+            raise _bad(seq, f"its floor {what.admitted} lies below an earlier one, {self._floor}")
+        self._floor = what.admitted
+        positions = self._positions.setdefault(what.source, {})
+        if isinstance(what, Inputs):
+            for one in what.inputs:
+                if one.tick < what.admitted:
+                    raise _bad(seq, f"an input at tick {one.tick} lies below its floor {what.admitted}")
                 positions[one.partition] = max(positions.get(one.partition, -1), one.offset)
                 heapq.heappush(self._waiting, one)
-                self.inputs += 1
-        for partition, offset in value.get("positions", ()):
-            if type(partition) is not int or type(offset) is not int:
-                raise _bad(fact.seq, "a position is a partition and an offset")
-            positions[partition] = max(positions.get(partition, -1), offset)
-        self._reach(admitted)
+                self._names[one.rank] = what.source
+            self.inputs += len(what.inputs)
+        elif isinstance(what, Dead):
+            for partition, offset in what.positions:
+                positions[partition] = max(positions.get(partition, -1), offset)
 
-    def _reach(self, floor: int) -> None:
-        """All inputs below ``floor`` are known: compare the marks up to it."""
-        while self._pending and self._pending[0][1].tick <= floor:
-            seq, mark = self._pending.popleft()
-            while self._waiting and self._waiting[0].tick < mark.tick:
-                one = heapq.heappop(self._waiting)
-                chain_input(self._chain, self._names[one.rank], one)
-            if self._chain.head() != mark.inputs:
-                raise _bad(seq, f"the inputs below tick {mark.tick} do not give its chain of inputs")
-            self.marks += 1
+    def _compare(self, seq: int, mark: Mark) -> None:
+        due: list[Input] = []
+        while self._waiting and self._waiting[0].tick < mark.tick:
+            due.append(heapq.heappop(self._waiting))
+        chain_inputs(self._chain, self._names, due)
+        if self._chain.head() != mark.inputs:
+            raise _bad(seq, f"the inputs below tick {mark.tick} do not give its chain of inputs")
+        self._floor = max(self._floor, mark.tick)
+        self.digest = mark.digest
+        self.marks += 1
 
     def close(self) -> None:
         """What only the whole journal tells: the cursors."""

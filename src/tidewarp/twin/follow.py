@@ -1,24 +1,23 @@
 """Following a journal: what a recovery and a replay have in common.
 
 A journal's records come in the order of writing, its marks speak of ticks that may lie below the floor of
-a record before them. So the marks are read first, and the run halts at each to compare.
+a record before them. So a second reader runs ahead to the next mark, and the run halts there to compare.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tidewarp.codec import RELEASED
 from tidewarp.connect.contract import Output
-from tidewarp.connect.documents import DEAD, ENDED, INPUTS, PATHS, PathTable, decode_inputs
-from tidewarp.connect.gate import FOREVER, Asked, Gate, Grant, Instruction, Passed, Replayed
-from tidewarp.errors import Corrupt
+from tidewarp.connect.documents import PathTable
+from tidewarp.connect.gate import Asked, Gate, Grant, Instruction, Passed, Replayed
 from tidewarp.observe import SILENT, Probe, stage
 from tidewarp.store import Journal
-from tidewarp.twin.documents import MARK, OPEN, RELEASED_IDS, RESUME, STOP, Fact, Mark, facts, marks, shaped
+from tidewarp.twin.documents import Mark, Stopped
+from tidewarp.twin.facts import Dead, Ended, Inputs, Marks, What, facts, shaped, stop_at_end
 from tidewarp.twin.run import Run
+from tidewarp.units import TICK_MAX
 
 __all__ = ["EVENTS_PER_STEP", "Follower"]
 
@@ -28,8 +27,8 @@ EVENTS_PER_STEP = 20_000  # about 20 ms of a small model: how long a request to 
 class Follower:
     """Moves a run along its journal and compares it with every mark.
 
-    ``first_difference`` is the first mark that differs, as {tick, mark, parts}; ``stopped`` the tick of the stop that
-    the journal ends with, None if the run was not ended in order.
+    ``table`` takes the journal's paths; ``until`` is the tick at which a replay ends (exclusive). ``release`` gets the
+    outputs. ``first_difference`` is the first mark that differs, as {tick, mark, parts}.
     """
 
     def __init__(
@@ -40,36 +39,27 @@ class Follower:
         release: Callable[[Sequence[Output]], None],
         *,
         table: PathTable | None = None,
-        until: int = FOREVER,
+        until: int = TICK_MAX,
         probe: Probe = SILENT,
     ) -> None:
-        self.table = table if table is not None else PathTable()
         self.first_difference: dict[str, Any] | None = None
         self.recorded: Mark | None = None  # of the last stop that was reached
-        self.marks = 0  # compared
-        self.stopped: int | None = None
+        self.compared = 0  # marks
         self._journal, self._gate, self._run, self._release = journal, gate, run, release
-        self._until, self._probe = until, probe
-        last = next(facts(journal, after=max(journal.size - 1, 0)), None)
+        self._table, self._until, self._probe = table, until, probe
+        stop = stop_at_end(journal)
+        self._is_stopped = stop is not None
         # A lease reaches beyond a stop in the middle of it, and so does the floor of a record that was written then.
-        self._halt: int = last.value["tick"] if last is not None and last.schema == STOP else FOREVER
-        self._marks: deque[tuple[int, Mark]] = deque(marks(journal))
-
-    def released_before(self) -> dict[str, str]:
-        """The last output id of each sink, as the journal's RELEASED records have it."""
-        last: dict[str, str] = {}
-        for fact in facts(self._journal, kinds={RELEASED}):
-            with shaped(fact.seq):
-                last.update(fact.value["sinks"])  # a sink that was left out for a life keeps its place
-        return last
+        self._end = until if stop is None else min(until, stop)
+        self._marks = Marks(journal)
 
     def follow(self) -> None:
         """To the stop that the journal ends with; without one, to the furthest tick that it speaks of: a floor, a mark."""
         size = self._journal.size
-        for fact in facts(self._journal):
+        for fact in facts(self._journal, table=self._table, rank=self._gate.rank):
             stage("recover")
             with shaped(fact.seq):
-                instructions = self._instructions(fact)
+                instructions = self._instructions(fact.what)
             self._perform(instructions)
             self._probe.progress(fact.seq, size)
             if self._run.at >= self._until:
@@ -77,42 +67,26 @@ class Follower:
 
     def follow_on(self) -> None:
         """Further, to the last tick that the journal's inputs determine: where a killed run may have been."""
-        if self.stopped is None and self._gate.has_sources:
-            limit = self._gate.end if self._gate.finished else FOREVER
+        if not self._is_stopped and self._gate.has_sources:
+            limit = self._gate.end if self._gate.finished else TICK_MAX
             self._perform(self._gate.handle(Asked(min(limit, self._until))))
 
-    def _instructions(self, fact: Fact) -> Sequence[Instruction]:
+    def _instructions(self, what: What) -> Sequence[Instruction]:
         """What the gate makes of one fact."""
-        value, schema = fact.value, fact.schema
-        if schema == PATHS:
-            if value["first"] != len(self.table):
-                raise Corrupt("its paths", "they do not continue the table", "run tidewarp verify")
-            self.table.add(value["paths"])
-        elif schema in (INPUTS, DEAD, ENDED):
-            self.stopped = None
-            return self._gate.handle(self._replayed(fact))
-        elif schema in (MARK, STOP):
-            self.stopped = value["tick"] if schema == STOP else None
-            return self._gate.handle(Passed(value["tick"]))
-        elif schema == RESUME:
-            self.stopped = None
-        elif schema not in (OPEN, RELEASED_IDS):
-            raise Corrupt(f"document {schema!r}", "it is not known", "use a newer tidewarp")
+        match what:
+            case Inputs():
+                return self._gate.handle(Replayed(what.source, what.admitted, what.inputs))
+            case Dead():
+                kept = sum(len(letter.head) for letter in what.letters)
+                positions = dict(what.positions)
+                return self._gate.handle(
+                    Replayed(what.source, what.admitted, dead=what.by_rule(), letter_bytes=kept, positions=positions)
+                )
+            case Ended():
+                return self._gate.handle(Replayed(what.source, what.admitted, ended=True))
+            case Mark() | Stopped():
+                return self._gate.handle(Passed(what.tick))
         return ()
-
-    def _replayed(self, fact: Fact) -> Replayed:
-        value, source = fact.value, fact.value["source"]
-        if fact.schema == INPUTS:
-            inputs = decode_inputs(value, self._gate.rank(source), self.table)
-            return Replayed(source, value["admitted"], inputs)
-        if fact.schema == DEAD:
-            dead = dict(value["counted"])
-            for letter in value["letters"]:
-                dead[letter[2]] = dead.get(letter[2], 0) + 1
-            kept = sum(len(letter[4]) for letter in value["letters"])
-            positions = dict(value["positions"])
-            return Replayed(source, value["admitted"], dead=dead, letter_bytes=kept, positions=positions)
-        return Replayed(source, value["admitted"], ended=True)
 
     def _perform(self, instructions: Sequence[Instruction]) -> None:
         for instruction in instructions:
@@ -122,9 +96,8 @@ class Follower:
 
     def _advance(self) -> None:
         """To the end of the lease, halting at each mark on the way."""
-        end = min(self._run.lease, self._until, self._halt)
-        while self._marks and self._marks[0][1].tick <= end:
-            seq, mark = self._marks.popleft()
+        end = min(self._run.lease, self._end)
+        for seq, mark in self._marks.up_to(end):
             self._go(mark.tick)
             self._compare(seq, mark)
         self._go(end)
@@ -135,7 +108,7 @@ class Follower:
 
     def _compare(self, seq: int, recorded: Mark) -> None:
         found = self._run.mark(final=recorded.digest is not None)
-        self.marks += 1
+        self.compared += 1
         if recorded.digest is not None:
             self.recorded = recorded
         if self.first_difference is None and found != recorded:

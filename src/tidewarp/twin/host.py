@@ -27,7 +27,7 @@ from tidewarp.store import Entry, Journal
 from tidewarp.twin.documents import MARK, RELEASED_IDS, STOP, entry
 from tidewarp.twin.follow import EVENTS_PER_STEP
 from tidewarp.twin.run import Run
-from tidewarp.units import in_seconds, ticks
+from tidewarp.units import TICK_MAX, in_seconds, ticks
 
 __all__ = ["MARK_INPUTS", "InlineHost"]
 
@@ -132,7 +132,7 @@ class InlineHost:
             if self._outbox.full:
                 self._wait(None)
             elif self._progress(goal):
-                self._probe.progress(in_seconds(self._run.at), None if goal == gates.FOREVER else in_seconds(goal))
+                self._probe.progress(in_seconds(self._run.at), None if goal == TICK_MAX else in_seconds(goal))
             else:
                 self._wait(self._pause_s(goal))
         reason = "interrupted" if self._stopping and self._run.at < goal else "end"
@@ -148,7 +148,7 @@ class InlineHost:
             return self._gate.end
         if not self._sources and self._run.env.peek() == float("inf"):
             return self._run.stop_tick
-        return gates.FOREVER
+        return TICK_MAX
 
     def _progress(self, goal: int) -> bool:
         """Run one slice, if the lease and the pace allow one. False: there is nothing to do now."""
@@ -168,16 +168,16 @@ class InlineHost:
             if self._run.lease > self._run.at:
                 self.lag_s_max = max(self.lag_s_max, self._pacer.lag(now_s, in_seconds(self._run.next_tick)))
             return ticks(min(self._pacer.virtual(now_s), _VIRTUAL_S_MAX)) + 1
-        if goal == gates.FOREVER and not self._sources:
+        if goal == TICK_MAX and not self._sources:
             return min(goal, self._run.next_tick + 1)  # neither data nor an end say how far: from event to event
-        return gates.FOREVER
+        return TICK_MAX
 
     def _pause_s(self, goal: int) -> float | None:
         """How long to sleep if nothing arrives. None: as long as it takes."""
         if self._pacer.factor == 0 or self._gate.floor < self._limit:
             return None  # data, a commit or a sink is what the run waits for
         tick = max(self._limit, min(goal, self._run.next_tick, self._gate.next_tick))
-        if tick == gates.FOREVER:
+        if tick == TICK_MAX:
             return None
         return max(0.0, self._pacer.deadline(in_seconds(tick)) - self._clock.now())
 

@@ -8,7 +8,7 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 from tidewarp.codec import Digest, pack
 from tidewarp.errors import CodecError, OperatorError
+from tidewarp.twin.documents import ModelRecord
 
 __all__ = ["ModelSource", "changed_files", "load_model", "model_source", "refuse_while_loading"]
 
@@ -40,10 +41,10 @@ class ModelSource:
             digest.add(content.encode())
         return digest.hexdigest()
 
-    def document(self, journal: Path) -> dict[str, Any]:
+    def record(self, journal: Path) -> ModelRecord:
         """What ``tw.open`` records; the path is relative to the journal's folder, so both can move together."""
         path = None if self.path is None else Path(os.path.relpath(self.path, journal.resolve().parent)).as_posix()
-        return {"path": path, "function": self.function, "digest": self.digest, "files": self.files}
+        return ModelRecord(path, self.function, self.digest, self.files)
 
 
 def model_source(build: Callable[..., Any]) -> ModelSource:
@@ -154,7 +155,7 @@ def _load(path: Path) -> ModuleType:
     return module
 
 
-def changed_files(recorded: Mapping[str, Any], present: ModelSource) -> list[str]:
-    """The model's files that differ from those that a journal recorded."""
-    before, now = recorded["files"], present.files
+def changed_files(recorded: ModelRecord, present: ModelSource) -> list[str]:
+    """The model's files that differ from those that a journal recorded, by name."""
+    before, now = recorded.files, present.files
     return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))

@@ -9,16 +9,23 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from tidewarp.connect.documents import DEAD, INPUTS, PATHS, PathTable, decode_inputs
 from tidewarp.errors import OperatorError
 from tidewarp.store import open_store
-from tidewarp.twin.documents import RESUME, Fact, facts, opening, shaped
+from tidewarp.twin.documents import FORMS
+from tidewarp.twin.facts import Dead, Ended, Fact, Inputs, facts, opening_of
 from tidewarp.twin.run import tick_at
-from tidewarp.units import Duration, format_instant, in_seconds
+from tidewarp.units import TICK_MAX, TICK_MIN, Duration, format_instant, in_seconds
 
 __all__ = ["KINDS", "journal_rows"]
 
-KINDS = ("input", "dead", "open", "resume", "ended", "stop", "mark", "released")
+_KIND_OF: dict[type, str] = {
+    Inputs: "input",
+    Dead: "dead",
+    Ended: "ended",
+    **{form: schema.removeprefix("tw.") for schema, form in FORMS.items()},
+}
+KINDS = (*_KIND_OF.values(),)
+"""Every kind of row."""
 
 Row = dict[str, Any]
 
@@ -46,32 +53,15 @@ def journal_rows(
     if kind is not None and kind not in KINDS:
         raise OperatorError(f"kind {kind!r}", f"one of {', '.join(KINDS)}", "choose one of them")
     with contextlib.closing(open_store(path, read_only=True)) as store:
-        opened = opening(store.journal)
-        ranks = _ranks(opened)
-        epoch_ns = opened["epoch_ns"]
-        first_tick = -(2**63) if first is None else tick_at(first, epoch_ns)
-        end_tick = 2**63 - 1 if end is None else tick_at(end, epoch_ns)
-        table = PathTable()
-        for fact in facts(store.journal):
-            if fact.schema == PATHS:
-                with shaped(fact.seq):
-                    table.add(fact.value["paths"])
-                continue
-            if fact.schema == RESUME:
-                ranks = _ranks(fact.value)
-            if fact.seq <= after:
-                continue
-            with shaped(fact.seq):
-                rows = list(_rows(fact, ranks, table))
-            for row in rows:
+        epoch_ns = opening_of(store.journal).epoch_ns
+        first_tick = TICK_MIN if first is None else tick_at(first, epoch_ns)
+        end_tick = TICK_MAX if end is None else tick_at(end, epoch_ns)
+        for fact in facts(store.journal, after=after):
+            for row in _rows(fact):
                 if first_tick <= row["tick"] < end_tick and _selected(row, path_glob, source, kind):
                     row["time_s"] = in_seconds(row["tick"])
                     row["timestamp"] = format_instant(epoch_ns + row["tick"])
                     yield row
-
-
-def _ranks(value: dict[str, Any]) -> dict[str, int]:
-    return {name: policy["rank"] for name, policy in value["sources"].items()}
 
 
 def _selected(row: Row, path_glob: str | None, source: str | None, kind: str | None) -> bool:
@@ -82,18 +72,23 @@ def _selected(row: Row, path_glob: str | None, source: str | None, kind: str | N
     return path_glob is None or ("path" in row and fnmatchcase(row["path"], path_glob))
 
 
-def _rows(fact: Fact, ranks: dict[str, int], table: PathTable) -> Iterator[Row]:
-    head: Row = {"seq": fact.seq, "kind": fact.schema.removeprefix("tw."), "tick": fact.tick}
-    if fact.schema == INPUTS:
-        name = fact.value["source"]
-        for one in decode_inputs(fact.value, ranks[name], table):
-            for path, value in one.changes:
-                place = {"source": name, "partition": one.partition, "offset": one.offset}
-                yield {**head, "kind": "input", "tick": one.tick, **place, "path": path, "value": value}
-    elif fact.schema == DEAD:
-        for partition, offset, rule, message, _, digest in fact.value["letters"]:
-            place = {"source": fact.value["source"], "partition": partition, "offset": offset}
-            yield {**head, **place, "rule": rule, "message": message, "sha256": digest.hex()}
-    else:
-        details = {name: value.hex() if isinstance(value, bytes) else value for name, value in fact.value.items()}
-        yield {**head, **details, "tick": fact.tick}
+def _rows(fact: Fact) -> Iterator[Row]:
+    what = fact.what
+    head: Row = {"seq": fact.seq, "kind": _KIND_OF[type(what)], "tick": fact.tick}
+    match what:
+        case Inputs():
+            for one in what.inputs:
+                place = {"source": what.source, "partition": one.partition, "offset": one.offset}
+                for path, value in one.changes:
+                    yield {**head, "tick": one.tick, **place, "path": path, "value": value}
+        case Dead():
+            for letter in what.letters:
+                place = {"source": what.source, "partition": letter.partition, "offset": letter.offset}
+                yield {**head, **place, "rule": letter.rule, "message": letter.message, "sha256": letter.sha256.hex()}
+        case Ended():
+            yield {**head, "source": what.source, "admitted": what.admitted}
+        case _:
+            details = {
+                name: value.hex() if isinstance(value, bytes) else value for name, value in what.document().items()
+            }
+            yield {**head, **details, "tick": fact.tick}

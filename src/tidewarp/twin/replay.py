@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from tidewarp.clocks import WallClock
-from tidewarp.connect.gate import FOREVER
 from tidewarp.errors import OperatorError
 from tidewarp.observe import SILENT, Probe
 from tidewarp.store import open_store
-from tidewarp.twin.documents import opening
+from tidewarp.twin.documents import ModelRecord
+from tidewarp.twin.facts import opening_of
 from tidewarp.twin.follow import Follower
 from tidewarp.twin.model import changed_files, load_model
 from tidewarp.twin.run import tick_at
 from tidewarp.twin.session import Build, Twin
-from tidewarp.units import Duration, in_seconds
+from tidewarp.units import TICK_MAX, Duration, in_seconds
 
 __all__ = ["Replay", "replay"]
 
@@ -68,10 +67,12 @@ def replay(
     clock = WallClock()
     started_s = clock.now()
     with contextlib.closing(open_store(journal, read_only=True)) as store:
-        opened = opening(store.journal)
-        twin = Twin(seed=opened["seed"], epoch_ns=opened["epoch_ns"], live=False, probe=probe)
-        twin._wire(build if build is not None else _recorded_model(opened["model"], path))
-        limit = FOREVER if until is None else tick_at(until, opened["epoch_ns"])
+        opened = opening_of(store.journal)
+        if build is None:
+            build = _recorded_model(opened.model, path)
+        twin = Twin(build, seed=opened.seed, epoch_ns=opened.epoch_ns, live=False, probe=probe)
+        twin._wire()
+        limit = TICK_MAX if until is None else tick_at(until, opened.epoch_ns)
         run = twin._run
         follower = Follower(store.journal, twin._gate, run, lambda _: None, until=limit, probe=probe)
         follower.follow()
@@ -83,7 +84,7 @@ def replay(
             digest=run.digest(),
             recorded=None if ended is None else ended.digest,
             equal=same if ended is not None or not same else None,
-            marks=follower.marks,
+            marks=follower.compared,
             virtual_time_s=in_seconds(run.at),
             inputs=run.applied,
             events=twin.env.events,
@@ -91,13 +92,13 @@ def replay(
             wall_s=wall_s,
             speed_x=in_seconds(run.at) / wall_s if wall_s > 0 else 0.0,
             first_difference=follower.first_difference,
-            model_changed=changed_files(opened["model"], twin._model),
+            model_changed=changed_files(opened.model, twin._model),
         )
 
 
-def _recorded_model(model: Mapping[str, Any], journal: Path) -> Build:
-    if model["path"] is None:
+def _recorded_model(model: ModelRecord, journal: Path) -> Build:
+    if model.path is None:
         raise OperatorError(
             str(journal), "its model was not read from a file", "name it: tidewarp replay FILE --model MODEL.py[:build]"
         )
-    return load_model(f"{journal.resolve().parent / model['path']}:{model['function']}")
+    return load_model(f"{journal.resolve().parent / model.path}:{model.function}")

@@ -16,23 +16,21 @@ from typing import Any
 
 import simpy
 
-from tidewarp import process
+from tidewarp import process, seeds
 from tidewarp.codec import Chain, Digest, pack, pack_plain
 from tidewarp.connect.contract import Input, Output, Refusal
-from tidewarp.connect.gate import FOREVER, Grant
+from tidewarp.connect.gate import Grant
 from tidewarp.errors import InternalError, ModelError, OperatorError
 from tidewarp.process import Environment
 from tidewarp.process.rules import shown
 from tidewarp.twin.documents import Mark
-from tidewarp.units import Duration, in_seconds, parse_instant, ticks
+from tidewarp.units import TICK_MAX, Duration, in_seconds, parse_instant, ticks
 
-__all__ = ["Run", "chain_input", "tick_at"]
+__all__ = ["Run", "chain_inputs", "tick_at"]
 
 _SHOWN_INPUTS = 5
 _MESSAGE_MAX = 2_000  # characters that an error and its inputs may have in the journal
-_OF_THE_LAYER = {
-    Path(str(module.__file__)).parent for module in (process, simpy)
-}  # no author looks for his mistake here
+_NOT_THE_AUTHORS = {Path(str(file)).parent for file in (__file__, process.__file__, seeds.__file__, simpy.__file__)}
 
 
 def tick_at(when: Duration | datetime, epoch_ns: int) -> int:
@@ -42,7 +40,7 @@ def tick_at(when: Duration | datetime, epoch_ns: int) -> int:
     if when.tzinfo is None:
         raise OperatorError(f"{when!r}", "an instant needs a time zone", "give tzinfo=datetime.UTC")
     tick = parse_instant(when.isoformat(), UTC) - epoch_ns
-    if not -FOREVER <= tick < FOREVER:
+    if not -TICK_MAX <= tick < TICK_MAX:
         raise OperatorError(f"{when}", "time is int64 nanoseconds: at most about 292 years", "give a nearer time")
     return tick
 
@@ -55,11 +53,6 @@ def chain_inputs(chain: Chain, sources: Mapping[int, str], inputs: Sequence[Inpu
         for path, value in changes
     ]
     chain.extend([one.tick for one in inputs for _ in one.changes], records)
-
-
-def chain_input(chain: Chain, source: str, one: Input) -> None:
-    """Add one input of ``source``."""
-    chain_inputs(chain, {one.rank: source}, (one,))
 
 
 def _message(error: BaseException) -> str:
@@ -99,20 +92,20 @@ class Run:
 
     def grant(self, grant: Grant) -> None:
         """Take over a lease with its inputs."""
-        self._waiting = (*self._waiting[self._next :], *grant.inputs) if self._due < FOREVER else grant.inputs
+        self._waiting = (*self._waiting[self._next :], *grant.inputs) if self._due < TICK_MAX else grant.inputs
         self._next = 0
         self.lease = grant.floor
 
     @property
     def _due(self) -> int:
-        """Tick of the next input; FOREVER if none is granted."""
-        return self._waiting[self._next].tick if self._next < len(self._waiting) else FOREVER
+        """Tick of the next input; TICK_MAX if none is granted."""
+        return self._waiting[self._next].tick if self._next < len(self._waiting) else TICK_MAX
 
     @property
     def next_tick(self) -> int:
-        """When something happens next: an input or an event of the model; FOREVER if nothing does."""
+        """When something happens next: an input or an event of the model; TICK_MAX if nothing does."""
         event_s = self.env.peek()
-        event = ticks(event_s) if event_s < in_seconds(FOREVER) else FOREVER
+        event = ticks(event_s) if event_s < in_seconds(TICK_MAX) else TICK_MAX
         return max(self.at, min(event, self._due))
 
     @property
@@ -162,7 +155,7 @@ class Run:
     def _model_error(self, error: BaseException) -> ModelError:
         """Where and when the model raised, and what it had been told last."""
         frames = traceback.extract_tb((error.__cause__ or error).__traceback__)  # SimPy raises a copy of the first
-        theirs = [frame for frame in frames if Path(frame.filename).parent not in _OF_THE_LAYER] or frames
+        theirs = [frame for frame in frames if Path(frame.filename).parent not in _NOT_THE_AUTHORS] or frames
         place = (
             f"{theirs[-1].name}, {Path(theirs[-1].filename).name}:{theirs[-1].lineno}" if theirs else "unknown place"
         )
@@ -195,7 +188,7 @@ class Run:
         self.at = max(self.at, tick)
         return self._drain(below=self.at)
 
-    def _drain(self, below: int = FOREVER) -> list[Output]:
+    def _drain(self, below: int = TICK_MAX) -> list[Output]:
         outputs = [one for one in self.env.drain() if one.tick < below]
         records = [
             pack_plain([name, key, value, cause, root, event]) for name, _, key, value, cause, root, event in outputs

@@ -1,0 +1,42 @@
+"""What a run says of itself when it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Summary"]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did.
+
+    ``events``, ``inputs``, ``outputs``, ``late``, ``clamped``, ``dropped``, ``refused`` and dead letters are of the whole
+    journal, earlier lives included; ``duplicates``, ``sinks``, ``lag_s_max`` and ``wall_s`` of this life.
+    """
+
+    digest: str  # the run digest, hex
+    reason: str  # "end" or "interrupted"
+    virtual_time_s: float  # all instants below it are done
+    journal_records: int
+    head: str  # hash of the journal's last record, hex
+    events: int  # of the simulation
+    inputs: int  # messages admitted, each with all paths that it sets
+    outputs: int
+    undeliverable: int  # outputs whose value had no canonical form
+    late: int  # below the highest event time before them in their partition
+    clamped: int  # of these, moved to the watermark
+    dropped: int  # of these, made dead letters
+    duplicates: int  # messages at a position that the journal held already
+    refused: int  # inputs that the state of the moment forbade
+    dead_letters: int
+    dead: dict[str, int]  # the same by rule
+    sinks: dict[str, dict[str, Any]]  # name -> what it was sent
+    lag_s_max: float  # wall seconds that the run was behind its pace, at most
+    seed: int
+    epoch: str  # tick 0, ISO 8601
+    factor: float  # wall seconds per simulated second; 0 = full speed
+    resumed: bool  # did the journal hold a run before this one?
+    interrupted: bool
+    wall_s: float
