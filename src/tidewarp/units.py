@@ -50,8 +50,8 @@ _DURATION = re.compile(rf"\s*{_NUMBER_FORM}\s*({'|'.join(_UNIT_TICKS)})\s*", re.
 # A grammar of our own: datetime.fromisoformat drops digits after the sixth, and which other forms it takes
 # (24:00, any separator) differs between Python versions, so one file would give two runs.
 _INSTANT = re.compile(
-    r"(\d{4}-\d\d-\d\d)[T ]([01]\d|2[0-3]):([0-5]\d)(?::([0-5]\d)(?:[.,](\d{1,9}))?)?"
-    r"(?:(Z)|([+-])([01]\d|2[0-3]):?([0-5]\d)?)?",
+    r"(\d{4}-\d\d-\d\d)(?:[T ]([01]\d|2[0-3]):([0-5]\d)(?::([0-5]\d)(?:[.,](\d{1,9}))?)?"
+    r"(?:(Z)|([+-])([01]\d|2[0-3]):?([0-5]\d)?)?)?",
     re.ASCII,
 )
 _COMMON_LEN = len("2013-12-02 21:15:00")
@@ -141,7 +141,7 @@ def parse_instant(text: str, zone: tzinfo) -> int:
     """The moment that outside data names, as Unix ns (int64), exact.
 
     Accepted: an ISO 8601 date-time (``2013-12-02 21:15:00``, ``…T21:15:00.123456789+01:00``, ``…Z``; extended
-    form, seconds may be left out, at most nine fraction digits), or a plain number: Unix seconds.
+    form, seconds may be left out, at most nine fraction digits), a date alone (its midnight), or a plain number: Unix seconds.
     ``zone`` is the clock of a date-time without offset. A local time that occurs twice is the first of the
     two; one that a clock change skips is read with the offset before the change (PEP 495, fold 0).
 
@@ -159,7 +159,7 @@ def parse_instant(text: str, zone: tzinfo) -> int:
         ns = _unix_number(text)
     else:
         day, hour, minute, second, fraction, utc, sign, offset_h, offset_min = match.groups()
-        ns = _day_ns(day) + (int(hour) * 3_600 + int(minute) * 60 + int(second or 0)) * TICKS_PER_SECOND
+        ns = _day_ns(day) + (int(hour or 0) * 3_600 + int(minute or 0) * 60 + int(second or 0)) * TICKS_PER_SECOND
         if sign:
             east_s = int(offset_h) * 3_600 + int(offset_min or 0) * 60
             ns -= (east_s if sign == "+" else -east_s) * TICKS_PER_SECOND
@@ -168,7 +168,11 @@ def parse_instant(text: str, zone: tzinfo) -> int:
         if fraction:
             ns += int(fraction.ljust(9, "0"))
     if not TICK_MIN <= ns <= TICK_MAX:
-        _refuse_instant(text, "an instant is int64 Unix nanoseconds: 1678 to 2261", "check the unit or the year")
+        _refuse_instant(
+            text,
+            "an instant is int64 Unix nanoseconds: 1678 to 2261",
+            "check the year; a number is in seconds, not in milliseconds",
+        )
     return ns
 
 

@@ -86,7 +86,7 @@ class TestCsvSource(SourceConformance):
     messages = (
         (86_410 * S, {"line.value": "1.5", "line.mode": "auto"}),
         None,
-        (86_412 * S, {"line.value": "3", "line.mode": ""}),
+        (86_412 * S, {"line.value": "3"}),
         (86_411 * S, {"line.value": "4", "line.mode": "é"}),
         None,
         (86_411 * S + 1, {"line.value": "4", "line.mode": "x,y"}),
@@ -124,11 +124,22 @@ def test_a_row_is_one_input_with_its_number_as_offset(tmp_path: Path) -> None:
     assert everything(one) == [Raw(0, 1, b"1970-01-01T00:00:01Z, 1.5 ,auto"), Raw(0, 2, b"2,3,")]
     assert updates(one) == [
         Update(1 * S, (("line.value", "1.5"), ("line.mode", "auto"))),
-        Update(2 * S, (("line.value", "3"), ("line.mode", ""))),
+        Update(2 * S, (("line.value", "3"),)),
     ]
     assert one.paths() == ["line.mode", "line.value"]
     assert one.name == "readings"
     assert sources.csv is CsvSource
+
+
+def test_an_empty_cell_sets_nothing(tmp_path: Path) -> None:
+    """A file in which each sensor fills its own column now and then; a row of empty cells is counted."""
+    path = written(tmp_path, HEADER + "1,1.5,\n2,,on\n3, ,\n4,2.5,off\n")
+    assert updates(source(path, map={"value": "line.value", "mode": "line.mode"})) == [
+        Update(1 * S, (("line.value", "1.5"),)),
+        Update(2 * S, (("line.mode", "on"),)),
+        "empty",
+        Update(4 * S, (("line.value", "2.5"), ("line.mode", "off"))),
+    ]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])

@@ -143,6 +143,7 @@ def test_text_is_exact_or_refused(number, unit):
         ("2013-12-02 21:15:00.000000001", START_NS + 1),
         ("2013-12-02 21:15:00,123456789Z", START_NS + 123_456_789),
         ("2013-12-02 21:15:00.5+00:00", START_NS + 500_000_000),
+        ("2000-02-29", 951_782_400 * 10**9),
         ("1386018900", START_NS),
         ("1386018900.000000001", START_NS + 1),
         ("1.3860189e9", START_NS),
@@ -159,6 +160,19 @@ def test_an_instant_is_exact(text, expected):
     assert parse_instant(text, UTC) == expected
 
 
+def test_a_date_alone_is_its_midnight_in_the_zone():
+    """As a date-time without an offset is: local."""
+    midnight = parse_instant("2024-07-01 00:00:00", ZoneInfo("Europe/Berlin"))
+    assert parse_instant("2024-07-01", ZoneInfo("Europe/Berlin")) == midnight
+    assert parse_instant("2024-07-01", UTC) == midnight + 2 * 3_600 * 10**9
+
+
+def test_milliseconds_are_told_from_seconds():
+    """The commonest mistake of a file with numbers is named."""
+    with pytest.raises(CodecError, match="not in milliseconds"):
+        parse_instant("1386018900000", UTC)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -167,7 +181,8 @@ def test_an_instant_is_exact(text, expected):
             "now",
             "nan",
             "inf",
-            "2013-12-02",
+            "2013-12-02Z",
+            "2013-12",
             "21:15:00",
             "2013-12-02x21:15:00",
             "2013-12-02  21:15:00",

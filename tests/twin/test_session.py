@@ -571,3 +571,22 @@ def test_a_jsonl_file_has_one_writer_and_keeps_what_it_was_given(tmp_path):
         (tmp_path / "out.jsonl").write_text("")
         with pytest.raises(OperatorError, match="cut or written by another"):
             twin.run(until="6s")
+
+
+def test_a_new_journal_beside_an_old_key_does_not_lose_its_outputs(tmp_path):
+    """A sink knows a run by its key: it would drop the outputs of the new journal as seen before."""
+
+    def build(twin):
+        watch(twin)
+        twin.sink(tw.sinks.jsonl(tmp_path / "events.jsonl"))
+
+    with tw.open(tmp_path / "a.tw", build) as twin:
+        twin.run()
+    (tmp_path / "a.tw").unlink()
+    before = (tmp_path / "events.jsonl").read_bytes()
+    with pytest.raises(OperatorError, match=r"sink 'events'.*earlier journal.*move what the sink holds away"):
+        tw.open(tmp_path / "a.tw", build)
+    assert (tmp_path / "events.jsonl").read_bytes() == before
+    (tmp_path / "events.jsonl").unlink()
+    with tw.open(tmp_path / "a.tw", build) as twin:
+        assert twin.run().sinks["events"]["sent"] == len(before.splitlines())

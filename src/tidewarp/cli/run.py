@@ -140,4 +140,6 @@ def _sink_line(name: str, sink: Mapping[str, Any]) -> str:
         parts.append(f"{sink['retried']:,} retried")
     if sink["dead"]:
         parts.append(f"{sink['dead']:,} refused for good ({sink['refusal']})")
-    return f"sink {name}: {', '.join(parts)}, last id {sink['last_id']}"
+    if sink["last_id"]:
+        parts.append(f"last id {sink['last_id']}")
+    return f"sink {name}: {', '.join(parts)}"

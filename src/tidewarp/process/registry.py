@@ -17,12 +17,13 @@ from simpy.events import Event
 
 from tidewarp import units
 from tidewarp.errors import ModelError, RuleViolation, UnknownPath
+from tidewarp.process.changes import Change, Changes
 from tidewarp.process.rules import Rule, same, shown
 
 if TYPE_CHECKING:
     from tidewarp.process.environment import Environment
 
-__all__ = ["PATHS_MAX", "PATH_BYTES_MAX", "Change", "Complaint", "DynamicValue", "SimulationRegistry"]
+__all__ = ["PATHS_MAX", "PATH_BYTES_MAX", "Complaint", "DynamicValue", "SimulationRegistry"]
 
 PATHS_MAX: Final = 1_000_000
 PATH_BYTES_MAX: Final = 255
@@ -35,23 +36,25 @@ type_ = type  # `declare` has a parameter of that name
 Complaint = tuple[str, ModelError]  # the path that may not change, and why
 
 
-class Change(NamedTuple):
-    """One change of one value: ``version`` counts the changes of its path from 1, ``tick`` is ns."""
-
-    path: str
-    old: Any
-    new: Any
-    version: int
-    tick: int
-
-
 class DynamicValue:
     """The value at one path. None until the first value, if none was given.
 
     Treat a list or an object as read-only: a change made inside it wakes nobody. Update the path instead.
     """
 
-    __slots__ = ("_at", "_check", "_env", "_old", "_registry", "_signal", "name", "rule", "value", "version")
+    __slots__ = (
+        "_at",
+        "_check",
+        "_env",
+        "_old",
+        "_readers",
+        "_registry",
+        "_signal",
+        "name",
+        "rule",
+        "value",
+        "version",
+    )
 
     def __init__(self, registry: SimulationRegistry, rule: Rule, value: Any) -> None:
         self.name = rule.path
@@ -64,6 +67,7 @@ class DynamicValue:
         self._old: Any = None
         self._at: float = 0
         self._signal: Event | None = None
+        self._readers: list[Changes] = []
 
     @property
     def type(self) -> type_ | None:
@@ -83,14 +87,20 @@ class DynamicValue:
         """An event whose value is the next :class:`Change`, shared by all who wait at present.
 
         So each of them wakes exactly once per change, and a change of the past wakes nobody. With ``since``
-        (a ``version``) a value that is newer already triggers at once, with its last change: nothing is
-        missed between two waits.
+        (a ``version``) a value that is newer already triggers at once, with its last change. Of several changes at
+        one instant this is the first; :meth:`changes` gives them all.
         """
         if since is not None and self.version > since:
             return Event(self._env).succeed(self._last_change())
         if self._signal is None:
             self._signal = Event(self._env)
         return self._signal
+
+    def changes(self, capacity: int = 1024, full: str = "error") -> Changes:
+        """A reader of every change from now on, several at one instant among them; see :class:`Changes`."""
+        reader = Changes(self._env, self.name, capacity, full)
+        self._readers.append(reader)
+        return reader
 
     def _store(self, value: Any) -> None:
         old = self.value
@@ -105,6 +115,10 @@ class DynamicValue:
             # Also without a callback: whoever holds the event may yield it later.
             self._signal = None
             signal.succeed(self._last_change())
+        if self._readers:
+            self._readers = [reader for reader in self._readers if not reader.closed]
+            for reader in self._readers:
+                reader.put(self._last_change())
 
     def _last_change(self) -> Change:
         return Change(self.name, self._old, self.value, self.version, units.ticks(float(self._at)))

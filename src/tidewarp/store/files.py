@@ -55,7 +55,9 @@ def resolve(path: str | os.PathLike[str], *, create: bool, read_only: bool) -> P
         mode = os.stat(file).st_mode
     except FileNotFoundError:
         if not create:
-            raise OperatorError(str(path), "there is no such journal", "check the name, or create it") from None
+            raise OperatorError(
+                str(path), "there is no such journal", "check the name; tidewarp run begins one"
+            ) from None
         if not file.parent.is_dir():
             raise OperatorError(str(path), "its directory does not exist", f"mkdir -p {file.parent}") from None
         return file

@@ -98,6 +98,10 @@ class InlineHost:
             self._take(message)
             waiting -= isinstance(message, outboxes.Opened)
 
+    def last_ids(self) -> dict[str, str]:
+        """Sink -> id of the last output that it holds, of the sinks that hold any."""
+        return self._outbox.last_ids()
+
     def open_sources(self, sources: Mapping[str, Source]) -> None:
         """Start reading every source behind what the journal holds."""
         for name, source in sources.items():

@@ -125,7 +125,9 @@ def load_model(spec: str) -> Callable[..., Any]:
     if path.is_dir() or path.suffix != ".py":
         raise OperatorError(str(path), "a model is a Python file with a build function", "name a .py file")
     if not path.is_file():
-        raise OperatorError(str(path), "no such file", "name the model's .py file")
+        raise OperatorError(
+            str(path), "no such file", "name the model's .py file (tidewarp replay takes --model MODEL.py[:build])"
+        )
     build = getattr(_load(path.resolve()), name, None)
     if not callable(build):
         raise OperatorError(f"{path}: {name}", "the file has no function of this name", f"define {name}(twin)")

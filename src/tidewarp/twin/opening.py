@@ -102,12 +102,24 @@ def _follow(twin: Twin, store: Store, path: Path, clock: Clock, factor: float) -
     follower = Follower(journal, twin._gate, twin._run, host.release_and_wait, table=table, probe=twin._probe)
     host.open_sinks(twin._sinks, released_before(journal))
     if not journal.size:  # last of all: what could not start has begun no journal
+        _refuse_older_outputs(host.last_ids(), path)
         model = twin._model.record(path)
         opened = Opened(identity.domain, identity.epoch_ns, twin.seed, model, twin._policies, **platform_of())
         journal.append([entry(OPEN, 0, opened.document())])
     follower.follow()
     if follower.first_difference is not None:
         raise _differs(follower.first_difference)
+
+
+def _refuse_older_outputs(held: Mapping[str, str], path: Path) -> None:
+    """A key outlives its journal, and sinks know a run by its key: they would drop what is new as seen before."""
+    if held:
+        name, last_id = next(iter(held.items()))
+        raise OperatorError(
+            f"sink {name!r}: it holds outputs up to {last_id} of an earlier journal with the key {path}.key",
+            f"{path} is new, and its outputs have the same ids",
+            "move what the sink holds away, or the key, or bring the journal back",
+        )
 
 
 def _refuse_other(begun: Opened, path: Path, *, seed: int | None, epoch_ns: int | None) -> None:

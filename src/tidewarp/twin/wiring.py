@@ -169,7 +169,7 @@ class Wiring:
                 self._epoch_ns = (first_ns - bound) // _DAY_NS * _DAY_NS
 
     def sink(self, sink: Sink, *, name: str | None = None, batch: int = 500, queue: int = 2_000) -> None:
-        """Send every output to ``sink``, in order, as soon as GVT has passed it. Opened only when live.
+        """Send every output to ``sink``, in order, once nothing can change it any more. Opened only when live.
 
         ``batch``: outputs per write, at most. ``queue``: once so many wait, the model gets no further slice until
         there is room; the slice that fills the queue may bring more.

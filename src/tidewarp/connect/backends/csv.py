@@ -34,7 +34,7 @@ class CsvSource(Source):
     Args:
         path: the file.
         time: the column with the event time: ISO 8601 (with or without zone) or Unix seconds.
-        map: column -> registry path. A row is one input: all its columns are applied, or none.
+        map: column -> registry path. A row is one input: all its columns are applied, or none. An empty cell sets nothing.
         sep: the separator, one character.
         tz: the zone of times without one, an IANA name.
         name: of the source in the journal; default: the file's name up to its first dot.
@@ -242,7 +242,12 @@ class _Decoder:
             raise _bad(
                 raw, cells[self._time_at], "292 years around the epoch can be counted in ns", "give --epoch", "time"
             )
-        return Update(tick, tuple([(path, cells[at].strip()) for at, path in self._targets]))
+        changes = tuple([(path, cell) for at, path in self._targets if (cell := cells[at].strip())])
+        if not changes and self._targets:  # without targets only the time is asked for
+            raise _bad(
+                raw, "no value", "an empty cell sets nothing, and all of them are empty", "leave it out", "empty"
+            )
+        return Update(tick, changes)
 
 
 def _bad(raw: Raw, value: str, rule: str, action: str, short: str) -> Undecodable:
