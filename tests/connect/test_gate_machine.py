@@ -190,8 +190,7 @@ class GateMachine(RuleBasedStateMachine):
         assert len(one.inputs) <= self.worlds[one.source].policy.batch
         documents = []
         if one.inputs:
-            documents += self.table.introduce(one.inputs)
-            documents.append(encode_inputs(one.source, one.admitted, one.inputs, self.table))
+            documents += encode_inputs(one.source, one.admitted, one.inputs, self.table)
         if one.letters or one.counted:
             documents.append(encode_dead(one.source, one.admitted, one.letters, one.counted, one.moved))
         if one.ended:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tidewarp.codec import unpack
 from tidewarp.connect.contract import Input, Raw, Readings, Update
+from tidewarp.connect.documents import PathTable, encode_inputs
 from tidewarp.connect.gate import Append, Appended, Arrived, Asked, Connected, Gate, Policy
 from tidewarp.errors import OperatorError, TidewarpError, UnknownPath
 from tidewarp.process.rules import Rule
@@ -108,6 +109,19 @@ def test_a_plain_batch_is_cast_and_stamped() -> None:
     ]
     assert [type(one.changes[0][1]) for one in inputs] == [float, int, float]
     assert gate.positions("s") == {2: 9}
+
+
+def test_columns_make_the_record_that_their_inputs_make() -> None:
+    """One form in the journal, whichever way it was encoded."""
+    gate = Gate(rule)
+    gate.register("s", Policy())
+    gate.handle(Connected("s", None))
+    batch = Readings(2, 7, [10, 10, 30, 40], ["a", "b", "a", "d"], [1, 2.0, 3.5, 0])
+    (append,) = (one for one in gate.handle(Arrived("s", batch)) if isinstance(one, Append))
+    assert append.columns is not None
+    assert append.columns.values == [1.0, 2, 3.5, False]
+    by_column = encode_inputs("s", 0, append.inputs, PathTable(), append.columns)
+    assert by_column == encode_inputs("s", 0, append.inputs, PathTable())
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,10 @@ class Refused(NamedTuple):
 class Checker(Protocol):
     """The static part of a path's rule, which the registry (a higher layer) hands to the gate."""
 
+    @property
+    def floats(self) -> tuple[float, float]:
+        """The closed range of floats that :meth:`check` returns as they are; (inf, -inf) if there are none."""
+
     def check(self, value: object) -> Any:
         """The value as the declared type. Raises RuleViolation."""
 

@@ -25,7 +25,7 @@ from operator import itemgetter
 from typing import Any
 
 from tidewarp.codec import pack, pack_document, unpack
-from tidewarp.connect.contract import DeadLetter, Input
+from tidewarp.connect.contract import DeadLetter, Input, Readings
 from tidewarp.errors import Corrupt, InternalError
 
 __all__ = [
@@ -82,10 +82,10 @@ class PathTable:
             self._number[path] = len(self._paths)
             self._paths.append(path)
 
-    def introduce(self, inputs: Sequence[Input]) -> list[bytes]:
-        """Number the paths that are new in ``inputs``; the ``tw.paths`` documents to journal first."""
+    def introduce(self, paths: Sequence[str]) -> list[bytes]:
+        """Number those of ``paths`` that are new; the ``tw.paths`` documents to journal first."""
         known = self._number
-        new = [path for path in dict.fromkeys([path for one in inputs for path, _ in one.changes]) if path not in known]
+        new = [path for path in dict.fromkeys(paths) if path not in known]
         documents = []
         for start in range(0, len(new), _PATHS_PER_RECORD):
             part = new[start : start + _PATHS_PER_RECORD]
@@ -121,9 +121,21 @@ def _encode_values(values: Sequence[Any]) -> tuple[bytes, bytes]:
     return bytes(kinds), b"".join(data)
 
 
-def encode_inputs(source: str, admitted: int, inputs: Sequence[Input], table: PathTable) -> bytes:
-    """The ``tw.inputs`` document of these inputs, in the order given (that of arrival)."""
-    if set(map(len, map(itemgetter(Input._fields.index("changes")), inputs))) == {1}:
+def encode_inputs(
+    source: str, admitted: int, inputs: Sequence[Input], table: PathTable, columns: Readings | None = None
+) -> list[bytes]:
+    """The ``tw.inputs`` document of these inputs, in the order given (that of arrival); before it, of their new paths.
+
+    ``columns``: the same inputs as columns, where they are at hand.
+    """
+    ticks: Sequence[int]
+    partitions: Sequence[int]
+    offsets: Sequence[int]
+    events: Sequence[int]
+    if columns is not None:
+        partition, first, ticks, paths, values = columns
+        partitions, offsets, events = [partition] * len(ticks), range(first, first + len(ticks)), ticks
+    elif set(map(len, map(itemgetter(Input._fields.index("changes")), inputs))) == {1}:
         ticks, _, partitions, offsets, changes, events = _columns(inputs, 6)
         paths, values = _columns([change for (change,) in changes], 2)
     else:
@@ -134,6 +146,7 @@ def encode_inputs(source: str, admitted: int, inputs: Sequence[Input], table: Pa
         ]
         ticks, partitions, offsets, paths, values, events = _columns(rows, 6)
     n = len(ticks)
+    introduced = table.introduce(paths)
     kinds, data = _encode_values(values)
     document = {
         "source": source,
@@ -147,7 +160,7 @@ def encode_inputs(source: str, admitted: int, inputs: Sequence[Input], table: Pa
         "values": data,
         "causes": b"",
     }
-    return pack_document(INPUTS, 1, document)
+    return [*introduced, pack_document(INPUTS, 1, document)]
 
 
 def _values(kinds: bytes, data: bytes) -> Iterator[Any]:

@@ -264,19 +264,24 @@ class Environment(simpy.Environment):
                 f"input at {inputs[0].tick}", "inputs are applied between instants, in order of time", "report this"
             )
         self.seal()
-        queue, change = self._queue, self.registry.change
+        queue, change, free = self._queue, self.registry.change, self.registry.free
         done = 0
         self.writable = True
         try:
             for given in inputs:
-                at = units.in_seconds(given.tick)
+                at = given.tick / units.TICKS_PER_SECOND
                 if queue and queue[0][0] < at:
                     break
                 self._now = at
-                complaint = change(given.changes)
+                done += 1
+                changes = given.changes
+                if len(changes) == 1:  # most are one float
+                    path, value = changes[0]
+                    if (variable := free.get(path)) is not None and variable.take(value):
+                        continue
+                complaint = change(changes)
                 if complaint is not None:
                     refusals.append(self._refused(given, complaint))
-                done += 1
         finally:
             self.writable = False
         return done

@@ -44,8 +44,9 @@ class DynamicValue:
 
     __slots__ = (
         "_at",
-        "_check",
         "_env",
+        "_high",
+        "_low",
         "_old",
         "_readers",
         "_registry",
@@ -59,7 +60,7 @@ class DynamicValue:
     def __init__(self, registry: SimulationRegistry, rule: Rule, value: Any) -> None:
         self.name = rule.path
         self.rule = rule
-        self._check = rule.check
+        self._low, self._high = rule.floats
         self.value = value
         self.version = 0
         self._registry = registry
@@ -102,14 +103,30 @@ class DynamicValue:
         self._readers.append(reader)
         return reader
 
-    def _store(self, value: Any) -> None:
+    def take(self, value: object) -> bool:
+        """Store an input, if it is a float that needs no cast. False: it goes the long way, by :meth:`SimulationRegistry.change`."""
+        if type(value) is not float or not self._low <= value <= self._high:
+            return False
         old = self.value
-        if same(old, value):
-            return
+        if type(old) is not float or old != value:
+            self._store(old, value)
+        return True
+
+    def store(self, value: Any) -> None:
+        """Store a checked value; an equal one is no change."""
+        old = self.value
+        if not same(old, value):
+            self._store(old, value)
+
+    def _store(self, old: Any, value: Any) -> None:
         self._old = old
         self.value = value
         self.version += 1
         self._at = self._env._now
+        if self._signal is not None or self._readers:
+            self._tell()
+
+    def _tell(self) -> None:
         signal = self._signal
         if signal is not None:
             # Also without a callback: whoever holds the event may yield it later.
@@ -138,7 +155,7 @@ class SimulationRegistry:
         self.env = env
         self._values: dict[str, DynamicValue] = {}
         self._governors: dict[str, Governor] = {}
-        self._free: dict[str, DynamicValue] = {}  # those without a governor
+        self.free: dict[str, DynamicValue] = {}  # by path, those without a governor
         self._sorted: list[str] | None = None
 
     def declare(
@@ -162,7 +179,7 @@ class SimulationRegistry:
         self._check_path(path)
         rule = Rule(path, type, low, high, None if one_of is None else tuple(one_of), unit)
         value = DynamicValue(self, rule, None if initial is None else rule.check(initial))
-        self._values[path] = self._free[path] = value
+        self._values[path] = self.free[path] = value
         self._sorted = None
         return value
 
@@ -208,10 +225,10 @@ class SimulationRegistry:
         """
         if len(changes) == 1:
             path, value = changes[0]
-            variable = self._free.get(path) if isinstance(path, str) else None
+            variable = self.free.get(path) if isinstance(path, str) else None
             if variable is not None:  # the common input, in one pass
                 try:
-                    variable._store(variable._check(value))
+                    variable.store(variable.rule.check(value))
                 except RuleViolation as error:
                     return path, error
                 return None
@@ -230,7 +247,7 @@ class SimulationRegistry:
             if complaint is not None:
                 return complaint
         for path, new in planned.items():
-            self._values[path]._store(new)
+            self._values[path].store(new)
         for governor in governors:
             governor.changed()
         return None
@@ -249,7 +266,7 @@ class SimulationRegistry:
         governor = Governor(allow, changed)
         for path in paths:
             self._governors[self.get(path).name] = governor
-            self._free.pop(path, None)
+            self.free.pop(path, None)
 
     def paths(self, prefix: str = "") -> list[str]:
         """All paths that begin with ``prefix``, sorted."""

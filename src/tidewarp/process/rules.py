@@ -20,6 +20,7 @@ TEXT_BYTES_MAX: Final = 64 * 1024
 ITEMS_MAX: Final = 10_000
 DEPTH_MAX: Final = 32
 _INT64_MAX: Final = 2**63 - 1
+_FLOAT_MAX: Final = math.nextafter(math.inf, 0)
 _NUMBER_TEXT_MAX: Final = 64  # no finite number needs more; a longer text is an attempt to make us work
 _SHOWN_MAX: Final = 80
 
@@ -195,6 +196,8 @@ class Rule:
 
     ``type`` is bool, int, float, str, list, dict, or None (any of these, stays untyped). ``low`` and ``high``
     (inclusive) are for int and float, ``one_of`` for bool, int, float and str; ``unit`` is text for people.
+    ``floats`` is the closed range of floats that pass as they are: what most readings are can be asked for in one
+    comparison. (inf, -inf): none.
 
     Raises:
         ModelError: the rule itself makes no sense.
@@ -206,6 +209,7 @@ class Rule:
     high: float | None = None
     one_of: tuple[Any, ...] | None = None
     unit: str = ""
+    floats: tuple[float, float] = field(init=False, repr=False, compare=False)
     _cast: Callable[[object], Any] = field(init=False, repr=False, compare=False)
     _limited: bool = field(init=False, repr=False, compare=False)
 
@@ -217,6 +221,12 @@ class Rule:
             object.__setattr__(self, "one_of", tuple(map(self.check, self.one_of)))
         self._check_range()
         object.__setattr__(self, "_limited", any(limit is not None for limit in (self.low, self.high, self.one_of)))
+        object.__setattr__(self, "floats", self._plain_floats())
+
+    def _plain_floats(self) -> tuple[float, float]:
+        if self.type is not float or self.one_of is not None:
+            return math.inf, -math.inf
+        return -_FLOAT_MAX if self.low is None else self.low, _FLOAT_MAX if self.high is None else self.high
 
     def check(self, value: object) -> Any:
         """``value`` as the declared type.

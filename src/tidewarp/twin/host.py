@@ -6,24 +6,24 @@ it; hand the outputs on. When nothing can go on, it sleeps until something arriv
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import queue
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from tidewarp.clocks import Clock, Pacer, WallClock
 from tidewarp.codec import INPUT, timed_body
 from tidewarp.connect import gate as gates
 from tidewarp.connect import outbox as outboxes
-from tidewarp.connect.contract import Output, RunIdentity, Sink, Source
+from tidewarp.connect.contract import Input, Output, RunIdentity, Sink, Source
 from tidewarp.connect.documents import PathTable, encode_dead, encode_ended, encode_inputs, pack_positions
 from tidewarp.connect.shell import Inbox, Lost, SinkThread, SourceThread
 from tidewarp.errors import ModelError, OperatorError
 from tidewarp.observe import Probe, stage
 from tidewarp.store import Entry, Journal
+from tidewarp.twin.collector import patient_collector
 from tidewarp.twin.documents import MARK, RELEASED_IDS, STOP, entry
 from tidewarp.twin.follow import EVENTS_PER_STEP
 from tidewarp.twin.run import Run
@@ -31,6 +31,7 @@ from tidewarp.units import TICK_MAX, in_seconds, ticks
 
 __all__ = ["MARK_INPUTS", "InlineHost"]
 
+_TICK = itemgetter(Input._fields.index("tick"))
 MARK_INPUTS = 2_000  # a mark after so many inputs: what a replay can name when it differs
 _VIRTUAL_S_MAX = 9.2e9  # just inside int64 ns: a tiny factor reaches it in seconds
 _STALL_S = 30.0  # how long a sink may make no progress at the end of a run
@@ -42,18 +43,6 @@ class _Committed:
     source: str
     positions: Mapping[int, int]
     future: Future[Any]
-
-
-@contextlib.contextmanager
-def _collector_paused() -> Iterator[None]:
-    """No cyclic garbage is made of inputs, only many tuples: looking for it among them took a third of the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 class _Stop:
@@ -124,6 +113,7 @@ class InlineHost:
             raise lost[0].error
 
     # ------------------------------------------------------------------ the loop
+    @patient_collector()
     def go(self, until: int | None, factor: float) -> str:
         """Run to ``until`` (exclusive tick), or to the end of all data, or until stopped: "end" or "interrupted"."""
         self._pacer = Pacer(factor)
@@ -243,8 +233,7 @@ class InlineHost:
         elif isinstance(message, (outboxes.Opened, outboxes.Sent, outboxes.Failed)):
             self._perform_outbox(self._outbox.handle(message))
         elif not isinstance(message, _Stop):
-            with _collector_paused():
-                self._perform(self._gate.handle(message))
+            self._perform(self._gate.handle(message))
 
     def _perform_outbox(self, instructions: Sequence[outboxes.Instruction]) -> None:
         for instruction in instructions:
@@ -266,9 +255,8 @@ class InlineHost:
         """Journal before apply: records and positions in one transaction; Appended follows when it is durable."""
         entries: list[Entry] = []
         if batch.inputs:
-            tick = min(one.tick for one in batch.inputs)
-            documents = self._table.introduce(batch.inputs)
-            documents.append(encode_inputs(batch.source, batch.admitted, batch.inputs, self._table))
+            tick = min(map(_TICK, batch.inputs))
+            documents = encode_inputs(batch.source, batch.admitted, batch.inputs, self._table, batch.columns)
             entries += [Entry(INPUT, timed_body(tick, document)) for document in documents]
         if batch.letters or batch.counted:
             document = encode_dead(batch.source, batch.admitted, batch.letters, batch.counted, batch.moved)

@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from tidewarp.units import TICK_MAX, Duration, in_seconds, parse_instant, ticks
 __all__ = ["Run", "chain_inputs", "tick_at"]
 
 _SHOWN_INPUTS = 5
+_TICK = itemgetter(Input._fields.index("tick"))
 _MESSAGE_MAX = 2_000  # characters that an error and its inputs may have in the journal
 _NOT_THE_AUTHORS = {Path(str(file)).parent for file in (__file__, process.__file__, seeds.__file__, simpy.__file__)}
 
@@ -52,7 +54,10 @@ def chain_inputs(chain: Chain, sources: Mapping[int, str], inputs: Sequence[Inpu
         for tick, rank, partition, offset, changes, _ in inputs
         for path, value in changes
     ]
-    chain.extend([one.tick for one in inputs for _ in one.changes], records)
+    is_one_each = len(records) == len(inputs)
+    chain.extend(
+        list(map(_TICK, inputs)) if is_one_each else [one.tick for one in inputs for _ in one.changes], records
+    )
 
 
 def _message(error: BaseException) -> str:

@@ -7,7 +7,7 @@ message by message, with the same result.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from hashlib import sha256
 from itertools import islice, repeat
@@ -45,8 +45,10 @@ _input = partial(tuple.__new__, Input)  # Input._make without its call in Python
 class Batch:
     """What one record, and its dead letters, will hold."""
 
-    def __init__(self, inputs: list[Input] | None = None) -> None:
-        self.inputs: list[Input] = [] if inputs is None else inputs
+    def __init__(self) -> None:
+        self.inputs: list[Input] = []
+        self.columns: Readings | None = None  # the same, where they came as columns
+        self.highest: dict[int, int] = {}  # partition -> highest event tick of its inputs
         self.letters: list[DeadLetter] = []
         self.counted: Counter[str] = Counter()
         self.moved: dict[int, int] = {}  # partition -> last offset of its dead letters
@@ -63,6 +65,7 @@ class Batch:
     def add(self, one: Input, size: int) -> None:
         """Take one input; ``size`` in bytes."""
         self.inputs.append(one)
+        self.highest[one.partition] = max(one.event_tick, self.highest.get(one.partition, one.event_tick))
         self._bytes += size
 
     def closed(self, positions: Mapping[int, int]) -> Batch:
@@ -77,7 +80,7 @@ class Admission:
     def __init__(self, rule: Callable[[str], Checker], probe: Probe) -> None:
         self._rule = rule
         self._probe = probe
-        self._checks: dict[str, Callable[[object], Any]] = {}
+        self._checkers: dict[str, Checker] = {}
 
     def messages(self, source: SourceState, decoder: Decoder, raws: Iterable[Raw], floor: int) -> list[Batch]:
         """Decode, check and stamp message by message; ``floor`` is the tick below which nothing is admitted."""
@@ -110,18 +113,18 @@ class Admission:
         for start in range(0, len(ticks), source.policy.batch):
             rows = slice(start, start + source.policy.batch)
             part = Readings(partition, first + start, ticks[rows], paths[rows], values[rows])
-            inputs = self._plain_inputs(source, part, floor)
-            if inputs is None:
+            batch = self._plain_batch(source, part, floor)
+            if batch is None:
                 batches += self.messages(source, _Rows(part), map(part.raw, range(len(part.ticks))), floor)
                 continue
-            source.counts["inputs"] += len(inputs)
-            source.outstanding += len(inputs)
-            source.positions[partition] = inputs[-1].offset
-            source.rise(partition, inputs[-1].tick)
-            batches.append(Batch(inputs).closed(source.positions))
+            source.counts["inputs"] += len(batch.inputs)
+            source.outstanding += len(batch.inputs)
+            source.positions[partition] = batch.inputs[-1].offset
+            source.rise(partition, batch.inputs[-1].tick)
+            batches.append(batch.closed(source.positions))
         return batches
 
-    def _plain_inputs(self, source: SourceState, part: Readings, floor: int) -> list[Input] | None:
+    def _plain_batch(self, source: SourceState, part: Readings, floor: int) -> Batch | None:
         """The inputs of these readings, if each of them is admitted as it stands; else None."""
         partition, first, ticks, paths, values = part
         end = first + len(ticks)
@@ -135,21 +138,34 @@ class Admission:
         ):
             return None
         try:
-            checks = {path: self._check(path) for path in set(paths)}
-            checked = [checks[path](value) for path, value in zip(paths, values, strict=True)]
+            checked = self._checked(paths, values)
         except (TypeError, PeerError, RuleViolation, UnknownPath):  # TypeError: a path that cannot be looked up
             return None
         changes = zip(zip(paths, checked, strict=True), strict=True)
-        columns = (ticks, repeat(source.rank), repeat(partition), range(first, end), changes, ticks)
-        return list(map(_input, zip(*columns, strict=False)))
+        fields = (ticks, repeat(source.rank), repeat(partition), range(first, end), changes, ticks)
+        batch = Batch()
+        batch.inputs = list(map(_input, zip(*fields, strict=False)))
+        batch.columns = part._replace(values=checked)
+        batch.highest[partition] = ticks[-1]
+        return batch
 
-    def _check(self, path: str) -> Callable[[object], Any]:
+    def _checked(self, paths: Sequence[str], values: Sequence[Any]) -> Sequence[Any]:
+        """The values as their paths' types."""
+        checkers = {path: self._checker(path) for path in set(paths)}
+        if set(map(type, values)) == {float}:
+            ranges = {path: checker.floats for path, checker in checkers.items()}
+            ranged = zip(values, map(ranges.__getitem__, paths), strict=True)
+            if False not in [low <= value <= high for value, (low, high) in ranged]:
+                return values
+        return [checkers[path].check(value) for path, value in zip(paths, values, strict=True)]
+
+    def _checker(self, path: str) -> Checker:
         if type(path) is not str:  # a decoder may be anybody's code, and not every value can be looked up
             raise Undecodable(f"a path of type {type(path).__name__}", "a path is text", "send its name", "path")
-        check = self._checks.get(path)
-        if check is None:
-            check = self._checks[path] = self._rule(path).check
-        return check
+        checker = self._checkers.get(path)
+        if checker is None:
+            checker = self._checkers[path] = self._rule(path)
+        return checker
 
     def _admit(self, source: SourceState, decoder: Decoder, raw: Raw, batch: Batch, floor: int) -> None:
         """Decode and check one message: an input into the batch, or a dead letter."""
@@ -159,7 +175,7 @@ class Admission:
         try:
             update = _decode(decoder, raw)
             rule = "value"
-            changes = tuple([(path, self._check(path)(value)) for path, value in update.changes])
+            changes = tuple([(path, self._checker(path).check(value)) for path, value in update.changes])
         except (PeerError, RuleViolation, UnknownPath) as error:
             short = error.short if isinstance(error, Undecodable) else rule
             self._bury(source, raw, short, str(error), batch)

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -59,9 +59,10 @@ class _Appending(NamedTuple):
     """What is on its way to the journal."""
 
     source: SourceState
-    inputs: Sequence[Input]
-    lowest: int  # tick of its inputs
-    ended: bool
+    inputs: Sequence[Input] = ()
+    lowest: int = TICK_MAX  # tick of its inputs
+    highest: Mapping[int, int] = {}  # partition -> event tick of its inputs
+    ended: bool = False
 
 
 class Gate:
@@ -195,12 +196,13 @@ class Gate:
         source = self._sources[event.source]
         source.reading = source.open = False
         self._tickets += 1
-        self._appending[self._tickets] = _Appending(source, (), TICK_MAX, True)
+        self._appending[self._tickets] = _Appending(source, ended=True)
         return [Append(self._tickets, source.name, self.floor, positions=dict(source.positions), ended=True)]
 
     def _handle_appended(self, event: Appended) -> list[Instruction]:
-        source, inputs, _, ended = self._appending.pop(event.ticket)
-        self._hold(source, inputs)
+        source, inputs, _, highest, ended = self._appending.pop(event.ticket)
+        source.hold(highest)
+        self._hold(inputs)
         if ended:
             source.ended = True
         return self._reads()
@@ -212,7 +214,8 @@ class Gate:
                 raise InternalError(f"an input at tick {one.tick}", f"the floor was {self.floor}", "report this")
             source.note(one)
             source.positions[one.partition] = one.offset
-        self._hold(source, event.inputs)
+        source.hold(source.highest)
+        self._hold(event.inputs)
         source.outstanding += len(event.inputs)
         for partition, offset in event.positions.items():  # a dead letter may lie before the last input of its batch
             source.positions[partition] = max(offset, source.positions.get(partition, -1))
@@ -246,7 +249,7 @@ class Gate:
             return []
         self.floor = reach
         due = bisect_left(self._held, (reach,))
-        granted = tuple(self._held[:due])
+        granted = self._held[:due]
         del self._held[:due]
         per_rank = Counter(map(_RANK, granted)) if len(self._sources) > 1 else {1: len(granted)}
         for source in self._sources.values():
@@ -256,9 +259,8 @@ class Gate:
                 source.long_bytes -= sum(source.long.pop(place, 0) for place in places)
         return [Grant(reach, granted)]
 
-    def _hold(self, source: SourceState, inputs: Sequence[Input]) -> None:
+    def _hold(self, inputs: Sequence[Input]) -> None:
         """Keep durable inputs in key order until their tick is granted."""
-        source.hold(inputs)
         arrived = sorted(inputs)
         overlaps = self._held and arrived and arrived[0] < self._held[-1]
         self._held += arrived
@@ -303,7 +305,7 @@ class Gate:
         self._tickets += 1
         inputs = tuple(batch.inputs)
         lowest = min(map(_TICK, inputs), default=TICK_MAX)
-        self._appending[self._tickets] = _Appending(source, inputs, lowest, False)
+        self._appending[self._tickets] = _Appending(source, inputs, lowest, batch.highest)
         return Append(
             self._tickets,
             source.name,
@@ -313,4 +315,5 @@ class Gate:
             dict(batch.counted),
             batch.positions,
             batch.moved,
+            columns=batch.columns,
         )

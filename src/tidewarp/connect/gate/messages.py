@@ -123,6 +123,7 @@ class Append:
     positions: Mapping[int, int] = field(default_factory=dict)  # of all that this source has made durable
     moved: Mapping[int, int] = field(default_factory=dict)  # the part of it that dead letters moved
     ended: bool = False
+    columns: Readings | None = None  # the inputs once more, where they came as columns: as they were admitted
 
 
 @dataclass(frozen=True)

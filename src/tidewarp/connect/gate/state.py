@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from operator import itemgetter
+from collections.abc import Mapping
 from typing import Final
 
 from tidewarp.connect.contract import Decoder, Input
@@ -14,7 +13,6 @@ from tidewarp.units import TICK_MAX
 __all__ = ["QUEUE_BYTES_MAX", "SourceState"]
 
 QUEUE_BYTES_MAX: Final = 64 << 20  # of the long inputs that may wait, per source
-_PARTITION, _EVENT_TICK = (itemgetter(Input._fields.index(name)) for name in ("partition", "event_tick"))
 
 
 class SourceState:
@@ -79,10 +77,7 @@ class SourceState:
         lowest = event_tick if len(self.highest) == 1 else min(self.highest.values())
         self.bound = max(self.bound, lowest - self.policy.disorder)
 
-    def hold(self, inputs: Sequence[Input]) -> None:
-        """The journal has these inputs."""
-        partitions = set(map(_PARTITION, inputs))
-        for partition in partitions:
-            of_it = inputs if len(partitions) == 1 else [one for one in inputs if one.partition == partition]
-            highest = max(map(_EVENT_TICK, of_it))
-            self.durable[partition] = max(highest, self.durable.get(partition, highest))
+    def hold(self, highest: Mapping[int, int]) -> None:
+        """The journal has inputs up to these event ticks, by partition."""
+        for partition, event_tick in highest.items():
+            self.durable[partition] = max(event_tick, self.durable.get(partition, event_tick))
