@@ -14,7 +14,7 @@ from tidewarp.connect.documents import PathTable
 from tidewarp.connect.gate import Asked, Gate, Grant, Instruction, Passed, Replayed
 from tidewarp.observe import SILENT, Probe, stage
 from tidewarp.store import Journal
-from tidewarp.twin.collector import patient_collector
+from tidewarp.twin.collector import collector_paused
 from tidewarp.twin.documents import Mark, Stopped
 from tidewarp.twin.facts import Dead, Ended, Inputs, Marks, What, facts, shaped, stop_at_end
 from tidewarp.twin.run import Run
@@ -54,13 +54,12 @@ class Follower:
         self._end = until if stop is None else min(until, stop)
         self._marks = Marks(journal)
 
-    @patient_collector()
     def follow(self) -> None:
         """To the stop that the journal ends with; without one, to the furthest tick that it speaks of: a floor, a mark."""
         size = self._journal.size
         for fact in facts(self._journal, table=self._table, rank=self._gate.rank):
             stage("recover")
-            with shaped(fact.seq):
+            with shaped(fact.seq), collector_paused():
                 instructions = self._instructions(fact.what)
             self._perform(instructions)
             self._probe.progress(fact.seq, size)

@@ -23,7 +23,7 @@ from tidewarp.connect.shell import Inbox, Lost, SinkThread, SourceThread
 from tidewarp.errors import ModelError, OperatorError
 from tidewarp.observe import Probe, stage
 from tidewarp.store import Entry, Journal
-from tidewarp.twin.collector import patient_collector
+from tidewarp.twin.collector import collector_paused
 from tidewarp.twin.documents import MARK, RELEASED_IDS, STOP, entry
 from tidewarp.twin.follow import EVENTS_PER_STEP
 from tidewarp.twin.run import Run
@@ -113,7 +113,6 @@ class InlineHost:
             raise lost[0].error
 
     # ------------------------------------------------------------------ the loop
-    @patient_collector()
     def go(self, until: int | None, factor: float) -> str:
         """Run to ``until`` (exclusive tick), or to the end of all data, or until stopped: "end" or "interrupted"."""
         self._pacer = Pacer(factor)
@@ -233,7 +232,8 @@ class InlineHost:
         elif isinstance(message, (outboxes.Opened, outboxes.Sent, outboxes.Failed)):
             self._perform_outbox(self._outbox.handle(message))
         elif not isinstance(message, _Stop):
-            self._perform(self._gate.handle(message))
+            with collector_paused():
+                self._perform(self._gate.handle(message))
 
     def _perform_outbox(self, instructions: Sequence[outboxes.Instruction]) -> None:
         for instruction in instructions:

@@ -249,7 +249,7 @@ class Gate:
             return []
         self.floor = reach
         due = bisect_left(self._held, (reach,))
-        granted = self._held[:due]
+        granted = tuple(self._held[:due])
         del self._held[:due]
         per_rank = Counter(map(_RANK, granted)) if len(self._sources) > 1 else {1: len(granted)}
         for source in self._sources.values():
