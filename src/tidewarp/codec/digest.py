@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from bisect import bisect_left
 from collections.abc import Sequence
+from hashlib import sha256
 from itertools import chain
 
 from tidewarp.errors import InternalError
@@ -17,6 +17,7 @@ BLOCK_TICKS = 10**9  # 1 s of virtual time
 _u32 = struct.Struct(">I").pack
 _u64 = struct.Struct(">Q").pack
 _i64 = struct.Struct(">q").pack
+_LINK, _INDEX, _BLOCK = b"\0\x08TWTRACE1" + _u64(32), _u64(8), _u64(32)
 
 
 class Digest:
@@ -27,7 +28,7 @@ class Digest:
 
     def __init__(self, label: str) -> None:
         name = label.encode()
-        self._hash = hashlib.sha256(len(name).to_bytes(2, "big") + name)
+        self._hash = sha256(len(name).to_bytes(2, "big") + name)
 
     def add(self, data: bytes) -> None:
         """Hash one more part."""
@@ -59,7 +60,7 @@ class Chain:
         self._block_ticks = block_ticks
         self._closed = bytes(32)
         self._index: int | None = None
-        self._open = hashlib.sha256()
+        self._open = sha256()
 
     def add(self, tick: int, record: bytes) -> None:
         """Append a record at ``tick`` (ns of virtual time, int64).
@@ -76,21 +77,23 @@ class Chain:
             index = ticks[start] // self._block_ticks
             if index != self._index:
                 self._turn_to(index)
-            end = bisect_left(ticks, (index + 1) * self._block_ticks, lo=start)
-            part = records[start:end]
-            self._open.update(b"".join(chain.from_iterable(zip(map(_u32, map(len, part)), part, strict=True))))
-            self.count += len(part)
+            block_end = (index + 1) * self._block_ticks
+            if start + 1 == len(ticks) or ticks[start + 1] >= block_end:  # alone in its block, as sparse data is
+                end = start + 1
+                self._open.update(_u32(len(records[start])) + records[start])
+            else:
+                end = bisect_left(ticks, block_end, lo=start)
+                part = records[start:end]
+                self._open.update(b"".join(chain.from_iterable(zip(map(_u32, map(len, part)), part, strict=True))))
+            self.count += end - start
             start = end
 
     def head(self) -> bytes:
         """D (32 bytes) as if the open block closed now; it stays open, so more records may follow."""
         if self._index is None:
             return self._closed
-        link = Digest("TWTRACE1")
-        link.add(self._closed)
-        link.add(_i64(self._index))
-        link.add(self._open.digest())
-        return link.digest()
+        # Digest("TWTRACE1") of three parts, written out: sparse data closes a block for each record.
+        return sha256(_LINK + self._closed + _INDEX + _i64(self._index) + _BLOCK + self._open.digest()).digest()
 
     def _turn_to(self, index: int) -> None:
         if self._index is not None and index < self._index:
@@ -99,4 +102,4 @@ class Chain:
             )
         self._closed = self.head()
         self._index = index
-        self._open = hashlib.sha256()
+        self._open = sha256()
