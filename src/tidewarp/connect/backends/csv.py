@@ -11,6 +11,7 @@ import gzip
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, tzinfo
+from functools import partial
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -25,6 +26,7 @@ __all__ = ["CsvSource"]
 
 _ROWS_FOR_FIRST_TIME = 1_000
 _READ_BYTES = 16 << 20  # after so many a read is complete, whatever its limit: 8,192 rows may have 8 GiB
+_raw, _update = partial(tuple.__new__, Raw), partial(tuple.__new__, Update)  # without a call in Python for each row
 _DAMAGED = (OSError, EOFError, zlib.error)  # what reading a file, gzip or not, may raise
 
 
@@ -194,7 +196,7 @@ def _read_lines(file: IO[bytes], after: int = 0) -> Iterator[Raw]:
         if digest is not None:
             yield Raw(0, row, line[:HEAD_BYTES], digest)
         elif body:
-            yield Raw(0, row, body)
+            yield _raw((0, row, body, None))
     if row < after:
         rule = f"it has {row} rows, and {after} were read before"
         raise OperatorError(str(getattr(file, "name", "the file")), rule, "bring the whole file back, then --resume")
@@ -247,7 +249,7 @@ class _Decoder:
             raise _bad(
                 raw, "no value", "an empty cell sets nothing, and all of them are empty", "leave it out", "empty"
             )
-        return Update(tick, changes)
+        return _update((tick, changes))
 
 
 def _bad(raw: Raw, value: str, rule: str, action: str, short: str) -> Undecodable:

@@ -12,7 +12,7 @@ from functools import partial
 from hashlib import sha256
 from itertools import islice, repeat
 from operator import lt
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from tidewarp.clocks import input_key
 from tidewarp.connect.contract import (
@@ -180,7 +180,7 @@ class Admission:
             short = error.short if isinstance(error, Undecodable) else rule
             self._bury(source, raw, short, str(error), batch)
             return
-        size = sum(_size(value) for _, value in changes)
+        size = sum([ROW_BYTES if type(value) in _SHORT else _size(value) for _, value in changes])
         if size > BATCH_BYTES // 2:
             self._bury(source, raw, "size", f"{size} bytes: an input holds at most {BATCH_BYTES // 2}", batch)
             return
@@ -195,7 +195,7 @@ class Admission:
                 self._bury(source, raw, "late", f"tick {tick} lies below the watermark {bound}", batch)
                 return
             tick = bound
-        one = Input(tick, source.rank, raw.partition, raw.offset, changes, update.tick)
+        one = _input((tick, source.rank, raw.partition, raw.offset, changes, update.tick))
         source.note(one)
         source.outstanding += 1
         if size > _LONG_BYTES:
@@ -254,16 +254,16 @@ def _decode(decoder: Decoder, raw: Raw) -> Update:
     except Exception as error:
         value = f"message {raw.offset}: {type(error).__name__}: {error}"
         raise Undecodable(value, "its decoder cannot read it", "mend the decoder or the message", "decode") from error
-    _refuse_unsound(update)
+    if not update.changes or type(update.tick) is not int or not -TICK_MAX <= update.tick < TICK_MAX:
+        _refuse_unsound(update)
     return update
 
 
-def _refuse_unsound(update: Update) -> None:
-    """Raises Undecodable for what a record cannot hold."""
+def _refuse_unsound(update: Update) -> NoReturn:
+    """Raises Undecodable: no record can hold it."""
     if not update.changes:
         raise Undecodable("an update", "it sets at least one path", "leave the message out", "empty")
-    if type(update.tick) is not int or not -TICK_MAX <= update.tick < TICK_MAX:
-        raise Undecodable(f"tick {update.tick!r:.40}", "a tick is int64 ns", "correct the time", "time")
+    raise Undecodable(f"tick {update.tick!r:.40}", "a tick is int64 ns", "correct the time", "time")
 
 
 def _size(value: Any) -> int:
