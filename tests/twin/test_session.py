@@ -590,3 +590,89 @@ def test_a_new_journal_beside_an_old_key_does_not_lose_its_outputs(tmp_path):
     (tmp_path / "events.jsonl").unlink()
     with tw.open(tmp_path / "a.tw", build) as twin:
         assert twin.run().sinks["events"]["sent"] == len(before.splitlines())
+
+
+def gauge(path, disorder="40 min"):
+    """A model that publishes every level of a file."""
+
+    def build(twin):
+        level = twin.variable("tank.level", float)
+        changes = level.changes()
+
+        def follow():
+            while True:
+                change = yield changes.next()
+                twin.publish_event("level", [change.tick, change.new])
+
+        twin.process(follow())
+        twin.connect(tw.sources.csv(path, time="t", map={"v": "tank.level"}), disorder=disorder)
+
+    return build
+
+
+def test_a_file_that_grew_while_a_run_rested_is_read_as_if_in_one_life(tmp_path):
+    """A run that stopped in order went no further than its stop, though it had read to the end of the file."""
+    path = tmp_path / "levels.csv"
+    rows = [f"{60 * n},{n}" for n in range(100)]
+    path.write_text("\n".join(["t,v", *rows]) + "\n")
+    with tw.open(tmp_path / "two.tw", gauge(path)) as twin:
+        twin.run(until=3_600)
+    path.write_text("\n".join(["t,v", *rows, "4000,0.5", "6000,0.25"]) + "\n")  # the first lies 1,940 s below the last
+    with tw.open(tmp_path / "two.tw", gauge(path)) as twin:
+        second = twin.run()
+    with tw.open(tmp_path / "one.tw", gauge(path)) as twin:
+        first = twin.run()
+    assert (second.digest, second.late, second.inputs) == (first.digest, 1, 102)
+
+
+def test_a_file_that_grew_below_where_its_end_let_the_clock_go_says_so(tmp_path):
+    """Not the disorder bound is too small: outputs of that time have left."""
+    path = tmp_path / "levels.csv"
+    path.write_text("t,v\n0,1\n6000,2\n")
+    with tw.open(tmp_path / "a.tw", gauge(path)) as twin:
+        twin.run()
+    path.write_text("t,v\n0,1\n6000,2\n4000,3\n")
+    with (
+        tw.open(tmp_path / "a.tw", gauge(path)) as twin,
+        pytest.raises(
+            OperatorError, match=r"message 3: .*the source had ended before, and the clock went on to 92400.000 s"
+        ),
+    ):
+        twin.run()
+
+
+def test_the_late_message_names_the_row_that_it_is_late_against(tmp_path):
+    """One absurd time makes all after it late: it is the one to look at."""
+    path = tmp_path / "levels.csv"
+    path.write_text("t,v\n0,1\n4070908800,2\n60,3\n")
+    with (
+        tw.open(tmp_path / "a.tw", gauge(path)) as twin,
+        pytest.raises(OperatorError, match=r"message 3: .* below that of message 2.*if both times are right"),
+    ):
+        twin.run()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda twin, level: setattr(level, "value", 99.0), r"a.level: value = 99.0.*use update\(\)"),
+        (lambda twin, level: twin.process(gauge), r"twin.process\(gauge\).*call it: twin.process\(gauge\(\)\)"),
+        (lambda twin, level: twin.process(7), r"twin.process\(int\).*a process is a generator"),
+    ],
+)
+def test_what_would_fail_in_silence_is_refused(wrong, message, tmp_path):
+    """An assignment that no rule sees, and a function that was not called."""
+    with pytest.raises(ModelError, match=message):
+        tw.open(tmp_path / "a.tw", lambda twin: wrong(twin, twin.variable("a.level", float, 1.0)))
+
+
+def test_an_accepted_change_that_alters_the_past_is_named_as_the_cause(tmp_path):
+    """Not the order of sets."""
+    model = tmp_path / "model.py"
+    text = 'def build(twin):\n    def say():\n        yield twin.env.timeout(5)\n        twin.publish_event("said", 1)\n    twin.process(say())\n'
+    model.write_text(text)
+    with tw.open(tmp_path / "a.tw", load_model(str(model))) as twin:
+        twin.run()
+    model.write_text(text.replace("timeout(5)", "timeout(4)"))
+    with pytest.raises(ModelError, match=r"begin a new journal: what changed in model.py alters the past"):
+        tw.open(tmp_path / "a.tw", load_model(str(model)), accept_model=True)

@@ -30,7 +30,7 @@ COMMANDS: dict[str, Entry] = {
     "run": Entry("tidewarp.cli.run:command", "Run a model, its inputs journaled."),
     "replay": Entry("tidewarp.cli.replay:command", "Replay a journal and compare the digests."),
     "verify": Entry("tidewarp.cli.verify:command", "Check a journal's chain without running a model."),
-    "log": Entry("tidewarp.cli.log:command", "Show a journal's inputs and outputs."),
+    "log": Entry("tidewarp.cli.log:command", "Show a journal's inputs, dead letters and turns of the run."),
     "bench": Entry("tidewarp.cli.bench:command", "Measure this machine, beside plain SimPy."),
     "doctor": Entry("tidewarp.cli.doctor:command", "Say what is installed and whether it works here."),
 }

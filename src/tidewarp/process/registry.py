@@ -11,6 +11,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from simpy.events import Event
@@ -51,9 +52,9 @@ class DynamicValue:
         "_readers",
         "_registry",
         "_signal",
+        "_value",
         "name",
         "rule",
-        "value",
         "version",
     )
 
@@ -61,7 +62,7 @@ class DynamicValue:
         self.name = rule.path
         self.rule = rule
         self._low, self._high = rule.floats
-        self.value = value
+        self._value = value
         self.version = 0
         self._registry = registry
         self._env = registry.env
@@ -74,6 +75,15 @@ class DynamicValue:
     def type(self) -> type_ | None:
         """The declared type; None: untyped."""
         return self.rule.type
+
+    def _refuse_assignment(self, value: object) -> None:
+        raise ModelError(
+            f"{self.name}: value = {shown(value)}", "an assignment is neither checked nor seen", "use update()"
+        )
+
+    value = property(
+        attrgetter("_value"), _refuse_assignment, doc="The value now; None until the first, if none was given."
+    )
 
     def update(self, value: object) -> None:
         """Change the value now. An equal value is no change.
@@ -107,20 +117,20 @@ class DynamicValue:
         """Store an input, if it is a float that needs no cast. False: it goes the long way, by :meth:`SimulationRegistry.change`."""
         if type(value) is not float or not self._low <= value <= self._high:
             return False
-        old = self.value
+        old = self._value
         if type(old) is not float or old != value:
             self._store(old, value)
         return True
 
     def store(self, value: Any) -> None:
         """Store a checked value; an equal one is no change."""
-        old = self.value
+        old = self._value
         if not same(old, value):
             self._store(old, value)
 
     def _store(self, old: Any, value: Any) -> None:
         self._old = old
-        self.value = value
+        self._value = value
         self.version += 1
         self._at = self._env._now
         if self._signal is not None or self._readers:
@@ -138,7 +148,7 @@ class DynamicValue:
                 reader.put(self._last_change())
 
     def _last_change(self) -> Change:
-        return Change(self.name, self._old, self.value, self.version, units.ticks(float(self._at)))
+        return Change(self.name, self._old, self._value, self.version, units.ticks(float(self._at)))
 
 
 class Governor(NamedTuple):

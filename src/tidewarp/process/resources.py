@@ -126,7 +126,9 @@ class DynamicResource:
         return list(self._users)
 
     def request(self, priority: int = 1) -> Request:
-        """Ask for a unit; the lowest ``priority`` is served first, equals in order of request.
+        """Ask for one unit; the lowest ``priority`` is served first, equals in order of request.
+
+        A job that needs several asks so often and waits for ``env.all_of`` of the requests.
 
         Raises:
             ModelError: ``priority`` is not an int.

@@ -25,6 +25,7 @@ from tidewarp.observe import Probe, stage
 from tidewarp.store import Entry, Journal
 from tidewarp.twin.collector import collector_paused
 from tidewarp.twin.documents import MARK, RELEASED_IDS, STOP, entry
+from tidewarp.twin.facts import stop_at_end
 from tidewarp.twin.follow import EVENTS_PER_STEP
 from tidewarp.twin.run import Run
 from tidewarp.units import TICK_MAX, in_seconds, ticks
@@ -74,6 +75,7 @@ class InlineHost:
         self._stopping = False
         self._limit = 0
         self._marked = run.applied
+        self._was_stopped = journal.size > 0 and stop_at_end(journal) is not None
 
     # ------------------------------------------------------------------ life
     def open_sinks(self, sinks: Mapping[str, Sink], released: Mapping[str, str]) -> None:
@@ -95,7 +97,7 @@ class InlineHost:
         """Start reading every source behind what the journal holds."""
         for name, source in sources.items():
             if name not in self._sources:
-                self._gate.reopen(name)
+                self._gate.reopen(name, stopped=self._was_stopped)
                 positions = self._gate.positions(name)
                 self._sources[name] = SourceThread(source, positions, self._identity.epoch_ns, self._inbox)
 

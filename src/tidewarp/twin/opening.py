@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,9 @@ def _follow(twin: Twin, store: Store, path: Path, clock: Clock, factor: float) -
         journal.append([entry(OPEN, 0, opened.document())])
     follower.follow()
     if follower.first_difference is not None:
-        raise _differs(follower.first_difference)
+        # What has changed was accepted, or it would have been refused before.
+        changed = changed_files(opening_of(journal).model, twin._model)
+        raise _differs(follower.first_difference, changed)
 
 
 def _refuse_older_outputs(held: Mapping[str, str], path: Path) -> None:
@@ -150,12 +152,16 @@ def _refuse_changed_sources(begun: Opened, twin: Twin, path: Path) -> None:
         )
 
 
-def _differs(difference: Mapping[str, Any]) -> ModelError:
+def _differs(difference: Mapping[str, Any], changed: Sequence[str]) -> ModelError:
+    if changed:
+        action = f"begin a new journal: what changed in {', '.join(changed)} alters the past"
+    else:
+        action = "look for the order of sets, id(), time, random, files; run tidewarp replay for the whole comparison"
     return ModelError(
         f"the mark at {in_seconds(difference['tick']):.3f} s (record {difference['mark']}): "
         f"{', '.join(difference['parts'])} came out differently",
         "a model is a function of its inputs and its seed",
-        "look for the order of sets, id(), time, random, files; run tidewarp replay for the whole comparison",
+        action,
     )
 
 

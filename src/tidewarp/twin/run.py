@@ -168,7 +168,9 @@ class Run:
         said = f"{type(error).__name__}: {_message(error)}"
         value = f"{said} (in {place}, at {self.env.now:g} s, after inputs {inputs[:_MESSAGE_MAX] or 'none'})"
         return ModelError(
-            value, "a model's process must not raise", "mend the model; resuming repeats the run up to here"
+            value,
+            "a model's process must not raise",
+            "mend the model, then begin a new journal, or go on with this one: --resume --accept-model (accept_model=True)",
         )
 
     def _apply(self, target: int) -> None:

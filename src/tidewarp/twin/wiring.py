@@ -118,6 +118,7 @@ class Wiring:
     def process(self, generator: Generator[simpy.Event, Any, Any]) -> simpy.Process:
         """Start a SimPy process."""
         self._refuse_outside("process")
+        _refuse_no_generator(generator)
         return self.env.process(generator)
 
     def publish_event(self, key: str, value: Any) -> str:
@@ -233,3 +234,12 @@ def _checked_name(name: str) -> str:
     if not 0 < len(name.encode("utf-8", "replace")) <= NAME_BYTES_MAX or not name.isprintable():
         raise OperatorError(f"name {name!r:.80}", f"1 to {NAME_BYTES_MAX} bytes of printable text", "give another name")
     return name
+
+
+def _refuse_no_generator(made: object) -> None:
+    if not hasattr(made, "throw"):  # as SimPy asks
+        name = getattr(made, "__name__", type(made).__name__)
+        action = f"call it: twin.process({name}())" if callable(made) else "write it with yield, and call it"
+        raise ModelError(
+            f"twin.process({name})", "a process is a generator: what a function with yield returns", action
+        )

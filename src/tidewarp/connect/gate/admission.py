@@ -120,7 +120,7 @@ class Admission:
             source.counts["inputs"] += len(batch.inputs)
             source.outstanding += len(batch.inputs)
             source.positions[partition] = batch.inputs[-1].offset
-            source.rise(partition, batch.inputs[-1].tick)
+            source.rise(partition, batch.inputs[-1].tick, batch.inputs[-1].offset)
             batches.append(batch.closed(source.positions))
         return batches
 
@@ -192,7 +192,9 @@ class Admission:
             if source.policy.late == "drop":
                 source.counts["late"] += 1
                 source.counts["dropped"] += 1
-                self._bury(source, raw, "late", f"tick {tick} lies below the watermark {bound}", batch)
+                self._bury(
+                    source, raw, "late", f"{tick / 10**9:.3f} s lies below the watermark, {bound / 10**9:.3f} s", batch
+                )
                 return
             tick = bound
         one = _input((tick, source.rank, raw.partition, raw.offset, changes, update.tick))
@@ -235,13 +237,17 @@ def _late(source: SourceState, raw: Raw, tick: int, floor: int) -> tuple[str, st
     if tick >= source.bound:
         rule = f"the clock stands at {floor / 10**9:.3f} s already"
         return value, rule, "connect with late='clamp' or late='drop'"
-    behind = max(source.highest.values()) - tick
+    highest, partition = max((highest, partition) for partition, highest in source.highest.items())
+    behind = highest - tick
+    if behind <= source.policy.disorder:
+        rule = f"the source had ended before, and the clock went on to {source.reached / 10**9:.3f} s"
+        return value, rule, "begin a new journal, or connect with late='clamp' or late='drop'"
     behind_s = f"{behind // 10**9}.{behind % 10**9:09d}".rstrip("0").rstrip(".")  # exact: it is meant to be copied
     bound_s = f"{source.policy.disorder / 10**9:g}"
     return (
         value,
-        f"it lies {behind_s} s below the highest time before it, and the disorder bound is {bound_s} s",
-        f"connect with disorder of at least {behind_s} s, or with late='clamp' or late='drop'",
+        f"it lies {behind_s} s below that of message {source.peaks[partition]}, and the disorder bound is {bound_s} s",
+        f"connect with disorder of at least {behind_s} s if both times are right, or with late='clamp' or late='drop'",
     )
 
 

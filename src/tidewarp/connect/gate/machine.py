@@ -97,15 +97,18 @@ class Gate:
         self._sources[name] = SourceState(name, rank, policy)
         return rank
 
-    def reopen(self, name: str) -> None:
+    def reopen(self, name: str, *, stopped: bool = False) -> None:
         """The source is about to be opened: whatever an earlier life was told, it may have more by now.
 
         An end that the journal holds may have let the clock go as far as it could without this source, and outputs
-        leave with it: what the source brings below that is too late.
+        leave with it: what the source brings below that is too late. A life that ``stopped`` in order went no further
+        than the floor.
         """
         source = self._sources[name]
         if source.ended:
-            source.bound = max(source.bound, self.end if self.finished else self._reach())
+            reached = self.floor if stopped else self.end if self.finished else self._reach()
+            source.reached = reached
+            source.bound = max(source.bound, reached)
             source.ended = False
 
     def positions(self, name: str) -> dict[int, int]:

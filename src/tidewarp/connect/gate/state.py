@@ -36,6 +36,8 @@ class SourceState:
         # same messages are too late in every life, whatever the batches and the timing. It never goes back, not
         # even when a partition shows itself late.
         self.bound = 0
+        self.reached = -1  # where its end had let the clock go before it was opened again
+        self.peaks: dict[int, int] = {}  # partition -> offset of its highest event
         self.counts: Counter[str] = Counter()
         self.dead: Counter[str] = Counter()
         self.letter_bytes = 0
@@ -67,13 +69,14 @@ class SourceState:
             self.clamped_to = max(self.clamped_to, one.tick)
         highest = self.highest.get(one.partition)
         if highest is None or event_tick > highest:
-            self.rise(one.partition, event_tick)
+            self.rise(one.partition, event_tick, one.offset)
         elif event_tick < highest:
             self.counts["late"] += 1
 
-    def rise(self, partition: int, event_tick: int) -> None:
-        """The highest event tick of a partition is now this."""
+    def rise(self, partition: int, event_tick: int, offset: int) -> None:
+        """The highest event tick of a partition is now this, of the message at ``offset``."""
         self.highest[partition] = event_tick
+        self.peaks[partition] = offset
         lowest = event_tick if len(self.highest) == 1 else min(self.highest.values())
         self.bound = max(self.bound, lowest - self.policy.disorder)
 
