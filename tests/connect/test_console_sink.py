@@ -18,6 +18,7 @@ from tidewarp.codec import pack
 from tidewarp.connect import sinks
 from tidewarp.connect.backends.console import ConsoleSink
 from tidewarp.connect.contract import Output
+from tidewarp.errors import OperatorError
 from tidewarp.testing.sinks import RUN, SinkConformance
 
 
@@ -110,3 +111,14 @@ def test_every_line_is_out_when_a_write_returns() -> None:
     sink = ConsoleSink(stream=io.TextIOWrapper(raw, write_through=False))
     asyncio.run(sink.write([output(0, 1)]))
     assert raw.getvalue().endswith(b"alarm 1\n")
+
+
+def test_a_reader_that_has_gone_ends_the_run() -> None:
+    """`| head` will not come back: a retry would hold the run up, and find the same."""
+
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError(32, "Broken pipe")
+
+    with pytest.raises(OperatorError, match="its reader has gone"):
+        asyncio.run(ConsoleSink(stream=Closed()).write([output(0, 1)]))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -479,3 +480,14 @@ def test_a_trigger_of_somebody_else_is_noticed(path: Path) -> None:
 def test_importing_the_store_does_not_import_cryptography() -> None:
     script = "import sys, tidewarp.store; print('cryptography' in sys.modules)"
     assert python(script).stdout == "False\n"
+
+
+def test_a_journal_that_was_copied_without_its_wal_is_not_begun_anew(tmp_path: Path) -> None:
+    """After a kill the file alone is an empty page or two: a run that began there would hide that all is lost."""
+    with closing(sqlite3.connect(tmp_path / "a.tw")) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+    assert (tmp_path / "a.tw").stat().st_size > 0
+    with pytest.raises(OperatorError, match=r"copied without its -wal file.*copy a.tw-wal and a.tw.key too"):
+        SqliteStore(tmp_path / "a.tw", create=True)
+    (tmp_path / "empty.tw").touch()
+    SqliteStore(tmp_path / "empty.tw", create=True).close()

@@ -29,7 +29,10 @@ _JOURNAL = click.Path(path_type=Path, readable=False)  # the store says what is 
 @click.argument("model")
 @click.option("--journal", required=True, type=_JOURNAL, help="The journal, NAME.tw.")
 @click.option("--resume", is_flag=True, help="Go on where the journal ends; begin it if it is missing.")
-@click.option("--until", help="Virtual time to stop at: 8h, seconds, or an ISO time (UTC if it says no zone). Default: the end of all data.")
+@click.option(
+    "--until",
+    help="Virtual time to stop at: 8h, seconds, or an ISO time (UTC if it says no zone). Default: the end of all data.",
+)
 @click.option(
     "--factor", type=float, default=0.0, show_default=True, help="Wall seconds per simulated second; 0 = full speed."
 )

@@ -116,6 +116,20 @@ def _unwritable(name: str, purpose: str, error: OSError) -> OperatorError:
     return OperatorError(name, rule, "make its folder writable, or open the journal read-only")
 
 
+def refuse_shell(path: Path) -> None:
+    """Refuse a file of pages without tables and without a key: a creation that was cut short has left its key.
+
+    Raises:
+        OperatorError: it is what is left of a journal that was copied without its -wal file after a kill.
+    """
+    if path.stat().st_size and not Path(f"{path}.key").exists():
+        raise OperatorError(
+            str(path),
+            "it has no tables, and no key beside it: so looks a journal that was killed and copied without its -wal file",
+            f"copy {path.name}-wal and {path.name}.key too, or name a new file",
+        )
+
+
 def root_seed(path: Path) -> bytes:
     """The Ed25519 seed (32 bytes) beside a journal that has no records yet; made if it is missing. Durable on return.
 

@@ -10,7 +10,7 @@ from typing import Self
 
 from tidewarp.errors import InternalError, OperatorError, TidewarpError
 from tidewarp.store.connection import DATABASE_ERRORS, connect, connect_read_only, failure, set_durable
-from tidewarp.store.files import public_key_of, require_key, resolve, root_seed, sync_folder, writer_lock
+from tidewarp.store.files import public_key_of, refuse_shell, require_key, resolve, root_seed, sync_folder, writer_lock
 from tidewarp.store.journal import SqliteJournal
 from tidewarp.store.schema import check_format, check_schema, create_tables, pragma
 
@@ -86,6 +86,7 @@ class SqliteStore:
             root_seed(self._path)  # before the database: no journal may lose its identity by a crash
         self._db = opened.enter_context(closing(connect(self._path)))
         if create and not pragma(self._db, "application_id") and not pragma(self._db, "schema_version"):
+            refuse_shell(self._path)
             set_durable(self._db, self._path)
             create_tables(self._db, public_key_of(root_seed(self._path)))
             sync_folder(self._path)

@@ -34,6 +34,7 @@ __all__ = ["MARK_INPUTS", "InlineHost"]
 
 _TICK = itemgetter(Input._fields.index("tick"))
 MARK_INPUTS = 2_000  # a mark after so many inputs: what a replay can name when it differs
+_MARK_S = 60.0  # likewise after so many wall seconds of a paced run
 _VIRTUAL_S_MAX = 9.2e9  # just inside int64 ns: a tiny factor reaches it in seconds
 _STALL_S = 30.0  # how long a sink may make no progress at the end of a run
 
@@ -75,6 +76,8 @@ class InlineHost:
         self._stopping = False
         self._limit = 0
         self._marked = run.applied
+        self._marked_s = 0.0
+        self._asked = False  # the gate, in this run
         self._was_stopped = journal.size > 0 and stop_at_end(journal) is not None
 
     # ------------------------------------------------------------------ life
@@ -118,7 +121,10 @@ class InlineHost:
     def go(self, until: int | None, factor: float) -> str:
         """Run to ``until`` (exclusive tick), or to the end of all data, or until stopped: "end" or "interrupted"."""
         self._pacer = Pacer(factor)
-        self._pacer.start(self._clock.now(), in_seconds(self._run.at))
+        # What has been delivered was due before this life: up to there it runs at full speed.
+        self._marked_s = self._clock.now()
+        self._pacer.start(self._marked_s, in_seconds(max(self._run.at, self._delivered_tick())))
+        self._asked = False
         while True:
             self._take_all()
             goal = self._goal(until)
@@ -130,6 +136,8 @@ class InlineHost:
                 self._probe.progress(in_seconds(self._run.at), None if goal == TICK_MAX else in_seconds(goal))
             else:
                 self._wait(self._pause_s(goal))
+        if self._pacer.factor > 0 and self._run.at < goal:
+            self._progress(goal)  # to the present: nothing was due since it was last asked for
         reason = "interrupted" if self._stopping and self._run.at < goal else "end"
         self._stopping = False
         self._finish(reason)
@@ -149,6 +157,10 @@ class InlineHost:
         """Run one slice, if the lease and the pace allow one. False: there is nothing to do now."""
         self._limit = limit = min(goal, self._paced_limit(goal))
         if self._run.settled and self._run.at >= min(limit, self._run.lease):
+            is_idle = limit < goal and limit <= self._upcoming(goal)
+            if is_idle and self._pacer.factor > 0 and self._asked and not self._stopping:
+                return False
+            self._asked = True
             before = self._gate.floor
             self._perform(self._gate.handle(gates.Asked(limit)))
             if self._gate.floor == before:
@@ -169,12 +181,21 @@ class InlineHost:
 
     def _pause_s(self, goal: int) -> float | None:
         """How long to sleep if nothing arrives. None: as long as it takes."""
-        if self._pacer.factor == 0 or self._gate.floor < self._limit:
+        upcoming = self._upcoming(goal)
+        if self._pacer.factor == 0 or (upcoming < self._limit and self._gate.floor < self._limit):
             return None  # data, a commit or a sink is what the run waits for
-        tick = max(self._limit, min(goal, self._run.next_tick, self._gate.next_tick))
+        tick = max(self._limit, upcoming)
         if tick == TICK_MAX:
             return None
         return max(0.0, self._pacer.deadline(in_seconds(tick)) - self._clock.now())
+
+    def _upcoming(self, goal: int) -> int:
+        """When something happens next, as far as that is known: an event, an input, the end of the run."""
+        return min(goal, self._run.next_tick, self._gate.next_tick)
+
+    def _delivered_tick(self) -> int:
+        """The tick of the last output that a sink holds; 0 if there is none."""
+        return max((int(last_id[:16], 16) for last_id in self._outbox.last_ids().values()), default=0)
 
     def _slice(self, limit: int) -> None:
         try:
@@ -184,9 +205,15 @@ class InlineHost:
             raise
         stage("apply.after")
         self.release(outputs)
-        if self._run.settled and self._run.applied - self._marked >= MARK_INPUTS:
-            self._marked = self._run.applied
+        if self._run.settled and self._mark_is_due():
+            self._marked, self._marked_s = self._run.applied, self._clock.now()
             self._submit([entry(MARK, self._run.at, self._run.mark().document()), self._released()])
+
+    def _mark_is_due(self) -> bool:
+        """A mark also says how far a paced run has come, for the life after a kill."""
+        if self._run.applied - self._marked >= MARK_INPUTS:
+            return True
+        return self._pacer.factor > 0 and self._clock.now() - self._marked_s >= _MARK_S
 
     def release(self, outputs: Sequence[Output]) -> None:
         """Hand outputs that GVT has passed to the sinks."""

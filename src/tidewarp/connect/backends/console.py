@@ -10,6 +10,7 @@ import msgspec
 
 from tidewarp.connect.contract import Output, Refused, RunIdentity, Sink
 from tidewarp.connect.payload import event_payload
+from tidewarp.errors import OperatorError
 
 __all__ = ["ConsoleSink"]
 
@@ -31,12 +32,18 @@ class ConsoleSink(Sink):
         return None
 
     async def write(self, batch: Sequence[Output]) -> list[Refused]:
-        """Print and flush."""
-        for output in batch:
-            payload = event_payload(output, self._run)
-            value = msgspec.json.encode(payload["value"]).decode()
-            self._stream.write(self._writable(f"[EVT] {payload['timestamp']} {output.key} {value}\n"))
-        self._stream.flush()
+        """Print and flush. Raises OperatorError when nobody reads the stream any more."""
+        try:
+            for output in batch:
+                payload = event_payload(output, self._run)
+                value = msgspec.json.encode(payload["value"]).decode()
+                self._stream.write(self._writable(f"[EVT] {payload['timestamp']} {output.key} {value}\n"))
+            self._stream.flush()
+        except BrokenPipeError:
+            rule = "its reader has gone, and will not come back"
+            raise OperatorError(
+                f"sink {self.name!r}: the stream", rule, "send it where it is read, then --resume"
+            ) from None
         return []
 
     def _writable(self, line: str) -> str:
