@@ -86,7 +86,7 @@ ROWS = {  # row: the rule that buries it
     b"2014-01-01T00:02:00Z,NaN": "value",
     b"2014-01-01T00:03:00Z,Infinity": "value",
     b"2014-01-01T00:04:00Z,1e400": "value",
-    b"2014-01-01T00:05:00Z,": "value",
+    b"2014-01-01T00:05:00Z,": "empty",
     b"2014-01-01T00:06:00Z,\xff": "utf-8",
     b"2014-01-01T00:07:00Z": "fields",
     b"2014-01-01T00:08:00Z,1,2": "fields",

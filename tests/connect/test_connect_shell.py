@@ -289,3 +289,25 @@ def test_a_connector_that_never_opens_is_closed(inbox: Inbox, start: Callable[..
     thread.close()
     assert not thread._thread.is_alive()
     assert [call[0] for call in script.calls] == ["open", "close"]
+
+
+def test_a_read_that_had_not_begun_when_the_run_ended_hides_no_close(inbox: Inbox, start: Callable[..., Any]) -> None:
+    """Asked and closed within one turn of the loop: the source is closed all the same, and no thread dies."""
+    hang, entered = threading.Event(), threading.Event()
+
+    def block() -> None:
+        entered.set()
+        assert hang.wait(SAFETY_S)
+
+    script = Script(confirm=block)
+    thread = start(script)
+    heard(inbox)
+    thread.confirm({0: 1})
+    assert entered.wait(SAFETY_S)  # the loop is busy: what follows is met in one turn, and the read after the end
+    thread.confirm({0: 2})
+    thread.read(1)
+    thread.end()
+    hang.set()
+    thread.close()
+    assert [call[0] for call in script.calls] == ["open", "decoder", "confirm", "confirm", "close"]
+    assert inbox.empty()

@@ -12,7 +12,7 @@ from tidewarp.codec import BODY_BYTES_MAX, pack, timed_body
 from tidewarp.connect.contract import HEAD_BYTES, Raw, Undecodable, Update
 from tidewarp.connect.documents import PathTable, encode_dead, encode_inputs
 from tidewarp.connect.gate import Connected, Policy, Replayed, admission
-from tidewarp.errors import PeerError
+from tidewarp.errors import OperatorError, PeerError
 
 
 @pytest.mark.parametrize(
@@ -159,3 +159,45 @@ def test_a_position_that_no_record_can_hold_stops_the_run(raw: Raw) -> None:
     """It is the source that is broken: a dead letter could not even name the place."""
     with pytest.raises(PeerError, match="a partition below 2"):
         Driver(x=Policy()).arrive("x", raw)
+
+
+class Odd(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        None,
+        (5, (("a", 1),)),
+        Update(5, 7),  # type: ignore[arg-type]
+        Update(5, (("a",),)),  # type: ignore[arg-type]
+        ValueError("half a pair: \ud800"),
+        Odd(),
+        Undecodable("v", "r", "a", None),  # type: ignore[arg-type]
+        Undecodable("v", "r", "a", "\ud800"),
+        Undecodable("v", "r", "a", "x" * 2_000_000),
+    ],
+)
+def test_whatever_a_decoder_does_is_a_dead_letter_that_a_journal_can_hold(wrong: Any) -> None:
+    """It is anybody's code: what it gives or raises neither ends the run nor spoils the record."""
+
+    class Wrong:
+        def decode(self, raw: Raw) -> Update:
+            if isinstance(wrong, Exception):
+                raise wrong
+            return wrong  # type: ignore[no-any-return]
+
+    driver = Driver(x=Policy())
+    driver.handle(Connected("x", Wrong()))
+    (append,) = driver.arrive("x", Raw(0, 0, b"x"))
+    assert driver.gate.dead() == {"decode": 1}
+    encode_dead("x", 0, append.letters, append.counted, append.moved)
+
+
+def test_a_source_that_gives_no_messages_is_named() -> None:
+    """Not a traceback of ours."""
+    driver = Driver(x=Policy())
+    with pytest.raises(OperatorError, match=r"source 'x': read\(\) gave a bytes"):
+        driver.arrive("x", b"raw")  # type: ignore[arg-type]

@@ -143,6 +143,33 @@ def test_one_bad_reading_is_one_dead_letter(batch: Readings, dead: dict[str, int
     assert gate.dead() == dead
 
 
+class Name(str):
+    """As NumPy's: equal to a text, and no text of ours."""
+
+    __slots__ = ()
+
+
+def test_a_path_of_another_type_is_one_dead_letter_whatever_its_batch() -> None:
+    """Equal to a plain path beside it, it would be admitted or not by the size of the batch."""
+    inputs, gate = admitted(Readings(0, 0, [1, 2, 3], ["a", Name("a"), "b"], [1.0, 2.0, 3.0]))
+    assert [one.offset for one in inputs] == [0, 2]
+    assert gate.dead() == {"path": 1}
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        Readings(True, 0, [1], ["a"], [1.0]),
+        Readings(0, 1.0, [1], ["a"], [1.0]),  # type: ignore[arg-type]
+        Readings(0.0, 1, [1], ["a"], [1.0]),  # type: ignore[arg-type]
+    ],
+)
+def test_a_place_that_is_no_int_is_the_source_s_fault(batch: Readings) -> None:
+    """The journal would give it back as another value, and a replay would differ."""
+    with pytest.raises(OperatorError, match="partition and offset are int"):
+        admitted(batch)
+
+
 def test_columns_of_unequal_length_are_the_source_s_fault() -> None:
     """No row of them could be trusted."""
     with pytest.raises(OperatorError, match="2 ticks, 1 paths, 2 values"):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from simpy.events import Event
+from simpy.exceptions import Interrupt
 
 from tidewarp.connect.contract import Input
 from tidewarp.errors import ModelError
@@ -34,6 +35,20 @@ def read(env: Environment, changes: Any, seen: list[Any], pause: float = 0.0) ->
         seen.append((env.now, change.new))
         if pause:
             yield env.timeout(pause)
+
+
+def taken(env: Environment, changes: Any, count: int) -> list[Change]:
+    """So many changes, read by a process."""
+    found: list[Change] = []
+
+    def take() -> Process:
+        for _ in range(count):
+            found.append((yield changes.next()))  # noqa: PERF401 - a generator may not yield in a comprehension
+
+    env.writable = True
+    env.process(take())
+    env.run_slice(env.tick + S)
+    return found
 
 
 def test_sixty_changes_are_sixty_seen() -> None:
@@ -65,7 +80,7 @@ def test_a_change_says_what_it_was() -> None:
     env.apply([one(0, 1.0)])
     env.run_slice(2 * S)
     env.apply([one(2 * S, 7.0, 1)])
-    assert [changes.next().value for _ in range(2)] == [Change("a", None, 1.0, 1, 0), Change("a", 1.0, 7.0, 2, 2 * S)]
+    assert taken(env, changes, 2) == [Change("a", None, 1.0, 1, 0), Change("a", 1.0, 7.0, 2, 2 * S)]
 
 
 def test_a_slow_reader_loses_nothing_up_to_its_capacity() -> None:
@@ -107,6 +122,63 @@ def test_an_abandoned_wait_swallows_nothing(abandon: str) -> None:
     assert seen[-2:] == [1.0, 2.0]
 
 
+@pytest.mark.parametrize("first", ["change", "interrupt"])
+@pytest.mark.parametrize("is_race", [False, True])
+def test_a_wait_that_ends_at_the_instant_of_the_change_loses_nothing(is_race: bool, first: str) -> None:
+    """Interrupted or timed out before the event is processed: the change is that of the next call."""
+    env, changes, seen = plant()
+
+    def watcher() -> Process:
+        while True:
+            try:
+                found = yield changes.next() | env.timeout(5) if is_race else changes.next()
+                seen.extend([part.new for part in found.values() if part] if is_race else [found.new])
+            except Interrupt:
+                seen.append(None)
+
+    process = env.process(watcher())
+
+    def other() -> Process:
+        yield env.timeout(5)
+        acts = [lambda: env.registry.update("a", 1.0), process.interrupt]
+        for act in acts if first == "change" else reversed(acts):
+            act()
+        yield env.timeout(5)
+        env.registry.update("a", 2.0)
+
+    env.process(other())
+    env.run_slice(30 * S)
+    assert [new for new in seen if new is not None] == [1.0, 2.0]
+    assert changes.dropped == 0
+
+
+def test_a_change_that_was_handed_out_and_not_taken_waits() -> None:
+    """It was there when it was asked for, and the process was interrupted before it came."""
+    env, changes, seen = plant()
+
+    def watcher() -> Process:
+        yield env.timeout(6)
+        for _ in range(3):
+            try:
+                seen.append((yield changes.next()).new)
+            except Interrupt:
+                seen.append("interrupted")
+
+    process = env.process(watcher())
+
+    def other() -> Process:
+        yield env.timeout(5)
+        env.registry.update("a", 1.0)
+        yield env.timeout(1)
+        process.interrupt()
+        yield env.timeout(1)
+        env.registry.update("a", 2.0)
+
+    env.process(other())
+    env.run_slice(30 * S)
+    assert seen == ["interrupted", 1.0, 2.0]
+
+
 def test_two_readers_do_not_share() -> None:
     """Each sees all; one that is closed sees no more and costs nothing."""
     env, first, seen = plant()
@@ -135,7 +207,7 @@ def test_the_latest_are_kept_and_the_rest_counted() -> None:
     """For a reader to whom old news is none."""
     env, changes, _ = plant(capacity=2, full="latest")
     env.apply([one(0, n + 1.0, n) for n in range(5)])
-    assert [changes.next().value.new for _ in range(2)] == [4.0, 5.0]
+    assert [change.new for change in taken(env, changes, 2)] == [4.0, 5.0]
     assert changes.dropped == 3
     assert not changes.next().triggered
 

@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 import pytest
 
 import tidewarp as tw
-from tidewarp.errors import ModelChanged, ModelError, OperatorError, StoreLocked
+from tidewarp.errors import ModelChanged, ModelError, OperatorError, PeerError, StoreLocked
 from tidewarp.observe import SilentProbe
-from tidewarp.process import environment
+from tidewarp.process import Environment, environment
 from tidewarp.twin import journal_rows, load_model, verify
 
 
@@ -676,3 +676,50 @@ def test_an_accepted_change_that_alters_the_past_is_named_as_the_cause(tmp_path)
     model.write_text(text.replace("timeout(5)", "timeout(4)"))
     with pytest.raises(ModelError, match=r"begin a new journal: what changed in model.py alters the past"):
         tw.open(tmp_path / "a.tw", load_model(str(model)), accept_model=True)
+
+
+def test_the_model_s_error_is_not_hidden_by_that_of_a_close(tmp_path):
+    """The first error counts."""
+
+    class Leaving(type(schedule())):
+        async def close(self):
+            raise PeerError("peer", "rule", "act")
+
+    def build(twin):
+        twin.variable("a.level", float)
+        twin.connect(Leaving([(0, "a.level", 1.0)]))
+
+        def fail():
+            yield twin.env.timeout(1)
+            raise RuntimeError("jammed")
+
+        twin.process(fail())
+
+    with pytest.raises(ModelError, match="jammed"), tw.open(tmp_path / "a.tw", build) as twin:
+        twin.run(until=5)
+
+
+def test_inputs_that_each_wake_the_model_are_not_copied_for_each(tmp_path, monkeypatch):
+    """What waits is offered in windows: twice as many inputs cost about twice, by the number of inputs looked at."""
+    looked = []
+    real = Environment.apply_ahead
+
+    def counted(self, inputs, refusals):
+        looked.append(len(inputs))
+        return real(self, inputs, refusals)
+
+    monkeypatch.setattr(Environment, "apply_ahead", counted)
+
+    def build(twin):
+        changes = twin.variable("a.level", float).changes()
+
+        def follow():
+            while True:
+                yield changes.next()
+
+        twin.process(follow())
+        twin.connect(schedule([(n / 1_000, "a.level", float(n)) for n in range(5_000)]), disorder="1h")
+
+    with tw.open(tmp_path / "a.tw", build) as twin:
+        assert twin.run().inputs == 5_000
+    assert sum(looked) < 50 * 5_000

@@ -33,14 +33,18 @@ __all__ = [
     "ENDED",
     "INPUTS",
     "PATHS",
+    "TEXT_MAX",
     "PathTable",
     "decode_inputs",
     "encode_dead",
     "encode_ended",
     "encode_inputs",
     "pack_positions",
+    "text_of",
     "value_bytes",
 ]
+
+TEXT_MAX = 2_000  # characters that an error may have in the journal
 
 INPUTS, PATHS, DEAD, ENDED = "tw.inputs", "tw.paths", "tw.dead", "tw.ended"
 _NONE, _BOOL, _INT, _FLOAT, _TEXT, _TREE = range(6)
@@ -256,3 +260,12 @@ def encode_ended(source: str, admitted: int) -> bytes:
 def pack_positions(positions: Mapping[int, int]) -> bytes:
     """A source cursor: partition and last durable offset, ascending. A function of the source's records."""
     return pack([[partition, positions[partition]] for partition in sorted(positions)])
+
+
+def text_of(error: BaseException) -> str:
+    """What an error of anybody's class says of itself, as text of at most TEXT_MAX characters that a record can hold."""
+    try:
+        text = str(error)[:TEXT_MAX]
+    except Exception as second:
+        text = f"its message raises {type(second).__name__}"
+    return text.encode("utf-8", "backslashreplace").decode()

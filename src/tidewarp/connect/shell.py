@@ -81,7 +81,7 @@ class _Thread:
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks)
+        await asyncio.gather(*tasks, return_exceptions=True)  # one that had not begun is cancelled outside of _perform
         await self._perform(self._close_job)
 
     async def _perform(self, job: Job) -> None:
@@ -98,14 +98,18 @@ class _Thread:
         if event is not None:
             self._inbox.put(event)
 
+    def end(self) -> None:
+        """Begin to close, and wait for nothing."""
+        self._do(None)
+
     def close(self) -> None:
         """Finish what is under way, but for what waits; close the connector, end the thread. Safe to call twice."""
-        self._do(None)
+        self.end()
         self._thread.join(_CLOSE_S)
         if self._thread.is_alive():
             value = f"{self._name}: still busy {_CLOSE_S:g} s after it was told to close"
-            rule = "a connector waits in an await, which can be cancelled"
-            self._inbox.put(Lost(self._name, OperatorError(value, rule, "use asyncio.to_thread for what blocks")))
+            rule = "a connector waits in an await that can be cancelled, or not for long"
+            self._inbox.put(Lost(self._name, OperatorError(value, rule, "give what it waits for a timeout")))
 
 
 class SourceThread(_Thread):
@@ -160,6 +164,6 @@ class SinkThread(_Thread):
             except OSError as error:  # may pass: a full disk, a lost connection
                 return outbox.Failed(self._sink.name, str(error), self._now_s())
             stage("release.after")
-            return outbox.Sent(self._sink.name, refused)
+            return outbox.Sent(self._sink.name, refused or [])
 
         self._do(job)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from simpy.events import Event
@@ -45,13 +46,15 @@ class Changes:
         self.closed = False
         self._env, self._path, self._capacity, self._full = env, path, capacity, full
         self._unread: deque[Change] = deque()
-        self._signal = Event(env)
+        self._signal: Event | None = None  # the last that was handed out
         self._overrun = False
 
     def next(self) -> Event:
         """An event whose value is the next :class:`Change`; triggered at once if one waits. Yield it where it is asked for.
 
-        An abandoned wait (``changes.next() | env.timeout(60)``) loses nothing: the change waits for the next call.
+        A change counts as read when somebody waits for the event at the moment when it is processed. So a wait that was
+        abandoned or interrupted (``changes.next() | env.timeout(60)``), even at the instant of the change, loses
+        nothing: the change is that of the next call. While a wait is under way, a further call gives the same event.
 
         Raises:
             ModelError: more changes than ``capacity`` came unread, or the reader is closed.
@@ -64,11 +67,13 @@ class Changes:
             )
         if self.closed:
             raise ModelError(f"changes of {self._path}", "its reader is closed", "ask for a new one with changes()")
-        if self._unread:
-            return Event(self._env).succeed(self._unread.popleft())
-        if self._signal.triggered:
-            self._signal = Event(self._env)
-        return self._signal
+        signal = self._signal
+        if signal is None or signal.processed or (signal.triggered and not _is_awaited(signal)):
+            signal = self._signal = Event(self._env)
+            signal.callbacks.append(partial(self._processed, signal.callbacks))
+        if self._unread and not signal.triggered:
+            signal.succeed(self._unread[0])
+        return signal
 
     def close(self) -> None:
         """See no further changes."""
@@ -78,9 +83,20 @@ class Changes:
     def put(self, change: Change) -> None:
         """Take a change: for the value that it is of."""
         self._unread.append(change)
-        if self._signal.callbacks and not self._signal.triggered:  # somebody waits
-            self._signal.succeed(self._unread.popleft())
-        elif len(self._unread) > self._capacity:
+        signal = self._signal
+        if signal is not None and not signal.triggered and _is_awaited(signal):
+            signal.succeed(self._unread[0])
+        in_hand = signal is not None and signal.triggered and not signal.processed and _is_awaited(signal)
+        if len(self._unread) - in_hand > self._capacity:
             self._overrun = self._full == "error"
-            self._unread.popleft()
+            del self._unread[int(in_hand)]
             self.dropped += 1
+
+    def _processed(self, callbacks: list[Any], event: Event) -> None:
+        """The first callback of an event that was handed out, with the list of all: has it reached anybody?"""
+        if len(callbacks) > 1 and self._unread and self._unread[0] is event.value:
+            self._unread.popleft()
+
+
+def _is_awaited(signal: Event) -> bool:
+    return len(signal.callbacks) > 1  # besides `_processed`

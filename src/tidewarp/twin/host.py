@@ -111,7 +111,10 @@ class InlineHost:
 
     def close(self) -> None:
         """End all connectors. Raises the first error that one of them met since the run, after closing all."""
-        for thread in (*self._sources.values(), *self._sinks.values()):
+        threads = (*self._sources.values(), *self._sinks.values())
+        for thread in threads:
+            thread.end()
+        for thread in threads:
             thread.close()
         lost = [message for message in self._left() if isinstance(message, Lost)]
         if lost:

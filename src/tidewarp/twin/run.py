@@ -20,6 +20,7 @@ import simpy
 from tidewarp import process, seeds
 from tidewarp.codec import Chain, Digest, pack, pack_plain
 from tidewarp.connect.contract import Input, Output, Refusal
+from tidewarp.connect.documents import TEXT_MAX, text_of
 from tidewarp.connect.gate import Grant
 from tidewarp.errors import InternalError, ModelError, OperatorError
 from tidewarp.process import Environment
@@ -30,8 +31,8 @@ from tidewarp.units import TICK_MAX, Duration, in_seconds, parse_instant, ticks
 __all__ = ["Run", "chain_inputs", "tick_at"]
 
 _SHOWN_INPUTS = 5
+_WINDOW_MIN, _WINDOW_MAX = 16, 8_192  # inputs offered to the model at once
 _TICK = itemgetter(Input._fields.index("tick"))
-_MESSAGE_MAX = 2_000  # characters that an error and its inputs may have in the journal
 _NOT_THE_AUTHORS = {Path(str(file)).parent for file in (__file__, process.__file__, seeds.__file__, simpy.__file__)}
 
 
@@ -60,15 +61,6 @@ def chain_inputs(chain: Chain, sources: Mapping[int, str], inputs: Sequence[Inpu
     )
 
 
-def _message(error: BaseException) -> str:
-    """What the error says of itself, as text that a record can hold."""
-    try:
-        text = str(error)[:_MESSAGE_MAX]
-    except Exception as second:  # the model's own class
-        text = f"its message raises {type(second).__name__}"
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
 class Run:
     """Advances an environment through granted inputs and keeps the chains of inputs and outputs.
 
@@ -92,6 +84,7 @@ class Run:
         self._extra = extra
         self._waiting: Sequence[Input] = ()  # granted, ascending
         self._next = 0  # the first of them that is not applied
+        self._window = _WINDOW_MIN
         self._inputs = Chain()
         self._outputs = Chain()
 
@@ -165,8 +158,8 @@ class Run:
             f"{theirs[-1].name}, {Path(theirs[-1].filename).name}:{theirs[-1].lineno}" if theirs else "unknown place"
         )
         inputs = "; ".join(f"{path}={shown(value)}" for one in self._last_inputs for path, value in one.changes)
-        said = f"{type(error).__name__}: {_message(error)}"
-        value = f"{said} (in {place}, at {self.env.now:g} s, after inputs {inputs[:_MESSAGE_MAX] or 'none'})"
+        said = f"{type(error).__name__}: {text_of(error)}"
+        value = f"{said} (in {place}, at {self.env.now:g} s, after inputs {inputs[:TEXT_MAX] or 'none'})"
         return ModelError(
             value,
             "a model's process must not raise",
@@ -174,12 +167,16 @@ class Run:
         )
 
     def _apply(self, target: int) -> None:
-        """The inputs that are due, and those behind them below ``target`` up to the next event of the model."""
+        """The inputs that are due, and those behind them below ``target`` up to the next event of the model.
+
+        They are offered in windows: where each input wakes the model, all the others would be copied for each.
+        """
         end = bisect_left(self._waiting, (target,), lo=self._next)
-        inputs = self._waiting[self._next : end]
+        inputs = self._waiting[self._next : min(end, self._next + self._window)]
         refusals: list[Refusal] = []
         self.settled = False
         applied = inputs[: self.env.apply_ahead(inputs, refusals)]
+        self._window = min(4 * self._window, _WINDOW_MAX) if len(applied) == len(inputs) else _WINDOW_MIN
         chain_inputs(self._inputs, self._sources, applied)
         self._last_inputs.extend(applied[-_SHOWN_INPUTS:])
         self.at = applied[-1].tick

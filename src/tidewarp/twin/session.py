@@ -10,7 +10,7 @@ from typing import Any
 
 from tidewarp.clocks import Clock, Pacer, WallClock
 from tidewarp.connect.contract import RunIdentity
-from tidewarp.errors import InternalError, ModelError, OperatorError
+from tidewarp.errors import InternalError, ModelError, OperatorError, TidewarpError
 from tidewarp.store import Store
 from tidewarp.twin.documents import RESUME, Resumed, entry, platform_of
 from tidewarp.twin.host import InlineHost
@@ -126,7 +126,7 @@ class Twin(Wiring):
         if error is None:
             self.close()
             return
-        with contextlib.suppress(OperatorError):  # after a full disk closing fails too: the first error counts
+        with contextlib.suppress(TidewarpError):  # after a full disk closing fails too: the first error counts
             self.close()
 
     def _identity(self, domain: bytes) -> RunIdentity:

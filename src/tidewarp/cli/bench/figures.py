@@ -216,7 +216,7 @@ FIGURES: Mapping[str, Callable[[Path, float], Figures]] = {
 
 
 def _run(folder: Path, build: Callable[[tw.Twin], None], until: float | None = None) -> Callable[[], Prepared]:
-    """A case: the run of a new twin, its journal in ``folder``; opening and closing are not timed."""
+    """A case: the run of a new twin, its journal in ``folder``; opening it is not timed."""
     folder.mkdir()
     numbers = itertools.count()
 

@@ -26,6 +26,7 @@ from tidewarp.connect.contract import (
     Undecodable,
     Update,
 )
+from tidewarp.connect.documents import text_of
 from tidewarp.connect.gate.state import SourceState
 from tidewarp.errors import OperatorError, PeerError, RuleViolation, UnknownPath
 from tidewarp.observe import Probe
@@ -38,6 +39,7 @@ ROW_BYTES = 40  # of one (input, path) in a record with an `events` column, its 
 _LONG_BYTES = 1_024  # below this an input is bounded by the count of inputs alone
 _LETTERS_MAX, _LETTER_BYTES_MAX = 100_000, 256 << 20  # kept per source; further ones are counted only
 _LETTERS_PER_RECORD = 12  # times HEAD_BYTES stays below the journal's 1 MiB
+_WORD_MAX = 64  # of the name of a rule
 _SHORT = frozenset({type(None), bool, int, float})  # values of at most 8 bytes in a record
 _input = partial(tuple.__new__, Input)  # Input._make without its call in Python
 
@@ -87,6 +89,9 @@ class Admission:
         batches: list[Batch] = []
         batch = Batch()
         for raw in raws:
+            if type(raw) is not Raw:
+                value = f"source {source.name!r}: read() gave a {type(raw).__name__}"
+                raise OperatorError(value, "it gives Raw messages, Readings or None", "mend the source")
             last = source.positions.get(raw.partition)
             if last is not None and raw.offset <= last:
                 source.counts["duplicates"] += 1
@@ -130,8 +135,10 @@ class Admission:
         end = first + len(ticks)
         lowest = max(floor, source.bound, source.highest.get(partition, floor))
         if (
-            (partition >> 16 or first <= source.positions.get(partition, -1) or end >> 48)
+            not (type(partition) is type(first) is int)
+            or (partition >> 16 or first <= source.positions.get(partition, -1) or end >> 48)
             or set(map(type, ticks)) != {int}
+            or set(map(type, paths)) != {str}
             or not lowest <= ticks[0] <= ticks[-1] < TICK_MAX
             or any(map(lt, islice(ticks, 1, None), ticks))
             or not _SHORT.issuperset(map(type, values))
@@ -169,6 +176,9 @@ class Admission:
 
     def _admit(self, source: SourceState, decoder: Decoder, raw: Raw, batch: Batch, floor: int) -> None:
         """Decode and check one message: an input into the batch, or a dead letter."""
+        if not (type(raw.offset) is type(raw.partition) is int):
+            value = f"source {source.name!r}: a message at {raw.partition!r:.40}, {raw.offset!r:.40}"
+            raise OperatorError(value, "partition and offset are int", "mend the source")
         if raw.offset >> 48 or raw.partition >> 16:
             input_key(0, source.rank, raw.partition, raw.offset)  # raises: no record could hold this position
         rule = "decode"
@@ -177,8 +187,11 @@ class Admission:
             rule = "value"
             changes = tuple([(path, self._checker(path).check(value)) for path, value in update.changes])
         except (PeerError, RuleViolation, UnknownPath) as error:
-            short = error.short if isinstance(error, Undecodable) else rule
-            self._bury(source, raw, short, str(error), batch)
+            short = error.short if isinstance(error, Undecodable) and _is_word(error.short) else rule
+            self._bury(source, raw, short, text_of(error), batch)
+            return
+        except (TypeError, ValueError) as error:  # `changes` of no pairs: a decoder may be anybody's code
+            self._bury(source, raw, "decode", f"message {raw.offset}: its changes: {text_of(error)}", batch)
             return
         size = sum([ROW_BYTES if type(value) in _SHORT else _size(value) for _, value in changes])
         if size > BATCH_BYTES // 2:
@@ -258,8 +271,15 @@ def _decode(decoder: Decoder, raw: Raw) -> Update:
     except PeerError:
         raise
     except Exception as error:
-        value = f"message {raw.offset}: {type(error).__name__}: {error}"
+        value = f"message {raw.offset}: {type(error).__name__}: {text_of(error)}"
         raise Undecodable(value, "its decoder cannot read it", "mend the decoder or the message", "decode") from error
+    if type(update) is not Update:
+        raise Undecodable(
+            f"message {raw.offset}: its decoder gave a {type(update).__name__}",
+            "it gives an Update",
+            "mend the decoder",
+            "decode",
+        )
     if not update.changes or type(update.tick) is not int or not -TICK_MAX <= update.tick < TICK_MAX:
         _refuse_unsound(update)
     return update
@@ -270,6 +290,10 @@ def _refuse_unsound(update: Update) -> NoReturn:
     if not update.changes:
         raise Undecodable("an update", "it sets at least one path", "leave the message out", "empty")
     raise Undecodable(f"tick {update.tick!r:.40}", "a tick is int64 ns", "correct the time", "time")
+
+
+def _is_word(short: object) -> bool:
+    return type(short) is str and 0 < len(short) <= _WORD_MAX and short.isascii() and short.isprintable()
 
 
 def _size(value: Any) -> int:
