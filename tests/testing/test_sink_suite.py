@@ -100,6 +100,20 @@ class RefusesAWholeBatch(JsonlSink):
         return refused
 
 
+class LosesTheLastOfARetry(JsonlSink):
+    failed = False
+
+    async def write(self, batch):
+        kept = batch[:-1] if self.failed and len(batch) > 1 else batch
+        try:
+            refused = await super().write(kept)
+        except OSError:
+            self.failed = True
+            raise
+        self.failed = False
+        return refused
+
+
 class TurnsABatchAround(JsonlSink):
     async def write(self, batch):
         return await super().write(batch[::-1])
@@ -138,6 +152,7 @@ PLANTS = [
     (KeepsATornLine, "a_write_that_was_torn_is_mended", "json|Expecting|Unterminated|Invalid|Extra"),
     (WritesWhenItCloses, "it_holds_what_was_written_in_order", "is on the target when it returns"),
     (LeavesHalfABatch, "a_failed_write_can_be_tried_again", "each output is held, in order, and once"),
+    (LosesTheLastOfARetry, "a_failed_write_can_be_tried_again", "each output is held, in order, and once"),
     (SwallowsItsErrors, "a_failed_write_can_be_tried_again", "DID NOT RAISE"),
     (
         RefusesAWholeBatch,

@@ -144,6 +144,7 @@ class SinkConformance:
         perform(life(0))
         self._live(tmp_path, outputs(0, _MANY))
         perform(life(_MANY))
+        self._assert_holds(tmp_path, 2 * _MANY)  # before all is offered again, which would hide a loss
         self._live(tmp_path, outputs(0, 2 * _MANY))
         self._assert_holds(tmp_path, 2 * _MANY)
 
