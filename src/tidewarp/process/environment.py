@@ -149,7 +149,7 @@ class Environment(simpy.Environment):
             raise event._value  # SimPy could not make its copy either
         event.callbacks = [self._restore_step]
         heappush(self._queue, (self._now, EventPriority(-1), -1, event))  # before all others; no number is used up
-        self.step = super().step  # type: ignore[method-assign]
+        self.step = super().step  # type: ignore[method-assign]  # for one call, on this object
 
     def _restore_step(self, _: Event) -> None:
         del self.step

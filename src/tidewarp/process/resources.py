@@ -86,7 +86,7 @@ class DynamicResource:
         self._waiting: list[tuple[int, int, Request]] = []  # (priority, sequence, request), sorted
         self._sequence = 0
         self._done = Event(env)
-        self._done.callbacks, self._done._ok, self._done._value = None, True, None  # type: ignore[assignment]
+        self._done.callbacks, self._done._ok, self._done._value = None, True, None  # type: ignore[assignment]  # of an event that is processed
         env.resources[path] = self
 
     @property
