@@ -11,7 +11,7 @@ import pytest
 
 from tidewarp.cli import main
 from tidewarp.cli.bench import control, figures
-from tidewarp.cli.bench.measure import best_of, slope
+from tidewarp.cli.bench.measure import Best, best_of, slope
 from tidewarp.errors import MissingExtra
 
 SMALL = {"TIMEOUTS": 200, "CYCLES": 100, "EVENTS": 200, "UPDATES": 20_000, "YEAR_DAYS": 40, "WARM_UP_DAYS": 20}
@@ -106,6 +106,12 @@ def test_cases_take_turns_and_the_best_round_counts() -> None:
     best = best_of({"a": case("a"), "b": case("b")}, 0.0)
     assert calls == ["prepare a", "work a", "prepare b", "work b"]
     assert {name: one.result for name, one in best.items()} == {"a": "a", "b": "b"}
+
+
+def test_a_ratio_is_of_rounds_beside_each_other() -> None:
+    """A machine that was fast for one round of one case does not decide."""
+    ours, theirs = Best(1.0, None, [1.0, 2.0, 4.0]), Best(0.1, None, [2.0, 4.0, 0.1])
+    assert ours.faster_than(theirs) == 2.0
 
 
 def test_a_slope_is_the_line_through_the_points() -> None:

@@ -50,7 +50,7 @@ ROWS = (
 def command(only: tuple[str, ...], seconds: float, as_json: bool) -> int:
     """Measure the live control plane beside plain SimPy, in one run.
 
-    Cases take turns and the best round of each counts. Ratios above 1 are in our favour. ``digest`` names what was
+    Cases take turns. A rate is that of the best round, a ratio the median over the rounds; above 1 it is in our favour. ``digest`` names what was
     computed: it is the same on every machine, and a change that makes anything faster must not change it.
     """
     emit(measure(only or NAMES, seconds), as_json, _render)

@@ -1,10 +1,15 @@
-"""Timing that a noisy machine does not spoil: cases take turns, the best round of each counts, ratios are quoted."""
+"""Timing that a noisy machine does not spoil: cases take turns, and a ratio is the median over the rounds.
+
+A machine's speed may change by half within a run. The best rounds of two cases then belong to different machines; two
+rounds next to each other seldom do.
+"""
 
 from __future__ import annotations
 
 import gc
 import math
 from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 from typing import Any, NamedTuple
 
 from tidewarp.clocks import WallClock
@@ -15,10 +20,15 @@ Prepared = Callable[[], Any]
 
 
 class Best(NamedTuple):
-    """The shortest round of one case in wall seconds, and what the case returned."""
+    """The shortest round of one case in wall seconds, what the case returned then, and all its rounds in seconds."""
 
     seconds: float
     result: Any
+    rounds: list[float]
+
+    def faster_than(self, other: Best) -> float:
+        """How many times as fast as ``other``, which took turns with it: the median over the rounds."""
+        return median(theirs / ours for ours, theirs in zip(self.rounds, other.rounds, strict=True))
 
 
 def best_of(cases: Mapping[str, Callable[[], Prepared]], seconds: float) -> dict[str, Best]:
@@ -36,8 +46,9 @@ def best_of(cases: Mapping[str, Callable[[], Prepared]], seconds: float) -> dict
             before_s = clock.now()
             result = work()
             spent_s = clock.now() - before_s
-            if name not in best or spent_s < best[name].seconds:
-                best[name] = Best(spent_s, result)
+            rounds = [*best[name].rounds, spent_s] if name in best else [spent_s]
+            is_best = spent_s <= min(rounds)
+            best[name] = Best(spent_s, result, rounds) if is_best else best[name]._replace(rounds=rounds)
     return best
 
 
