@@ -124,8 +124,9 @@ def test_an_abandoned_wait_swallows_nothing(abandon: str) -> None:
 
 @pytest.mark.parametrize("first", ["change", "interrupt"])
 @pytest.mark.parametrize("is_race", [False, True])
-def test_a_wait_that_ends_at_the_instant_of_the_change_loses_nothing(is_race: bool, first: str) -> None:
-    """Interrupted or timed out before the event is processed: the change is that of the next call."""
+@pytest.mark.parametrize("pause", [0, 1])
+def test_a_wait_that_ends_at_the_instant_of_the_change_loses_nothing(pause: int, is_race: bool, first: str) -> None:
+    """Interrupted or timed out before the event is processed: the change is that of the next call, at once or later."""
     env, changes, seen = plant()
 
     def watcher() -> Process:
@@ -135,6 +136,8 @@ def test_a_wait_that_ends_at_the_instant_of_the_change_loses_nothing(is_race: bo
                 seen.extend([part.new for part in found.values() if part] if is_race else [found.new])
             except Interrupt:
                 seen.append(None)
+                if pause:  # then the event is processed while nobody waits for it
+                    yield env.timeout(pause)
 
     process = env.process(watcher())
 
