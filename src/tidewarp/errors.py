@@ -4,14 +4,29 @@
     ├── ModelError              the author of the model
     │   ├── RuleViolation       a value breaks the rule of its path (also a ValueError)
     │   ├── UnknownPath         no such path in the registry (also a KeyError)
-    │   └── InstantOverrun      a model schedules without end inside one instant
+    │   ├── InstantOverrun      a model schedules without end inside one instant
+    │   ├── HandlerError        a handler raised, and its event is committed
+    │   ├── UnknownDestination  a send to an LP that does not exist or is not linked (also an IndexError)
+    │   ├── UnhandledMessage    the destination has no handler for a message's class
+    │   ├── NegativeDelay       a send into the past, or beyond the last tick (also a ValueError)
+    │   ├── LookaheadError      a send sooner than the declared lookahead
+    │   ├── ZeroLookahead       a cycle of links without any lookahead, in conservative mode
+    │   ├── GenerationOverflow  a loop of sends without delay
+    │   ├── RangeError          a number that its declared kind cannot hold (also a ValueError)
+    │   ├── NotCompilable       a handler outside of the compilable subset of Python
+    │   └── ReverseMismatch     a reverse handler that does not restore the state
     ├── OperatorError           who runs it: options, files, disks, servers
     │   ├── MissingExtra        an optional package is not installed
     │   ├── StoreLocked         another process writes this journal
     │   ├── StoreFull           the disk, or the quota, is full; nothing was half written
     │   ├── StoreFailed         an I/O error: the handle refuses everything from here on
     │   ├── Corrupt             stored bytes are not what was written
-    │   └── ModelChanged        the model is not the one that wrote the journal
+    │   ├── ModelChanged        the model is not the one that wrote the journal
+    │   ├── LateInput           an input below GVT (also a ValueError)
+    │   ├── PoolExhausted       the memory bound is below what the run needs
+    │   ├── CheckpointRefused   bytes that are no checkpoint of this model
+    │   ├── RankLost            an MPI rank died
+    │   └── RankMismatch        MPI ranks that were started differently
     ├── PeerError               whoever sent the bytes
     │   └── CodecError          bytes, or a value, without a canonical form (also a ValueError)
     └── InternalError           us: a broken invariant, never the user's fault
@@ -25,21 +40,36 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "CheckpointRefused",
     "CodecError",
     "Corrupt",
+    "GenerationOverflow",
+    "HandlerError",
     "InstantOverrun",
     "InternalError",
+    "LateInput",
+    "LookaheadError",
     "MissingExtra",
     "ModelChanged",
     "ModelError",
+    "NegativeDelay",
+    "NotCompilable",
     "OperatorError",
     "PeerError",
+    "PoolExhausted",
+    "RangeError",
+    "RankLost",
+    "RankMismatch",
+    "ReverseMismatch",
     "RuleViolation",
     "StoreFailed",
     "StoreFull",
     "StoreLocked",
     "TidewarpError",
+    "UnhandledMessage",
+    "UnknownDestination",
     "UnknownPath",
+    "ZeroLookahead",
 ]
 
 
@@ -78,6 +108,50 @@ class UnknownPath(ModelError, KeyError):
 
 class InstantOverrun(ModelError):
     """More events at one time than any sensible model has: the clock would never move again."""
+
+
+class HandlerError(ModelError):
+    """A handler raised an exception and its event is committed; everything before it in key order is committed too."""
+
+
+class UnknownDestination(ModelError, IndexError):
+    """A send to an LP that does not exist, or that the sender is not linked to."""
+
+
+class UnhandledMessage(ModelError):
+    """A message whose class the destination has no handler for, or that the model does not know."""
+
+
+class NegativeDelay(ModelError, ValueError):
+    """A delay that is negative, no whole number of ticks, or leads beyond the last tick."""
+
+
+class LookaheadError(ModelError):
+    """A send to another LP with less delay than its link, or the model, declares."""
+
+
+class ZeroLookahead(ModelError):
+    """Links without lookahead form a cycle: no LP of it could ever be sure that nothing more comes."""
+
+    exit_code = 2
+
+
+class GenerationOverflow(ModelError):
+    """A million sends without delay, each caused by the one before."""
+
+
+class RangeError(ModelError, ValueError):
+    """A number that the declared kind of its field cannot hold."""
+
+
+class NotCompilable(ModelError):
+    """A handler uses what the compiled tier does not know."""
+
+    exit_code = 2
+
+
+class ReverseMismatch(ModelError):
+    """A reverse handler does not bring back the state from before."""
 
 
 class OperatorError(TidewarpError):
@@ -120,6 +194,32 @@ class Corrupt(OperatorError):
 
 class ModelChanged(OperatorError):
     """The model's sources, or the sources it connects, differ from those that wrote the journal."""
+
+
+class LateInput(OperatorError, ValueError):
+    """An input at a tick that GVT has passed: nothing there can change any more."""
+
+
+class PoolExhausted(OperatorError):
+    """The memory bound is too low for any order of execution."""
+
+    exit_code = 1
+
+
+class CheckpointRefused(OperatorError):
+    """Bytes that are not a whole checkpoint of this model; nothing of them was loaded."""
+
+    exit_code = 1
+
+
+class RankLost(OperatorError):
+    """An MPI rank ended before the run did."""
+
+    exit_code = 1
+
+
+class RankMismatch(OperatorError):
+    """MPI ranks disagree on the model, the options or the version."""
 
 
 class PeerError(TidewarpError):

@@ -18,7 +18,7 @@ import math
 
 from tidewarp.errors import ModelError, OperatorError
 
-__all__ = ["Stream", "exact_exp", "exact_log", "mix64", "stream_key"]
+__all__ = ["Stream", "exact_exp", "exact_log", "mix64", "normal_of", "stream_key"]
 
 _MASK = 2**64 - 1
 _LABEL = b"TWSEED1"
@@ -121,13 +121,7 @@ class Stream:
         The uniform is the middle of one of 2**53 equal cells of (0, 1): never 0 or 1, and symmetric, so that
         u and 1 - u give opposite values. |result| < 8.3.
         """
-        cell = 2 * (self.bits() >> 11) + 1 - 2**53  # odd, |cell| < 2**53: q and the tail below are exact
-        q = cell * _TO_HALF_UNIT  # u - 1/2
-        if -0.425 <= q <= 0.425:
-            return _normal_centre(q)
-        tail = math.sqrt(-_log((2**53 - abs(cell)) * _TO_HALF_UNIT))
-        z = _normal_shoulder(tail - 1.6) if tail <= 5.0 else _normal_tail(tail - 5.0)
-        return z if q > 0.0 else -z
+        return normal_of(self.bits())
 
     def lognormal(self, mean: float, std: float) -> float:
         """A lognormal value >= 0 whose own mean and standard deviation are ``mean`` and ``std`` (not its logarithm's).
@@ -143,6 +137,17 @@ class Stream:
         ratio = std / mean
         variance = _log_of_one_plus(ratio * ratio)
         return mean * _exp(math.sqrt(variance) * self.normal() - 0.5 * variance)
+
+
+def normal_of(bits: int) -> float:
+    """The standard normal value of 64 random bits, as :meth:`Stream.normal` draws it."""
+    cell = 2 * (bits >> 11) + 1 - 2**53  # odd, |cell| < 2**53: q and the tail below are exact
+    q = cell * _TO_HALF_UNIT  # u - 1/2
+    if -0.425 <= q <= 0.425:
+        return _normal_centre(q)
+    tail = math.sqrt(-_log((2**53 - abs(cell)) * _TO_HALF_UNIT))
+    z = _normal_shoulder(tail - 1.6) if tail <= 5.0 else _normal_tail(tail - 5.0)
+    return z if q > 0.0 else -z
 
 
 def _check_mean(what: str, mean: float) -> None:

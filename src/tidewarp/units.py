@@ -23,6 +23,7 @@ __all__ = [
     "format_instant",
     "in_seconds",
     "parse_instant",
+    "seconds",
     "ticks",
 ]
 
@@ -130,6 +131,15 @@ def following(tick: int) -> int:
     while in_seconds(later) <= in_seconds(tick):
         later += 1
     return later
+
+
+def seconds(value: float) -> int:
+    """``value`` seconds as ticks: how a kernel model, which counts in ticks, writes its constants.
+
+    Raises:
+        OperatorError: as :func:`ticks`.
+    """
+    return ticks(value)
 
 
 def in_seconds(tick: int) -> float:

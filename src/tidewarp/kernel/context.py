@@ -1,0 +1,284 @@
+"""What a handler may do: read its surroundings, draw random numbers, send, emit, count. Nothing else.
+
+This is the interpreted form; :mod:`tidewarp.kernel.compiled.dispatch` gives a compiled handler an object with the
+same methods. Both refuse the same things, so an error of the model is the same error in every engine.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from tidewarp.errors import (
+    GenerationOverflow,
+    LookaheadError,
+    ModelError,
+    NegativeDelay,
+    RangeError,
+    UnhandledMessage,
+    UnknownDestination,
+)
+from tidewarp.kernel.model import Model
+from tidewarp.seeds import exact_log, normal_of
+from tidewarp.units import TICK_MAX
+
+__all__ = ["Context", "GENERATIONS_MAX", "SENDS_MAX", "Undo"]
+
+GENERATIONS_MAX = 1_000_000
+SENDS_MAX = 2**20
+_MASK = 2**64 - 1
+_TO_UNIT = 1.0 / 9007199254740992.0  # 2**-53
+
+
+class Undo:
+    """What a reverse handler gets: ``bits``, the whole number that the handler noted with ``ctx.note`` (0 if it did not)."""
+
+    __slots__ = ("bits",)
+
+    def __init__(self, bits: int) -> None:
+        self.bits = bits
+
+
+class Context:
+    """The one object that a handler talks to.
+
+    ``now`` is the tick of the event, ``lp`` the number of this LP, ``n_lps`` how many there are, ``params`` the model's
+    parameters. What a handler sends, emits and adds is collected here; the engine takes it when the handler is done.
+    """
+
+    __slots__ = (
+        "_accumulators",
+        "_gamma",
+        "_key",
+        "_lookahead",
+        "_model",
+        "_reach",
+        "_state",
+        "adds",
+        "emitted",
+        "generation",
+        "lp",
+        "n_lps",
+        "noted",
+        "now",
+        "params",
+        "sends",
+    )
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._accumulators = {name: index for index, name in enumerate(model.accumulator_names)}
+        self._lookahead = model.lookahead
+        self._reach: dict[int, dict[int, int]] = {}  # LP -> linked LP -> least delay; filled at the first send
+        self.n_lps = model.n_lps
+        self.params = model.params
+        self.now = 0
+        self.generation = 0
+        self.lp = 0
+        self.noted = 0
+        self.sends: list[tuple[int, int, int, int, int, Any]] = []  # events: key and message
+        self.emitted: list[Any] = []
+        self.adds: list[tuple[int, int]] = []  # (accumulator, n)
+        self._state: Any = None
+        self._key = self._gamma = 0
+
+    def begin(self, state: Any, lp: int, now: int, generation: int) -> None:
+        """Turn to an LP for one event: forget what the last one did."""
+        self._state = state
+        self._key = state._key
+        self._gamma = state._gamma
+        self.lp = lp
+        self.now = now
+        self.generation = generation
+        self.noted = 0
+        self.sends = []
+        if self.emitted:
+            self.emitted = []
+        if self.adds:
+            self.adds = []
+
+    # --- sending ----------------------------------------------------------------------------------
+
+    def send(self, dst: int, delay: int, message: Any) -> None:
+        """Send ``message`` to LP ``dst``; it arrives ``delay`` >= 0 ticks from now.
+
+        Raises:
+            UnknownDestination: no such LP, or it is not linked from here.
+            NegativeDelay: a delay below 0, or an arrival beyond the last tick.
+            LookaheadError: less delay than declared, to another LP.
+            GenerationOverflow: the millionth send in a row without delay.
+            UnhandledMessage: a message of a class that the model does not know.
+        """
+        state = self._state
+        lp = self.lp
+        now = self.now
+        if dst != lp:
+            if not 0 <= dst < self.n_lps or type(dst) is bool:
+                self._refuse_destination(dst)
+            least = self._lookahead if self._model.links is None else self._least_delay(dst)
+            if delay < least:
+                self._refuse_delay(dst, delay, least)
+        if delay > 0:
+            generation = 0
+            if now + delay > TICK_MAX:
+                self._refuse_delay(dst, delay, 0)
+        elif delay == 0:
+            generation = self.generation + 1
+            if generation >= GENERATIONS_MAX:
+                self._refuse_generation()
+        else:
+            self._refuse_delay(dst, delay, 0)
+        if type(message) not in self._model.message_index:
+            self._refuse_message(message)
+        count = state._sends
+        state._sends = count + 1
+        self.sends.append((now + delay, generation, dst, lp, count, message))
+        if len(self.sends) > SENDS_MAX:
+            self._refuse_sends()
+
+    @property
+    def n_out(self) -> int:
+        """How many LPs are linked from this one (without links: all)."""
+        links = self._model.links
+        return self.n_lps if links is None else int(links.first[self.lp + 1] - links.first[self.lp])
+
+    def out(self, i: int) -> int:
+        """The number of the i-th LP that is linked from this one, in the order declared.
+
+        Raises:
+            UnknownDestination: i is not in [0, n_out).
+        """
+        if not 0 <= i < self.n_out:
+            raise UnknownDestination(f"out({i}) of {self._model.path(self.lp)}", f"it has {self.n_out} links", "keep i in [0, ctx.n_out)")
+        links = self._model.links
+        return i if links is None else int(links.dst[links.first[self.lp] + i])
+
+    def _least_delay(self, dst: int) -> int:
+        reach = self._reach.get(self.lp)
+        if reach is None:
+            links = self._model.links
+            assert links is not None
+            a, b = links.first[self.lp], links.first[self.lp + 1]
+            reach = self._reach[self.lp] = dict(zip(links.dst[a:b].tolist(), links.lookahead[a:b].tolist(), strict=True))
+        if dst not in reach:
+            self._refuse_destination(dst)
+        return reach[dst]
+
+    # --- what leaves the model --------------------------------------------------------------------
+
+    def emit(self, message: Any) -> None:
+        """Put ``message`` out: it leaves the run, in key order, once this event is committed.
+
+        Raises:
+            UnhandledMessage: a message of a class that the model does not know.
+        """
+        if type(message) not in self._model.message_index:
+            self._refuse_message(message)
+        self.emitted.append(message)
+        if len(self.emitted) > SENDS_MAX:
+            self._refuse_sends()
+
+    def add(self, name: str, n: int = 1) -> None:
+        """Add ``n`` to the accumulator ``name`` (or offer it to a min or max), once this event is committed.
+
+        Raises:
+            ModelError: no such accumulator.
+            RangeError: n is no int64.
+        """
+        index = self._accumulators.get(name)
+        if index is None:
+            known = ", ".join(self._accumulators) or "none"
+            raise ModelError(f"add({name!r})", f"the model's accumulators are: {known}", "declare it with model.accumulator")
+        if not -TICK_MAX - 1 <= n <= TICK_MAX:
+            raise RangeError(f"add({name!r}, {n!r})", "n is an int64", "add less")
+        self.adds.append((index, int(n)))
+        if len(self.adds) > SENDS_MAX:
+            self._refuse_sends()
+
+    def note(self, bits: int) -> None:
+        """Keep a whole number (int64) for the reverse handler of this event."""
+        self.noted = bits
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def table(self, name: str) -> Any:
+        """The constant array ``name``, read-only.
+
+        Raises:
+            ModelError: no such table.
+        """
+        found = self._model.tables.get(name)
+        if found is None:
+            raise ModelError(f"table {name!r}", f"the model's tables are: {', '.join(self._model.tables) or 'none'}", "declare it with model.table")
+        return found
+
+    def bits(self) -> int:
+        """The next 64 random bits of this LP; how many were drawn is part of its state."""
+        state = self._state
+        state._draws = count = state._draws + 1
+        x = self._key + count * self._gamma & _MASK
+        x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & _MASK
+        x = (x ^ x >> 27) * 0x94D049BB133111EB & _MASK
+        return x ^ x >> 31
+
+    def random(self) -> float:
+        """A float in [0, 1) with 53 random bits."""
+        return (self.bits() >> 11) * _TO_UNIT
+
+    def below(self, n: int) -> int:
+        """A whole number in [0, n), each equally likely: low bits of a word, drawn anew while they are n or more.
+
+        Raises:
+            RangeError: n is not in [1, 2**63).
+        """
+        if not 1 <= n <= TICK_MAX:
+            raise RangeError(f"below({n!r})", "the bound is a whole number from 1 to 2**63 - 1", "check it before drawing")
+        mask = (1 << (n - 1).bit_length()) - 1
+        while (x := self.bits() & mask) >= n:
+            pass
+        return x
+
+    def exponential(self, mean: float) -> int:
+        """An exponentially distributed whole number of ticks, rounded down; ``mean`` in ticks.
+
+        Raises:
+            RangeError: a mean that is not above 0 and at most 2**57.
+        """
+        if not 0.0 < mean <= 144115188075855872.0:
+            raise RangeError(f"exponential({mean!r})", "a mean is above 0 and at most 2**57 ticks", "correct the mean")
+        return int(-mean * exact_log(1.0 - (self.bits() >> 11) * _TO_UNIT))
+
+    def normal(self) -> float:
+        """A standard normal value, |x| < 8.3 (Wichura's AS 241, as in :meth:`tidewarp.seeds.Stream.normal`)."""
+        return normal_of(self.bits())
+
+    # --- refusals ---------------------------------------------------------------------------------
+
+    def _here(self) -> str:
+        return f"{self._model.path(self.lp)} at tick {self.now}"
+
+    def _refuse_destination(self, dst: Any) -> NoReturn:
+        rule = f"LPs are 0 to {self.n_lps - 1}"
+        if type(dst) is not bool and 0 <= dst < self.n_lps:
+            rule = f"no link leads from there to {self._model.path(dst)}"
+        raise UnknownDestination(f"{self._here()} sends to LP {dst!r}", rule, "send to an LP that exists and is linked (model.link)")
+
+    def _refuse_delay(self, dst: int, delay: Any, least: int) -> NoReturn:
+        where = f"{self._here()} sends to {self._model.path(dst)} after {delay!r} ticks"
+        if delay < 0:
+            raise NegativeDelay(where, "nothing arrives before it is sent", "use a delay >= 0")
+        if self.now + delay > TICK_MAX:
+            raise NegativeDelay(where, "an arrival is a tick below 2**63", "use a shorter delay")
+        raise LookaheadError(where, f"the declared lookahead is {least} ticks", "add it to the delay, or declare less")
+
+    def _refuse_generation(self) -> NoReturn:
+        raise GenerationOverflow(
+            f"{self._here()} sends without delay", f"at most {GENERATIONS_MAX} events cause each other within a tick", "give the loop a delay"
+        )
+
+    def _refuse_message(self, message: Any) -> NoReturn:
+        raise UnhandledMessage(
+            f"{self._here()} sends a {type(message).__name__}", "the model has no such message class", "handle it in an LP, or list it in Model(messages=...)"
+        )
+
+    def _refuse_sends(self) -> NoReturn:
+        raise ModelError(self._here(), f"an event has at most {SENDS_MAX} effects of a kind", "send less from one event")

@@ -1,0 +1,248 @@
+"""What fields of LPs, messages and parameters may hold, and the one byte form of a row of them.
+
+A *kind* is a machine number: ``i64`` is ``Annotated[int, Kind]``, so that a type checker sees ``int`` and the kernel
+sees 64 bits. A :class:`Form` is the list of fields of one class; ``pack`` writes their values in declared
+order, big-endian, without padding. That is the form in which rows and messages are hashed, checkpointed and sent.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias, get_type_hints
+
+import numpy as np
+
+from tidewarp.errors import ModelError, RangeError
+
+__all__ = ["Array", "Bytes", "Field", "Form", "Kind", "b1", "f64", "form_of", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64"]
+
+BYTES_MAX = 16 * 2**20
+ROW_BYTES_MAX = 2**20
+_NAN = struct.unpack(">d", bytes.fromhex("7ff8000000000000"))[0]
+_u32 = struct.Struct(">I")
+
+
+class Kind(NamedTuple):
+    """A machine number: its name, its code in :mod:`struct` and in numpy; ``bytes`` stands for variable length."""
+
+    name: str
+    code: str
+    numpy: str
+
+
+i8: TypeAlias = Annotated[int, Kind("i8", "b", "i1")]
+i16: TypeAlias = Annotated[int, Kind("i16", "h", "i2")]
+i32: TypeAlias = Annotated[int, Kind("i32", "i", "i4")]
+i64: TypeAlias = Annotated[int, Kind("i64", "q", "i8")]
+u8: TypeAlias = Annotated[int, Kind("u8", "B", "u1")]
+u16: TypeAlias = Annotated[int, Kind("u16", "H", "u2")]
+u32: TypeAlias = Annotated[int, Kind("u32", "I", "u4")]
+u64: TypeAlias = Annotated[int, Kind("u64", "Q", "u8")]
+f64: TypeAlias = Annotated[float, Kind("f64", "d", "f8")]
+b1: TypeAlias = Annotated[bool, Kind("b1", "?", "?")]
+Bytes: TypeAlias = Annotated[bytes, Kind("bytes", "", "")]
+"""Variable length, at most 16 MiB; Python tier only."""
+
+
+class Shaped(NamedTuple):
+    """The mark of an array field: the kind of its numbers and its shape."""
+
+    kind: Kind
+    shape: tuple[int, ...]
+
+
+class _Arrays:
+    """``Array[i64, 16]``, ``Array[f64, (4, 4)]``: an array field, one list (of lists) in the Python tier, an ndarray view compiled."""
+
+    def __getitem__(self, item: tuple[Any, int | tuple[int, ...]]) -> Any:
+        annotation, shape = item
+        marks = getattr(annotation, "__metadata__", ())
+        sizes = shape if isinstance(shape, tuple) else (shape,)
+        if len(marks) != 1 or not isinstance(marks[0], Kind) or not marks[0].code:
+            raise ModelError(f"Array of {annotation!r}", "an array holds i8 to u64, f64 or b1", "name one of these kinds")
+        if not sizes or not all(isinstance(n, int) and n > 0 for n in sizes):
+            raise ModelError(f"Array shape {shape!r}", "a shape is one or more whole numbers above 0", "correct the shape")
+        return Annotated[list, Shaped(marks[0], sizes)]
+
+
+if TYPE_CHECKING:
+    Array: TypeAlias = Any
+else:
+    Array = _Arrays()
+
+
+class Field(NamedTuple):
+    """One field: ``shape`` () is a single number."""
+
+    name: str
+    kind: Kind
+    shape: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """How many numbers it holds."""
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count
+
+    def zero(self) -> Any:
+        """Its value before anybody sets it."""
+        if not self.kind.code:
+            return b""
+        number = {"d": 0.0, "?": False}.get(self.kind.code, 0)
+        return _nested([number] * self.count, self.shape) if self.shape else number
+
+
+def _nested(flat: list[Any], shape: tuple[int, ...]) -> list[Any]:
+    for size in reversed(shape[1:]):
+        flat = [flat[i : i + size] for i in range(0, len(flat), size)]
+    return flat
+
+
+def _flat(value: Any, shape: tuple[int, ...]) -> list[Any]:
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    parts = list(value)
+    for _ in shape[1:]:
+        parts = [number for part in parts for number in part]
+    return parts
+
+
+class Form:
+    """The fields of one class, in declared order, and the bytes of their values."""
+
+    def __init__(self, name: str, fields: Sequence[Field]) -> None:
+        self.name = name
+        self.fields = tuple(fields)
+        self.names = tuple(field.name for field in fields)
+        self.fixed = all(field.kind.code for field in fields)
+        """No field of variable length: every row has ``size`` bytes."""
+        self._plain = self.fixed and all(not field.shape and field.kind.code not in "d?" for field in fields)
+        self._struct = struct.Struct(">" + "".join(f"{field.count}{field.kind.code}" for field in fields)) if self.fixed else None
+        self.size = self._struct.size if self._struct else 0
+        if self.size > ROW_BYTES_MAX:
+            raise ModelError(f"{name} has {self.size} bytes", f"a row has at most {ROW_BYTES_MAX}", "split the LP, or keep constants in a table")
+
+    def dtype(self, order: str = ">", align: bool = False) -> np.dtype[np.void]:
+        """The same fields as a numpy record; the default is the byte form itself."""
+        return np.dtype([(f.name, order + f.kind.numpy, f.shape) for f in self.fields], align=align)
+
+    def zeros(self) -> tuple[Any, ...]:
+        """The values of a fresh row."""
+        return tuple(field.zero() for field in self.fields)
+
+    def pack(self, values: Sequence[Any], owner: str = "") -> bytes:
+        """Big-endian bytes of ``values`` in declared order; every NaN becomes 7ff8000000000000.
+
+        Raises:
+            RangeError: a value that its kind cannot hold; ``owner`` (an LP's path) is named in it.
+        """
+        try:
+            if self._plain:
+                return self._struct.pack(*values)  # type: ignore[union-attr]
+            return self._pack_slowly(values)
+        except (struct.error, TypeError, ValueError, OverflowError) as error:
+            raise self._refusal(values, owner) from error
+
+    def _pack_slowly(self, values: Sequence[Any]) -> bytes:
+        if len(values) != len(self.fields):
+            raise ValueError("not one value for each field")
+        return b"".join(_pack_field(field, value) for field, value in zip(self.fields, values, strict=True))
+
+    def _refusal(self, values: Sequence[Any], owner: str) -> RangeError:
+        for field, value in zip(self.fields, values, strict=False):
+            try:
+                _pack_field(field, value)
+            except (struct.error, TypeError, ValueError, OverflowError):
+                kind = field.kind.name + (f"{list(field.shape)}" if field.shape else "")
+                where = f"{owner}: {self.name}" if owner else self.name
+                return RangeError(
+                    f"{where}.{field.name} = {_shown(value)}", f"its kind is {kind}", "keep it in range, or wrap it with wrap_i64 or u64_add"
+                )
+        return RangeError(f"{self.name} with {len(values)} values", f"it has {len(self.fields)} fields", "give one value for each")
+
+    def unpack(self, data: bytes | memoryview) -> tuple[Any, ...]:
+        """The values of :meth:`pack`; arrays are lists.
+
+        Raises:
+            ValueError: bytes of another length.
+        """
+        values: list[Any] = []
+        at = 0
+        for field in self.fields:
+            at = _unpack_field(field, data, at, values)
+        if at != len(data):
+            raise ValueError(f"{len(data)} bytes, {at} expected")
+        return tuple(values)
+
+
+def _pack_field(field: Field, value: Any) -> bytes:
+    code = field.kind.code
+    if not code:
+        if not isinstance(value, bytes) or len(value) > BYTES_MAX:
+            raise ValueError("bytes of at most 16 MiB")
+        return _u32.pack(len(value)) + value
+    numbers = _flat(value, field.shape) if field.shape else [value]
+    if code == "d":
+        numbers = [_NAN if number != number else number for number in numbers]
+    elif code == "?" and not all(number is True or number is False or type(number) is np.bool_ for number in numbers):
+        raise ValueError("True or False")
+    if len(numbers) != field.count:
+        raise ValueError("another shape")
+    return struct.pack(f">{field.count}{code}", *numbers)
+
+
+def _unpack_field(field: Field, data: bytes | memoryview, at: int, values: list[Any]) -> int:
+    if field.kind.code:
+        form = f">{field.count}{field.kind.code}"
+        end = at + struct.calcsize(form)
+        if end > len(data):
+            raise ValueError("too short")
+        numbers = struct.unpack_from(form, data, at)
+        values.append(_nested(list(numbers), field.shape) if field.shape else numbers[0])
+        return end
+    if at + 4 > len(data):
+        raise ValueError("too short")
+    end = at + 4 + _u32.unpack_from(data, at)[0]
+    if end > len(data) or end - at - 4 > BYTES_MAX:
+        raise ValueError("too short")
+    values.append(bytes(data[at + 4 : end]))
+    return end
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"an integer of {value.bit_length()} bits"
+    shown = repr(value)
+    return shown if len(shown) <= 120 else shown[:120] + "…"
+
+
+def form_of(cls: type, stop: type | None = None) -> Form:
+    """The form of an annotated class; fields of its bases below ``stop`` come first.
+
+    Raises:
+        ModelError: a field without a kernel kind, naming class and field.
+    """
+    try:
+        hints = get_type_hints(cls, include_extras=True)
+    except NameError as error:
+        raise ModelError(
+            f"{cls.__qualname__}: {error}", "annotations are resolved in the module of their class", "import the kind at the top of that module"
+        ) from error
+    hidden = set(get_type_hints(stop)) if stop is not None else set()
+    return Form(cls.__name__, [_field_of(cls, name, hint) for name, hint in hints.items() if name not in hidden])
+
+
+def _field_of(cls: type, name: str, hint: Any) -> Field:
+    for mark in getattr(hint, "__metadata__", ()):
+        if isinstance(mark, Kind):
+            return Field(name, mark, ())
+        if isinstance(mark, Shaped):
+            return Field(name, mark.kind, mark.shape)
+    raise ModelError(
+        f"{cls.__qualname__}.{name}: {getattr(hint, '__name__', hint)!s}",
+        "a field is i8 to u64, f64, b1, Array[kind, n] or Bytes",
+        "annotate it with one of these kinds of tidewarp.kernel",
+    )

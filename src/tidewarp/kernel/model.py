@@ -1,0 +1,549 @@
+"""The model contract: logical processes, messages, links, and the digest that names them all.
+
+    class Process(LogicalProcess):          annotated fields are the whole state
+        hits: i64
+
+        @on(Ball)                           one handler for each message class
+        def receive(self, now, ball, ctx):
+            self.hits += 1
+            ctx.send(ctx.lp, 10, ball)
+
+The same source is interpreted (:mod:`tidewarp.kernel.objects`) and compiled (:mod:`tidewarp.kernel.compiled`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping
+from types import FunctionType
+from typing import Any, ClassVar, NamedTuple, TypeVar, cast
+
+import numpy as np
+
+from tidewarp.codec import Digest
+from tidewarp.errors import ModelError, OperatorError
+from tidewarp.kernel.kinds import Field, Form, form_of, i64
+from tidewarp.kernel.source import constants_of, functions_of, messages_of, tokens_of
+from tidewarp.units import TICK_MAX, seconds
+
+__all__ = ["Accumulator", "Group", "Links", "LogicalProcess", "Model", "Published", "Source", "on", "reverse"]
+
+LPS_MAX = 2**31 - 1
+SAVINGS = ("copy", "periodic", "delta", "reverse", "undo", "custom")
+
+Handler = TypeVar("Handler", bound=Callable[..., None])
+
+
+def on(message: type) -> Callable[[Handler], Handler]:
+    """Mark a method ``(self, now, message, ctx)`` of a LogicalProcess as the handler of ``message``, a NamedTuple class."""
+
+    def mark(method: Handler) -> Handler:
+        method.handles = message  # type: ignore[attr-defined]
+        return method
+
+    return mark
+
+
+def reverse(message: type) -> Callable[[Handler], Handler]:
+    """Mark a method ``(self, now, message, undo)`` as the inverse of the handler of ``message``.
+
+    It puts the fields back as they were before the handler ran. ``undo.bits`` is what the handler noted with
+    ``ctx.note``; draws and the numbers of sends are put back by the kernel.
+    """
+
+    def mark(method: Handler) -> Handler:
+        method.reverses = message  # type: ignore[attr-defined]
+        return method
+
+    return mark
+
+
+class LogicalProcess:
+    """Base of all LP classes: annotated fields are the whole state and start as zero.
+
+    A handler is a function of (self, now, message, draws). It may run several times, on states that never become
+    real, and be undone; so it changes nothing but ``self`` and calls nothing but ``ctx``, functions marked
+    with :func:`~tidewarp.kernel.function`, and :mod:`math`'s exact operations. Delays are whole ticks >= 0; a send to
+    another LP keeps the lookahead that the model declares. An exception counts only if its event is committed. A
+    handler must end for every state of the declared kinds, odd ones too: bound its loops by the fields.
+
+    Options of the class statement:
+
+    ``speculative=False``
+        its events run only when they are final (in key order, never undone): for what cannot be taken back.
+    ``saving="copy"``
+        how the state before an event is kept: ``copy``, ``periodic:K``, ``delta``, ``reverse``, ``undo`` (Python tier) or
+        ``custom`` (Python tier; with methods ``save(self)`` and ``load(self, saved)``). The digest does not depend on it.
+    """
+
+    __slots__ = ()
+
+    speculative: ClassVar[bool] = True
+    saving: ClassVar[str] = "copy"
+    saving_interval: ClassVar[int] = 1
+
+    def __init_subclass__(cls, speculative: bool | None = None, saving: str | None = None, **rest: Any) -> None:
+        super().__init_subclass__(**rest)
+        if speculative is not None:
+            cls.speculative = speculative
+        if saving is not None:
+            cls.saving, cls.saving_interval = parse_saving(saving, cls.__name__)
+
+    def start(self, ctx: Any) -> None:
+        """Called once before the run, in LP order: may draw and send, not emit."""
+
+
+def parse_saving(text: str, owner: str) -> tuple[str, int]:
+    """("periodic", 16) of "periodic:16"; 1 for the other policies.
+
+    Raises:
+        ModelError: no such policy.
+    """
+    policy, _, interval = text.partition(":")
+    if policy not in SAVINGS or (policy == "periodic") != bool(interval) or (interval and not interval.isdecimal()):
+        raise ModelError(f"{owner} saving {text!r}", "a policy is copy, periodic:K, delta, reverse, undo or custom", "choose one of them")
+    if interval and not 1 <= int(interval) <= 10_000:
+        raise ModelError(f"{owner} saving {text!r}", "K is 1 to 10000 events", "choose another K")
+    return policy, int(interval or 1)
+
+
+class Published(NamedTuple):
+    """The value of an accumulator at a multiple of its ``publish_every``, sent to every LP that handles this class."""
+
+    accumulator: i64
+    value: i64
+
+
+class Group(NamedTuple):
+    """LPs added together: one class, consecutive numbers from ``first``."""
+
+    cls: type[LogicalProcess]
+    first: int
+    count: int
+    path: str
+    init: Mapping[str, Any]
+
+
+class Accumulator(NamedTuple):
+    """A whole number that events change when they are committed, never before: ``kind`` is sum, min or max."""
+
+    name: str
+    kind: str
+    publish_every: int | None  # ticks
+
+    @property
+    def start(self) -> int:
+        """Its value before any event: 0, or the end of int64 that loses every comparison."""
+        return {"sum": 0, "min": TICK_MAX, "max": -TICK_MAX - 1}[self.kind]
+
+    def merge(self, value: int, n: int) -> int:
+        """``value`` after an event has added ``n``."""
+        return {"sum": value.__add__, "min": lambda m: min(value, m), "max": lambda m: max(value, m)}[self.kind](n)
+
+
+class Source(NamedTuple):
+    """An external source of a model; ``rank`` is its place in the order of ``Model.input``."""
+
+    name: str
+    rank: int
+
+    @property
+    def src(self) -> int:
+        """The source number in event keys: below every LP's."""
+        return self.rank - 2**31
+
+
+class Links(NamedTuple):
+    """Declared channels as arrays: LP ``i`` may send to ``dst[first[i]:first[i + 1]]`` with at least ``lookahead[…]`` ticks."""
+
+    first: np.ndarray[Any, np.dtype[np.int64]]  # (n_lps + 1,)
+    dst: np.ndarray[Any, np.dtype[np.int64]]  # (links,), as declared
+    lookahead: np.ndarray[Any, np.dtype[np.int64]]  # (links,) ticks
+
+
+class Model:
+    """Logical processes, their links and constants: everything that a run depends on but its inputs.
+
+    ``params`` is a NamedTuple of kernel kinds that handlers read as ``ctx.params``. ``lookahead`` (ticks) is the least
+    delay of a send between two LPs where no links are declared. ``seed`` is a U64. ``messages`` lists message
+    classes that no handler names. ``trace_interval`` (ticks) is the length of a block of the trace digest.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        params: Any = None,
+        *,
+        lookahead: int = 0,
+        seed: int = 1,
+        messages: Iterable[type] | None = None,
+        trace_interval: int = seconds(1),
+    ) -> None:
+        self.name = name
+        self.params = params
+        self.lookahead = _ticks("lookahead", lookahead, 0)
+        self.trace_interval = _ticks("trace_interval", trace_interval, 1)
+        if type(seed) is not int or not 0 <= seed < 2**64:
+            raise OperatorError(f"seed {seed!r}", "a seed is a whole number from 0 to 2**64 - 1", "choose another seed")
+        self.seed = seed
+        self.groups: list[Group] = []
+        self.classes: list[type[LogicalProcess]] = []
+        self.tables: dict[str, np.ndarray[Any, Any]] = {}
+        self.accumulators: list[Accumulator] = []
+        self.sources: list[Source] = []
+        self.n_lps = 0
+        self.params_form = _form_of_params(params)
+        self._declared = list(messages or ())
+        self._links: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], int]] = []
+        self._frozen = False
+        self._starts: list[int] = []
+        self._paths: dict[str, int] = {}
+
+    # --- building ---------------------------------------------------------------------------------
+
+    def add(self, cls: type[LogicalProcess], count: int, *, path: str, init: Mapping[str, Any] | None = None) -> range:
+        """Add ``count`` LPs of ``cls``; returns their numbers.
+
+        Their paths are ``path.0``, ``path.1`` …; a single LP has ``path`` itself. ``init`` maps a field to one value
+        for all, to an array or list with one entry for each LP, or to a function of the LP's place (0 to count - 1).
+
+        Raises:
+            ModelError: no LogicalProcess, a field without a kernel kind, a path twice, an ``init`` of the wrong shape.
+        """
+        self._check_open("add")
+        if not (isinstance(cls, type) and issubclass(cls, LogicalProcess)):
+            raise ModelError(f"add({cls!r})", "an LP is a class derived from LogicalProcess", "pass the class itself")
+        if type(count) is not int or not 1 <= count <= LPS_MAX - self.n_lps:
+            raise ModelError(f"{count!r} LPs at {path!r}", f"a model has 1 to {LPS_MAX} LPs", "choose another count")
+        if path in self._paths or not path or not path.isprintable():
+            raise ModelError(f"path {path!r}", "a path is printable text and names one group", "choose another path")
+        form = form_of_lp(cls)
+        if cls not in self.classes:
+            check_class(cls)
+            self.classes.append(cls)
+        group = Group(cls, self.n_lps, count, path, dict(init or {}))
+        for name in group.init:
+            if name not in form.names:
+                raise ModelError(f"init of {cls.__name__}.{name}", f"its fields are {', '.join(form.names)}", "correct the name")
+        self.groups.append(group)
+        self._paths[path] = group.first
+        self._starts.append(group.first)
+        self.n_lps += count
+        return range(group.first, group.first + count)
+
+    def link(self, srcs: int | Iterable[int], dsts: int | Iterable[int], lookahead: int) -> None:
+        """Declare that every LP of ``srcs`` may send to every LP of ``dsts``, never with less delay than ``lookahead`` ticks.
+
+        Once any link is declared, a send to another LP outside of the links is an error. Sends to oneself need none.
+
+        Raises:
+            ModelError: an LP that does not exist, a lookahead that is no tick >= 0.
+        """
+        self._check_open("link")
+        ends = [np.asarray([lps] if isinstance(lps, int) else list(lps), np.int64) for lps in (srcs, dsts)]
+        for lps in ends:
+            if len(lps) == 0 or lps.min() < 0 or lps.max() >= self.n_lps:
+                raise ModelError(f"link of LP {lps.tolist()[:8]}", f"LPs are 0 to {self.n_lps - 1}", "add LPs before linking them")
+        self._links.append((ends[0], ends[1], _ticks("lookahead of a link", lookahead, 0)))
+
+    def table(self, name: str, array: Any) -> None:
+        """A constant array that handlers read as ``ctx.table(name)``: numbers of one kind, C-contiguous, kept as a copy.
+
+        Raises:
+            ModelError: a name twice, another type of array.
+        """
+        self._check_open("table")
+        values = np.asarray(array)
+        if values.dtype.kind not in "iufb" or values.dtype.itemsize > 8 or values.dtype == np.float32 or values.dtype == np.float16:
+            raise ModelError(f"table {name!r} of {values.dtype}", "a table holds whole numbers, float64 or bool", "convert it with astype")
+        if name in self.tables or not name.isidentifier():
+            raise ModelError(f"table {name!r}", "a table's name is an identifier and used once", "choose another name")
+        kept = np.array(values, dtype=values.dtype.newbyteorder("="), order="C")
+        kept.flags.writeable = False
+        self.tables[name] = kept
+
+    def accumulator(self, name: str, kind: str = "sum", publish_every: int | None = None) -> None:
+        """A number that ``ctx.add(name, n)`` changes once the event is committed, and that never rolls back.
+
+        With ``publish_every`` (ticks) its value at each multiple, over all events before that tick, is sent as
+        :class:`Published` to every LP that handles it; ``Published.accumulator`` is its place in the order declared.
+
+        Raises:
+            ModelError: a name twice, another kind.
+        """
+        self._check_open("accumulator")
+        if kind not in ("sum", "min", "max"):
+            raise ModelError(f"accumulator kind {kind!r}", "a kind is sum, min or max", "choose one of them")
+        if name in self.accumulator_names or not name.isidentifier():
+            raise ModelError(f"accumulator {name!r}", "its name is an identifier and used once", "choose another name")
+        every = None if publish_every is None else _ticks("publish_every", publish_every, 1)
+        self.accumulators.append(Accumulator(name, kind, every))
+
+    def input(self, name: str) -> Source:
+        """Declare an external source; pass it to ``Engine.inject``. Its events sort before those of LPs at the same tick."""
+        self._check_open("input")
+        if any(source.name == name for source in self.sources):
+            raise ModelError(f"input {name!r}", "a source has a name of its own", "choose another name")
+        self.sources.append(Source(name, len(self.sources)))
+        return self.sources[-1]
+
+    # --- what the engines read --------------------------------------------------------------------
+
+    @property
+    def accumulator_names(self) -> list[str]:
+        """Names of the accumulators in the order declared."""
+        return [accumulator.name for accumulator in self.accumulators]
+
+    def freeze(self) -> None:
+        """Close the model: from the first engine on it cannot change. Numbers the message classes.
+
+        Raises:
+            ModelError: no LPs, a message class with a field without a kernel kind.
+        """
+        if self._frozen:
+            return
+        if not self.n_lps:
+            raise ModelError(f"model {self.name!r}", "a model has at least one LP", "call add() first")
+        self.messages = self._number_messages()
+        self.message_forms = [form_of(message) for message in self.messages]
+        self.message_index = {message: index for index, message in enumerate(self.messages)}
+        self.links = self._join_links()
+        self._frozen = True
+
+    def _number_messages(self) -> list[type]:
+        handled = [message for cls in self.classes for message in handlers_of(cls)]
+        named = [message for cls in self.classes for method in methods_of(cls) for message in messages_of(method)]
+        messages = list(dict.fromkeys([*handled, *self._declared, *named]))
+        for message in messages:
+            check_message(message)
+        if len(messages) > 2**15:
+            raise ModelError(f"{len(messages)} message classes", "a model has at most 32768", "use a field to tell them apart")
+        return messages
+
+    def _join_links(self) -> Links | None:
+        if not self._links:
+            return None
+        srcs = np.concatenate([np.repeat(s, len(d)) for s, d, _ in self._links])
+        dsts = np.concatenate([np.tile(d, len(s)) for s, d, _ in self._links])
+        ahead = np.concatenate([np.full(len(s) * len(d), ticks, np.int64) for s, d, ticks in self._links])
+        order = np.argsort(srcs, kind="stable")
+        srcs, dsts, ahead = srcs[order], dsts[order], ahead[order]
+        pairs = srcs << 32 | dsts
+        if len(np.unique(pairs)) != len(pairs):
+            values, counts = np.unique(pairs, return_counts=True)
+            pair = int(values[counts > 1][0])
+            raise ModelError(
+                f"link {self.path(pair >> 32)} to {self.path(pair & 0xFFFFFFFF)}", "a pair of LPs is linked once", "declare it once, with its least delay"
+            )
+        first = np.searchsorted(srcs, np.arange(self.n_lps + 1)).astype(np.int64)
+        return Links(first, dsts, ahead)
+
+    def lp(self, path: str) -> int:
+        """The number of the LP at ``path``.
+
+        Raises:
+            ModelError: no such LP.
+        """
+        if path in self._paths and self.groups[bisect_right(self._starts, self._paths[path]) - 1].count == 1:
+            return self._paths[path]
+        group_path, _, place = path.rpartition(".")
+        if group_path in self._paths and place.isascii() and place.isdecimal():
+            group = self.groups[bisect_right(self._starts, self._paths[group_path]) - 1]
+            if group.count > 1 and int(place) < group.count and str(int(place)) == place:
+                return group.first + int(place)
+        known = ", ".join(f"{g.path}.0 to .{g.count - 1}" if g.count > 1 else g.path for g in self.groups[:8])
+        raise ModelError(f"LP {path!r}", f"the LPs are {known}", "correct the path")
+
+    def path(self, lp: int) -> str:
+        """The path of LP number ``lp``; external sources (below 0) are named too."""
+        if lp < 0:
+            rank = lp + 2**31
+            return f"input {self.sources[rank].name!r}" if rank < len(self.sources) else "accumulators"
+        if not 0 <= lp < self.n_lps:
+            raise ModelError(f"LP {lp}", f"LPs are 0 to {self.n_lps - 1}", "correct the number")
+        group = self.group_of(lp)
+        return group.path if group.count == 1 else f"{group.path}.{lp - group.first}"
+
+    def group_of(self, lp: int) -> Group:
+        """The group that LP number ``lp`` was added in."""
+        return self.groups[bisect_right(self._starts, lp) - 1]
+
+    def class_of(self, lp: int) -> type[LogicalProcess]:
+        """The class of LP number ``lp``."""
+        return self.group_of(lp).cls
+
+    def initial_values(self, group: Group) -> list[tuple[Any, ...]]:
+        """The fields of each LP of a group before ``start``."""
+        form = form_of_lp(group.cls)
+        columns = [_column(group, field) for field in form.fields]
+        return list(zip(*columns, strict=True)) if columns else [()] * group.count
+
+    def digest(self) -> str:
+        """Names the model: 64 digits over name, classes, handlers, fields, start values, parameters, tables and links.
+
+        Handlers count by their tokens, without comments, docstrings and layout, so that the digest is the same on
+        every Python; so do the ``function``\\ s that they call and the constants that they read. The seed is not in it.
+        """
+        self.freeze()
+        digest = Digest("TWMODEL1")
+        digest.add(self.name.encode())
+        for part in itertools.chain(self._class_parts(), self._structure_parts()):
+            digest.add(part)
+        return digest.hexdigest()
+
+    def _class_parts(self) -> Iterable[bytes]:
+        for message, form in zip(self.messages, self.message_forms, strict=True):
+            yield _described("message", message.__name__, form)
+        for cls in self.classes:
+            yield _described(f"lp speculative={cls.speculative}", cls.__name__, form_of_lp(cls))
+            yield from (tokens_of(method) for method in methods_of(cls))
+        roots = [method for cls in self.classes for method in methods_of(cls)]
+        for function in functions_of(roots):
+            yield tokens_of(function)
+        yield from constants_of(roots)
+
+    def _structure_parts(self) -> Iterable[bytes]:
+        if self.params_form is not None:
+            yield _described("params", self.params_form.name, self.params_form) + self.params_form.pack(self.params)
+        yield f"lookahead {self.lookahead} trace {self.trace_interval}".encode()
+        for group in self.groups:
+            form = form_of_lp(group.cls)
+            yield f"group {group.path} {group.cls.__name__} {group.first} {group.count}".encode()
+            yield b"".join(form.pack(values, group.path) for values in self.initial_values(group))
+        for name, table in self.tables.items():
+            yield f"table {name} {table.dtype.str[1:]} {list(table.shape)}".encode()
+            yield table.astype(table.dtype.newbyteorder(">")).tobytes()
+        for accumulator in self.accumulators:
+            yield f"accumulator {accumulator.name} {accumulator.kind} {accumulator.publish_every}".encode()
+        for source in self.sources:
+            yield f"input {source.name}".encode()
+        if self.links is not None:
+            yield b"links"
+            for array in self.links:
+                yield array.astype(">i8").tobytes()
+
+    def _check_open(self, method: str) -> None:
+        if self._frozen:
+            raise ModelError(f"{method}() of model {self.name!r}", "a model is closed once an engine uses it", "build it whole before running it")
+
+
+def _described(what: str, name: str, form: Form) -> bytes:
+    fields = " ".join(f"{field.name}:{field.kind.name}{list(field.shape) or ''}" for field in form.fields)
+    return f"{what} {name} {fields}".encode()
+
+
+def _column(group: Group, field: Field) -> list[Any]:
+    if field.name not in group.init:
+        return [field.zero() for _ in range(group.count)]
+    given = group.init[field.name]
+    what = f"init of {group.cls.__name__}.{field.name}"
+    if callable(given):
+        return [_value(given(place), field) for place in range(group.count)]
+    if isinstance(given, (bool, int, float, bytes)):
+        if field.shape:
+            raise ModelError(what, f"its shape is {field.shape}", "give an array, or one array for each LP")
+        return [given] * group.count
+    values = np.asarray(given) if field.kind.code else given
+    if isinstance(values, np.ndarray):
+        if values.shape == field.shape:
+            return [values.tolist() for _ in range(group.count)]
+        if values.shape == (group.count, *field.shape):
+            return cast("list[Any]", values.tolist())
+    elif len(values) == group.count:
+        return list(values)
+    shape = getattr(values, "shape", len(values))
+    raise ModelError(f"{what} of shape {shape}", f"one LP takes {field.shape or 'a number'}, the group has {group.count} LPs", "correct the shape")
+
+
+def _value(value: Any, field: Field) -> Any:
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    return list(value) if field.shape else value
+
+
+def _ticks(what: str, value: int, least: int) -> int:
+    if type(value) is not int or not least <= value <= TICK_MAX:
+        raise ModelError(f"{what} {value!r}", f"it is a whole number of ticks from {least} to 2**63 - 1", "write e.g. seconds(0.1)")
+    return value
+
+
+def _form_of_params(params: Any) -> Form | None:
+    if params is None:
+        return None
+    if not (isinstance(params, tuple) and hasattr(params, "_fields")):
+        raise ModelError(f"params {params!r}", "parameters are an instance of a NamedTuple class", "declare class Params(NamedTuple)")
+    form = form_of(type(params))
+    if not form.fixed or any(field.shape for field in form.fields):
+        raise ModelError(f"params {type(params).__name__}", "parameters are single numbers", "put arrays into a table")
+    for name, value in zip(form.names, params, strict=True):
+        if isinstance(value, float) and not -1.7976931348623157e308 <= value <= 1.7976931348623157e308:
+            raise ModelError(f"{form.name}.{name} = {value!r}", "a parameter is a finite number", "correct it")
+    form.pack(params)
+    return form
+
+
+_FORMS: dict[type, Form] = {}
+
+
+def form_of_lp(cls: type[LogicalProcess]) -> Form:
+    """The form of an LP class: fields of its bases first."""
+    if cls not in _FORMS:
+        _FORMS[cls] = form_of(cls, LogicalProcess)
+    return _FORMS[cls]
+
+
+def methods_of(cls: type) -> list[FunctionType]:
+    """``start``, handlers, reverse handlers, ``save`` and ``load`` of an LP class, in the order of definition, bases first."""
+    found: dict[str, FunctionType] = {}
+    for base in reversed(cls.__mro__[: cls.__mro__.index(LogicalProcess)]):
+        for name, value in vars(base).items():
+            if isinstance(value, FunctionType) and (name in ("start", "save", "load") or hasattr(value, "handles") or hasattr(value, "reverses")):
+                found[name] = value
+    return list(found.values())
+
+
+def handlers_of(cls: type) -> dict[type, FunctionType]:
+    """The handler of each message class."""
+    return {method.handles: method for method in methods_of(cls) if hasattr(method, "handles")}
+
+
+def reverses_of(cls: type) -> dict[type, FunctionType]:
+    """The reverse handler of each message class."""
+    return {method.reverses: method for method in methods_of(cls) if hasattr(method, "reverses")}
+
+
+def check_class(cls: type[LogicalProcess]) -> None:
+    """Refuse an LP class that no engine could run."""
+    marked = [method for method in methods_of(cls) if hasattr(method, "handles")]
+    messages = [method.handles for method in marked]
+    for message in messages:
+        check_message(message)
+        if messages.count(message) > 1:
+            names = ", ".join(method.__name__ for method in marked if method.handles is message)
+            raise ModelError(f"{cls.__name__}: {names}", f"one handler takes {message.__name__}", "merge them")
+    for message in reverses_of(cls):
+        if message not in messages:
+            raise ModelError(f"{cls.__name__}: reverse of {message.__name__}", "a reverse handler belongs to a handler", "add the handler")
+    if cls.saving == "reverse" and set(reverses_of(cls)) != set(messages):
+        missing = ", ".join(message.__name__ for message in messages if message not in reverses_of(cls))
+        raise ModelError(f'{cls.__name__} saving "reverse"', f"no reverse handler of {missing}", "write one for each message, or choose another saving")
+    if cls.saving == "custom" and not all(callable(getattr(cls, name, None)) for name in ("save", "load")):
+        raise ModelError(f'{cls.__name__} saving "custom"', "it needs methods save(self) and load(self, saved)", "add them, or choose another saving")
+
+
+def check_message(message: Any) -> None:
+    """Refuse a message class that is no NamedTuple of kernel kinds."""
+    if not (isinstance(message, type) and issubclass(message, tuple) and hasattr(message, "_fields")):
+        raise ModelError(f"message {message!r}", "a message class is a typing.NamedTuple", "declare class Message(NamedTuple)")
+    form_of(message)
+
+
+def pack_message(model: Model, message: Any) -> bytes:
+    """The bytes of a message's fields.
+
+    Raises:
+        RangeError: a field that its kind cannot hold.
+    """
+    return model.message_forms[model.message_index[type(message)]].pack(message)
+

@@ -1,0 +1,175 @@
+"""LPs as Python objects: what every engine of the Python tier executes.
+
+Each LP is an instance of its own class, rebuilt with slots: a handler that assigns to anything but a declared field
+fails, because such a value would not be undone, hashed or saved.
+"""
+
+from __future__ import annotations
+
+from types import FunctionType
+from typing import Any
+
+from tidewarp.errors import HandlerError, InternalError, ModelError, TidewarpError, UnhandledMessage
+from tidewarp.kernel.context import Context
+from tidewarp.kernel.model import LogicalProcess, Model, form_of_lp, handlers_of
+from tidewarp.kernel.records import HIDDEN, Event, Image, framed, pack_event, split_rows
+from tidewarp.seeds import stream_key
+
+__all__ = ["Objects", "initial_image"]
+
+_SLOTS = ("_draws", "_gamma", "_key", "_sends")
+
+
+class Objects:
+    """The LPs of a model in the state of an image, and the context that their handlers are called with."""
+
+    def __init__(self, model: Model, image: Image) -> None:
+        self.model = model
+        self.context = Context(model)
+        self.states: list[Any] = []
+        self._handlers: list[dict[type, FunctionType]] = []
+        for group, rows in zip(model.groups, image.rows, strict=True):
+            form = form_of_lp(group.cls)
+            blank = _slotted(group.cls)
+            handlers = handlers_of(group.cls)
+            for place, row in enumerate(split_rows(form, rows, group.count)):
+                state = blank()
+                state._key, state._gamma = stream_key(model.seed, model.path(group.first + place))
+                self.states.append(state)
+                self._handlers.append(handlers)
+                self.set_row(group.first + place, row)
+
+    def execute(self, event: Event) -> None:
+        """Call the handler of one event; what it sent, emitted and added is in ``context``.
+
+        Raises:
+            ModelError: the handler did what no handler may; its LP is left as far as it came.
+        """
+        now, generation, lp, _, _, message = event
+        state = self.states[lp]
+        context = self.context
+        context.begin(state, lp, now, generation)
+        try:
+            if self._handlers[lp][type(message)](state, now, message, context) is not None:
+                self._refuse_result(event)
+        except (ModelError, InternalError):
+            raise
+        except KeyError as error:
+            if type(message) in self._handlers[lp]:
+                raise self._failure(event, error) from error
+            self._refuse_message(event)
+        except Exception as error:
+            raise self._failure(event, error) from error
+
+    def row(self, lp: int) -> bytes:
+        """The row of one LP in its byte form.
+
+        Raises:
+            RangeError: a field that its kind cannot hold.
+        """
+        state = self.states[lp]
+        form = form_of_lp(type(state))
+        values = [getattr(state, name) for name in form.names]
+        return HIDDEN.pack(state._draws, state._sends) + form.pack(values, self.model.path(lp))
+
+    def set_row(self, lp: int, row: bytes | memoryview) -> None:
+        """Put one LP into the state of a row."""
+        state = self.states[lp]
+        state._draws, state._sends = HIDDEN.unpack_from(row)
+        form = form_of_lp(type(state))
+        for name, value in zip(form.names, form.unpack(row[HIDDEN.size :]), strict=True):
+            setattr(state, name, value)
+
+    def fields(self, lp: int) -> dict[str, Any]:
+        """The fields of one LP by name; arrays are lists of their own."""
+        form = form_of_lp(type(self.states[lp]))
+        return dict(zip(form.names, form.unpack(self.row(lp)[HIDDEN.size :]), strict=True))
+
+    def image(self, pending: list[Event]) -> Image:
+        """The state as bytes, with these events (in any order) still to come."""
+        rows = []
+        for group in self.model.groups:
+            parts = [self.row(lp) for lp in range(group.first, group.first + group.count)]
+            rows.append(b"".join(parts) if form_of_lp(group.cls).fixed else framed(parts))
+        return Image(tuple(rows), framed(pack_event(self.model, event) for event in sorted(pending, key=_key)))
+
+    def _failure(self, event: Event, error: Exception) -> HandlerError:
+        return HandlerError(
+            f"{self.model.path(event[2])} at {event[:5]}: {type(error).__name__}: {error}",
+            f"its handler of {type(event[5]).__name__} raised",
+            "mend the handler; everything before this event is committed",
+        )
+
+    def _refuse_result(self, event: Event) -> None:
+        handler = self._handlers[event[2]][type(event[5])]
+        raise ModelError(f"{handler.__qualname__} returned a value", "a handler returns nothing", "change self, or send a message")
+
+    def _refuse_message(self, event: Event) -> None:
+        name = type(event[5]).__name__
+        raise UnhandledMessage(
+            f"{self.model.path(event[2])} at {event[:5]}: a {name} from {self.model.path(event[3])}",
+            f"{self.model.class_of(event[2]).__name__} has no handler of it",
+            f"add one with @on({name}), or send it elsewhere",
+        )
+
+
+def initial_image(model: Model) -> Image:
+    """The state before the first event: fields as given, then ``start`` of every LP in LP order.
+
+    Raises:
+        ModelError: a ``start`` that does what no handler may.
+    """
+    model.freeze()
+    rows = []
+    for group in model.groups:
+        form = form_of_lp(group.cls)
+        parts = [HIDDEN.pack(0, 0) + form.pack(values, group.path) for values in model.initial_values(group)]
+        rows.append(b"".join(parts) if form.fixed else framed(parts))
+    objects = Objects(model, Image(tuple(rows), b""))
+    pending: list[Event] = []
+    for lp, state in enumerate(objects.states):
+        objects.context.begin(state, lp, 0, 0)
+        _start(objects, lp)
+        pending += objects.context.sends
+    return objects.image(pending)
+
+
+def _start(objects: Objects, lp: int) -> None:
+    context = objects.context
+    try:
+        objects.states[lp].start(context)
+    except TidewarpError:
+        raise
+    except Exception as error:
+        path = objects.model.path(lp)
+        raise HandlerError(f"{path}: {type(error).__name__}: {error}", "its start raised", "mend start()") from error
+    if context.emitted or context.adds:
+        raise ModelError(f"start of {objects.model.path(lp)}", "it may draw and send, not emit or add", "send a message and emit there")
+
+
+def _key(event: Event) -> tuple[int, int, int, int, int]:
+    return event[:5]
+
+
+_BLANKS: dict[type, type] = {}
+
+
+def _slotted(cls: type[LogicalProcess]) -> type:
+    """The same class with slots for its fields and nothing else."""
+    if cls not in _BLANKS:
+        names = form_of_lp(cls).names
+        body: dict[str, Any] = {}
+        for base in reversed(cls.__mro__[: cls.__mro__.index(LogicalProcess)]):
+            body |= vars(base)
+        for name in (*names, "__dict__", "__weakref__", "__slots__"):
+            body.pop(name, None)
+        body["__slots__"] = (*names, *_SLOTS)
+        blank = _BLANKS[cls] = type(cls.__name__, (LogicalProcess,), body)
+        _share_form(blank, cls)
+    return _BLANKS[cls]
+
+
+def _share_form(blank: type, cls: type[LogicalProcess]) -> None:
+    from tidewarp.kernel import model
+
+    model._FORMS[blank] = form_of_lp(cls)

@@ -1,0 +1,88 @@
+"""The sequential reference: one pending set, one loop, nothing to undo. Every other engine is compared with this one."""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush
+
+from tidewarp.errors import TidewarpError
+from tidewarp.kernel.contract import Statistics
+from tidewarp.kernel.model import Model
+from tidewarp.kernel.objects import Objects
+from tidewarp.kernel.records import Event, Image, split_frames, unpack_event
+from tidewarp.kernel.trace import Ledger
+
+__all__ = ["SequentialKernel"]
+
+BATCH = 4096  # events handed to the ledger at once
+
+
+class SequentialKernel:
+    """Executes events one after the other in key order."""
+
+    def __init__(self, model: Model, image: Image, ledger: Ledger) -> None:
+        self.gvt = 0
+        self._objects = Objects(model, image)
+        self._ledger = ledger
+        self._pending: list[Event] = [unpack_event(model, record) for record in split_frames(image.pending)]
+        self._failed: TidewarpError | None = None
+        heapify(self._pending)
+
+    def advance(self, until: int, safe: int) -> None:
+        """Execute, and so commit, every event with time <= until and < safe, or until no more outputs fit."""
+        if self._failed is not None:
+            raise self._failed
+        bound = min(until + 1, safe)
+        done: list[Event] = []
+        try:
+            self._run(bound, done)
+        except TidewarpError as error:
+            self._failed = error
+            raise
+        finally:
+            self._ledger.commit(done)
+        if not self._ledger.full:
+            self.gvt = bound
+
+    def _run(self, bound: int, done: list[Event]) -> None:
+        pending, objects, ledger = self._pending, self._objects, self._ledger
+        context = objects.context
+        while pending and pending[0][0] < bound:
+            event = pending[0]
+            objects.execute(event)
+            heappop(pending)
+            for sent in context.sends:
+                heappush(pending, sent)
+            done.append(event)
+            if context.adds:
+                ledger.add(context.adds)
+            if context.emitted:
+                ledger.emit(event, context.emitted)
+                if ledger.full:
+                    self.gvt = event[0]
+                    break
+            if len(done) == BATCH:
+                ledger.commit(done)
+                done.clear()
+
+    def inject(self, event: Event) -> None:
+        """Add an external event."""
+        heappush(self._pending, event)
+
+    def image(self) -> Image:
+        """The state as it is now."""
+        return self._objects.image(self._pending)
+
+    def state(self, lp: int) -> dict[str, object]:
+        """The fields of one LP."""
+        return self._objects.fields(lp)
+
+    def statistics(self) -> Statistics:
+        """Counts of the run."""
+        return Statistics(executed=self._ledger.committed, pool_size=len(self._pending))
+
+    def stalls(self) -> list[str]:
+        """Nothing ever waits for another part of this engine."""
+        return []
+
+    def close(self) -> None:
+        """Nothing to release."""

@@ -1,0 +1,299 @@
+"""A model, an engine and a session: ``run`` and ``Engine``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from types import TracebackType
+from typing import Any, Self
+
+from tidewarp.clocks.pacing import Clock
+from tidewarp.clocks.wall import WallClock
+from tidewarp.errors import LateInput, ModelError, OperatorError, UnhandledMessage, UnknownDestination
+from tidewarp.kernel.contract import Kernel, Statistics
+from tidewarp.kernel.model import Model, Published, Source, handlers_of
+from tidewarp.kernel.objects import initial_image
+from tidewarp.kernel.options import Options
+from tidewarp.kernel.records import Event, Image
+from tidewarp.kernel.shell.choice import open_kernel
+from tidewarp.kernel.trace import Ledger, Output
+from tidewarp.observe import SILENT, Probe
+from tidewarp.units import TICK_MAX
+
+__all__ = ["Engine", "Result", "Status", "run"]
+
+_PUBLISHER = -1  # the source number of published accumulators: above every input's
+
+
+class Status(Enum):
+    """How far ``advance`` came."""
+
+    DONE = "done"  # everything up to `until` is committed
+    WAITING = "waiting"  # for the watermark of a source
+    FULL = "full"  # committed outputs have to be taken first
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to. ``rolled_back`` events were executed and undone; ``seconds`` is wall time without compilation."""
+
+    committed: int
+    seconds: float
+    digest: str | None
+    outputs: list[Output]
+    accumulators: dict[str, int]
+    stats: Statistics
+    rows: dict[str, list[dict[str, Any]]]
+
+    @property
+    def rolled_back(self) -> int:
+        """Events that were executed and undone."""
+        return self.stats.rolled_back
+
+    @property
+    def rollbacks(self) -> int:
+        """How often anything was undone."""
+        return self.stats.rollbacks
+
+    @property
+    def anti_messages(self) -> int:
+        """Anti-messages that left their PE."""
+        return self.stats.anti_messages
+
+    @property
+    def gvt_rounds(self) -> int:
+        """How often GVT was computed."""
+        return self.stats.gvt_rounds
+
+    @property
+    def events_per_s(self) -> float:
+        """Committed events in a wall second."""
+        return self.committed / self.seconds if self.seconds > 0.0 else 0.0
+
+    @property
+    def efficiency(self) -> float:
+        """Committed events over executed ones, 1.0 where nothing was undone."""
+        return self.committed / self.stats.executed if self.stats.executed else 1.0
+
+
+class Engine:
+    """A run in progress: advance it, feed it, take its outputs, look at it.
+
+    Use it as a context manager; it holds threads and memory until it is closed. It may be called from one
+    thread only. What it computes depends on the model, its inputs and how far it was advanced, not on the options.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        options: Options | None = None,
+        *,
+        image: Image | None = None,
+        clock: Clock | None = None,
+        probe: Probe = SILENT,
+        **given: Any,
+    ) -> None:
+        if options is not None and given:
+            raise OperatorError(f"options and {', '.join(given)}", "options come as one object or as keywords", "give one of both")
+        self.options = options or Options.of(given)
+        model.freeze()
+        self.model = model
+        self.ledger = Ledger(model, self.options.digest, self.options.outputs_max)
+        self.until = -1
+        self._clock = clock or WallClock()
+        self._probe = probe
+        self.seconds = 0.0
+        self._watermarks: dict[int, int] = {source.src: TICK_MAX for source in model.sources}
+        self._counts: dict[int, int] = dict.fromkeys(self._watermarks, 0)
+        self._subscribers = [lp for group in model.groups if Published in handlers_of(group.cls) for lp in range(group.first, group.first + group.count)]
+        self._published = 0  # the last tick at which accumulators were sent
+        self._kernel: Kernel = open_kernel(model, image or initial_image(model), self.ledger, self.options)
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def gvt(self) -> int:
+        """Everything below this tick is committed."""
+        return self._kernel.gvt
+
+    def advance(self, until: int) -> Status:
+        """Execute and commit all events up to ``until`` (ticks, inclusive); later ones stay pending, so a run can go on.
+
+        Blocks for as long as that takes. WAITING: a source's watermark is not above ``until``. FULL: ``outputs`` first.
+
+        Raises:
+            ModelError: a committed event broke a rule. Everything before it in key order is committed; the engine stays failed.
+            PoolExhausted: the memory bound is below what the run needs.
+        """
+        if type(until) is not int or not 0 <= until < TICK_MAX:
+            raise OperatorError(f"until {until!r}", "it is a whole number of ticks from 0 to 2**63 - 2", "write e.g. seconds(10)")
+        if until < self.until:
+            raise OperatorError(f"until {until}", f"the run has been advanced to {self.until}", "go on to a later tick")
+        self._check_open()
+        started = self._clock.now()
+        try:
+            status = self._advance(until)
+        finally:
+            self.seconds += self._clock.now() - started
+        self.until = until
+        self._probe.progress(self.ledger.committed, None)
+        return status
+
+    def _advance(self, until: int) -> Status:
+        while (tick := self._next_publication()) <= until:
+            status = self._advance_kernel(tick - 1)
+            if status is not Status.DONE:
+                return status
+            self._publish(tick)
+        return self._advance_kernel(until)
+
+    def _advance_kernel(self, until: int) -> Status:
+        safe = min(until + 1, *self._watermarks.values(), TICK_MAX)
+        self._kernel.advance(until, safe)
+        if self._kernel.gvt > until:
+            return Status.DONE
+        return Status.FULL if self.ledger.full else Status.WAITING
+
+    def _next_publication(self) -> int:
+        nexts = [self._published // every * every + every for a in self.model.accumulators if (every := a.publish_every) is not None]
+        return min(nexts, default=TICK_MAX) if self._subscribers else TICK_MAX
+
+    def _publish(self, tick: int) -> None:
+        for index, accumulator in enumerate(self.model.accumulators):
+            if accumulator.publish_every is not None and tick % accumulator.publish_every == 0:
+                message = Published(index, self.ledger.accumulators[index])
+                for lp in self._subscribers:
+                    self._kernel.inject((tick, 0, lp, _PUBLISHER, index, message))
+        self._published = tick
+
+    def inject(self, source: Source, dst: int, at: int, message: Any, *, seq: int | None = None) -> None:
+        """Give an external event: ``message`` arrives at LP ``dst`` at tick ``at``; ``seq`` (U64) tells the source's events apart.
+
+        Raises:
+            LateInput: ``at`` lies below GVT, or below the source's own watermark.
+            UnknownDestination, UnhandledMessage, RangeError: it does not fit the model.
+        """
+        self._check_open()
+        self._check_source(source)
+        if not 0 <= dst < self.model.n_lps:
+            raise UnknownDestination(f"input for LP {dst!r}", f"LPs are 0 to {self.model.n_lps - 1}", "correct the number")
+        if type(message) not in handlers_of(self.model.class_of(dst)):
+            raise UnhandledMessage(
+                f"input {type(message).__name__} for {self.model.path(dst)}", "its class has no handler of it", "send it to an LP that has"
+            )
+        self.model.message_forms[self.model.message_index[type(message)]].pack(message, f"input {source.name!r}")
+        floor = max(self.gvt, self._floor(source))
+        if type(at) is not int or not floor <= at < TICK_MAX:
+            raise LateInput(f"input {source.name!r} at tick {at!r}", f"GVT and its watermark stand at {floor}", "hold the watermark back for as long as inputs may be late")
+        if seq is None:
+            seq = self._counts[source.src]
+            self._counts[source.src] = seq + 1
+        elif not 0 <= seq < 2**64:
+            raise OperatorError(f"seq {seq!r}", "a source's count is a U64", "correct it")
+        event: Event = (at, 0, dst, source.src, seq, message)
+        self._kernel.inject(event)
+
+    def watermark(self, source: Source, tick: int) -> None:
+        """Promise that ``source`` gives nothing below ``tick`` any more; nothing at or above it is committed.
+
+        A source that never calls this holds nothing back.
+
+        Raises:
+            OperatorError: the watermark would go back.
+        """
+        self._check_source(source)
+        if type(tick) is not int or not self._floor(source) <= tick <= TICK_MAX:
+            raise OperatorError(f"watermark {tick!r} of input {source.name!r}", f"it stands at {self._floor(source)} and never goes back", "give a later tick")
+        self._watermarks[source.src] = tick
+
+    def _floor(self, source: Source) -> int:
+        tick = self._watermarks[source.src]
+        return 0 if tick == TICK_MAX else tick
+
+    def outputs(self) -> list[Output]:
+        """Take the committed outputs, in key order; they are kept here no longer."""
+        taken = list(self.ledger.outputs)
+        self.ledger.outputs.clear()
+        return taken
+
+    def state(self, lp: int) -> dict[str, Any]:
+        """The fields of one LP after the committed events."""
+        self.model.path(lp)
+        return self._kernel.state(lp)
+
+    def image(self) -> Image:
+        """The exact state after the committed events, as bytes."""
+        self._check_open()
+        return self._kernel.image()
+
+    def stats(self) -> Statistics:
+        """What the engine has counted."""
+        return self._kernel.statistics()
+
+    def stalls(self) -> list[str]:
+        """What holds GVT: sources first, then PEs; empty while nothing does."""
+        held = [
+            f"waiting for the watermark of input {source.name!r}, which stands at tick {self._watermarks[source.src]}"
+            for source in self.model.sources
+            if self._watermarks[source.src] <= self.until
+        ]
+        return held + self._kernel.stalls()
+
+    def digest(self) -> str:
+        """The digest of the run so far, up to the tick that it was advanced to.
+
+        Raises:
+            OperatorError: the digest is off, or something up to that tick is not committed yet.
+        """
+        self.ledger.check_digest()
+        if self.gvt <= self.until:
+            raise OperatorError(f"digest up to tick {self.until}", f"only what lies below {self.gvt} is committed", "advance until it returns DONE")
+        digest = self.ledger.digest(self.until, self._kernel.image())
+        assert digest is not None
+        return digest
+
+    def close(self) -> None:
+        """Stop threads and release memory; idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._kernel.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise OperatorError("a closed engine", "it has released its state", "open another one")
+
+    def _check_source(self, source: Source) -> None:
+        if source not in self.model.sources:
+            raise ModelError(f"input {source!r}", "a source comes from model.input(name)", "declare it before the run")
+
+
+def run(model: Model, until: int, *, clock: Clock | None = None, probe: Probe = SILENT, **options: Any) -> Result:
+    """Run a model from its start to ``until`` (ticks, inclusive); options as in :class:`Options`.
+
+    All outputs are kept for the result, however many they are.
+
+    Raises:
+        ModelError: the model broke a rule; see :mod:`tidewarp.errors`.
+        OperatorError: an option does not fit.
+    """
+    outputs: list[Output] = []
+    with Engine(model, Options.of(options), clock=clock, probe=probe) as engine:
+        while engine.advance(until) is Status.FULL:
+            outputs += engine.outputs()
+        outputs += engine.outputs()
+        digest = None if engine.options.digest == "off" else engine.digest()
+        rows = {g.path: [engine.state(lp) for lp in range(g.first, g.first + g.count)] for g in model.groups}
+        return Result(
+            committed=engine.ledger.committed,
+            seconds=engine.seconds,
+            digest=digest,
+            outputs=outputs,
+            accumulators=dict(zip(model.accumulator_names, engine.ledger.accumulators, strict=True)),
+            stats=replace(engine.stats()),
+            rows=rows,
+        )

@@ -1,0 +1,138 @@
+"""What the text of a handler says: its tokens for the model digest, and the names that it leans on.
+
+A model is the same model when only comments, docstrings or layout of its handlers have changed, and on every
+Python: so its digest is over tokens, not over bytecode or text.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+import tokenize
+from collections.abc import Callable, Iterable, Iterator
+from enum import IntEnum
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+from tidewarp.errors import ModelError
+
+__all__ = ["constants_of", "function", "functions_of", "messages_of", "text_of", "tokens_of"]
+
+_SKIPPED = {tokenize.COMMENT, tokenize.NL, tokenize.ENCODING, tokenize.ENDMARKER, tokenize.NEWLINE}
+_MARKS = {tokenize.INDENT: b"{", tokenize.DEDENT: b"}"}
+
+
+def function(python_function: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a function that handlers of both tiers may call; its source is part of the model digest.
+
+    It takes and returns numbers and arrays, keeps nothing, and calls nothing but other such functions.
+    """
+    python_function.kernel_function = True  # type: ignore[attr-defined]
+    return python_function
+
+
+def text_of(method: FunctionType) -> str:
+    """The source of a function, without its common indentation.
+
+    Raises:
+        ModelError: there is no source to read.
+    """
+    try:
+        return textwrap.dedent(inspect.getsource(method))
+    except (OSError, TypeError) as error:
+        raise ModelError(f"handler {method.__qualname__}", "the digest of a model is over its source", "define it in a file") from error
+
+
+def tokens_of(method: FunctionType) -> bytes:
+    """The tokens of a function, each after a zero byte, without comments, docstrings, layout and annotations' line breaks."""
+    text = text_of(method)
+    skipped = _docstring_lines(text)
+    parts = [b"\0".join(_tokens(text, skipped))]
+    for value in (*(method.__defaults__ or ()), *(method.__kwdefaults__ or {}).values()):
+        parts.append(repr(value).encode())
+    return b"\0".join(parts)
+
+
+def _docstring_lines(text: str) -> set[int]:
+    """Lines on which a docstring starts."""
+    lines = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node, clean=False) is not None:
+            lines.add(node.body[0].lineno)
+    return lines
+
+
+def _tokens(text: str, docstrings: set[int]) -> Iterator[bytes]:
+    lines = text.splitlines(keepends=True)
+    start = getattr(tokenize, "FSTRING_START", None)  # Python 3.12 splits an f-string, 3.11 does not
+    end = getattr(tokenize, "FSTRING_END", None)
+    depth, opened = 0, (0, 0)
+    for token in tokenize.generate_tokens(iter(lines).__next__):
+        if start is not None and token.type == start:
+            opened = token.start if depth == 0 else opened
+            depth += 1
+        elif depth and token.type == end:
+            depth -= 1
+            if depth == 0:
+                yield _between(lines, opened, token.end).encode()
+        elif depth or token.type in _SKIPPED:
+            continue
+        elif token.type == tokenize.STRING and token.start[0] in docstrings and not token.line[: token.start[1]].strip():
+            continue
+        else:
+            yield _MARKS.get(token.type) or token.string.encode()
+
+
+def _between(lines: list[str], start: tuple[int, int], end: tuple[int, int]) -> str:
+    if start[0] == end[0]:
+        return lines[start[0] - 1][start[1] : end[1]]
+    middle = lines[start[0] : end[0] - 1]
+    return "".join([lines[start[0] - 1][start[1] :], *middle, lines[end[0] - 1][: end[1]]])
+
+
+def _names(method: FunctionType) -> Iterator[tuple[str, Any]]:
+    """Names that a function reads from outside, with their values; ``module.name`` too."""
+    codes: list[CodeType] = [method.__code__]
+    closed = dict(zip(method.__code__.co_freevars, (cell.cell_contents for cell in method.__closure__ or ()), strict=True))
+    while codes:
+        code = codes.pop()
+        codes.extend(constant for constant in code.co_consts if isinstance(constant, CodeType))
+        for name in (*code.co_names, *code.co_freevars):
+            if name in closed:
+                yield name, closed[name]
+            elif name in method.__globals__:
+                value = method.__globals__[name]
+                yield name, value
+                if isinstance(value, ModuleType):
+                    yield from ((f"{name}.{other}", vars(value)[other]) for other in code.co_names if other in vars(value))
+
+
+def functions_of(roots: Iterable[FunctionType]) -> list[FunctionType]:
+    """The ``function``\\ s that these call, directly or through others, each once, in order of finding."""
+    found: dict[FunctionType, None] = {}
+    waiting = list(roots)
+    while waiting:
+        for _, value in _names(waiting.pop(0)):
+            if isinstance(value, FunctionType) and hasattr(value, "kernel_function") and value not in found:
+                found[value] = None
+                waiting.append(value)
+    return list(found)
+
+
+def messages_of(method: FunctionType) -> list[type]:
+    """NamedTuple classes that a handler or its functions name."""
+    values = [value for root in (method, *functions_of([method])) for _, value in _names(root)]
+    return [value for value in values if isinstance(value, type) and issubclass(value, tuple) and hasattr(value, "_fields")]
+
+
+def constants_of(roots: Iterable[FunctionType]) -> Iterator[bytes]:
+    """Module-level numbers and enums that these functions read, as ``name=value`` in order of name."""
+    roots = list(roots)
+    values = {name: value for root in (*roots, *functions_of(roots)) for name, value in _names(root)}
+    for name in sorted(values):
+        value = values[name]
+        if isinstance(value, (int, float)) and not isinstance(value, type):
+            yield f"{name}={value!r}".encode()
+        elif isinstance(value, type) and issubclass(value, IntEnum):
+            yield f"{name}={[(member.name, member.value) for member in value]}".encode()

@@ -1,0 +1,105 @@
+"""The committed side of a run: what happened, in key order, and the digest that names it.
+
+Every engine hands its committed events to a :class:`Ledger`, in key order and in whole batches; so what leaves the run
+and what names it cannot depend on how the events were executed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from tidewarp.codec import Chain, Digest
+from tidewarp.errors import OperatorError
+from tidewarp.kernel.model import Model
+from tidewarp.kernel.records import Event, Image, pack_event
+
+__all__ = ["DIGESTS", "Ledger", "Output"]
+
+DIGESTS = ("events", "state", "off")
+
+
+class Output(NamedTuple):
+    """A message that left the run: ``id`` is its place among all outputs, the same in every life and engine."""
+
+    id: str
+    tick: int
+    lp: int
+    message: Any
+
+
+class Ledger:
+    """Counts, chains, outputs and accumulators of the committed events.
+
+    ``digest`` is "events" (the chain of all committed events names the run), "state" (final state, counts and outputs do)
+    or "off". Outputs wait in ``outputs`` until somebody takes them; engines stop committing at ``outputs_max``.
+    """
+
+    def __init__(self, model: Model, digest: str, outputs_max: int) -> None:
+        self.model = model
+        self.tracing = digest == "events"
+        self.events = Chain(model.trace_interval)
+        self.emitted = Chain(model.trace_interval)
+        self.outputs: deque[Output] = deque()
+        self.outputs_max = outputs_max
+        self.accumulators = [accumulator.start for accumulator in model.accumulators]
+        self.committed = 0
+        self._digest = digest
+        self._tick = -1
+        self._at_tick = 0
+
+    @property
+    def full(self) -> bool:
+        """No more outputs fit: nothing may be committed until some are taken."""
+        return len(self.outputs) >= self.outputs_max
+
+    def commit(self, events: Sequence[Event]) -> None:
+        """Take committed events, in key order.
+
+        Raises:
+            RangeError: a field of a message that its kind cannot hold.
+        """
+        self.committed += len(events)
+        if self.tracing:
+            self.events.extend([event[0] for event in events], [pack_event(self.model, event) for event in events])
+
+    def emit(self, event: Event, messages: Sequence[Any]) -> None:
+        """Take the outputs of one committed event; the events before it have been heard."""
+        tick, lp = event[0], event[2]
+        for message in messages:
+            self.emitted.add(tick, pack_event(self.model, (*event[:5], message)))
+            if tick != self._tick:
+                self._tick, self._at_tick = tick, 0
+            self.outputs.append(Output(f"{tick:016x}-{self._at_tick:08x}", tick, lp, message))
+            self._at_tick += 1
+
+    def add(self, adds: Sequence[tuple[int, int]]) -> None:
+        """Apply what one committed event added to accumulators."""
+        for index, n in adds:
+            self.accumulators[index] = self.model.accumulators[index].merge(self.accumulators[index], n)
+
+    def digest(self, until: int, image: Image) -> str | None:
+        """The digest of the run up to ``until`` (inclusive) that ended in ``image``; None where it is off.
+
+        SHA-256 labelled ``TWKERN1`` (``TWKERN1/state`` without the events) over the model's digest, seed, until, the head of the
+        events' chain (or their count), that of the outputs, accumulators, the rows of each group, pending events.
+        """
+        if self._digest == "off":
+            return None
+        digest = Digest("TWKERN1" if self.tracing else "TWKERN1/state")
+        digest.add(bytes.fromhex(self.model.digest()))
+        digest.add(self.model.seed.to_bytes(8, "big"))
+        digest.add(until.to_bytes(8, "big", signed=True))
+        digest.add(self.events.head() if self.tracing else self.committed.to_bytes(8, "big"))
+        digest.add(self.emitted.head())
+        digest.add(b"".join(n.to_bytes(16, "big", signed=True) for n in self.accumulators))
+        for rows in image.rows:
+            digest.add(rows)
+        digest.add(image.pending)
+        return digest.hexdigest()
+
+    def check_digest(self) -> None:
+        """Refuse to name a run whose digest is off."""
+        if self._digest == "off":
+            raise OperatorError("digest of a run with digest='off'", "it was not asked for", "set digest='events' or 'state'")
