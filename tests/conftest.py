@@ -83,6 +83,17 @@ def _mkdocs_works() -> bool:
     )
 
 
+def _numba_works() -> bool:
+    return importlib.util.find_spec("numba") is not None
+
+
+def _mpi_works() -> bool:
+    mpiexec = Path(sys.prefix, "bin", "mpiexec")
+    return importlib.util.find_spec("mpi4py") is not None and _runs(
+        str(mpiexec), "-n", "2", sys.executable, "-c", "from mpi4py import MPI"
+    )
+
+
 def _otheruid_works() -> bool:
     true = shutil.which("true")
     return os.geteuid() == 0 and true is not None and _runs(true, user=NOBODY_UID)
@@ -106,6 +117,8 @@ FACILITIES: Mapping[str, Facility] = {
     "fork": Facility(lambda: hasattr(os, "fork"), "use a POSIX system"),
     "localedef": Facility(_localedef_works, "apt-get install locales"),
     "mkdocs": Facility(_mkdocs_works, "pip install -e '.[docs]'"),
+    "mpi": Facility(_mpi_works, "pip install -e '.[mpi]'"),
+    "numba": Facility(_numba_works, "pip install -e '.[fast]'"),
     "otheruid": Facility(_otheruid_works, "run the tests as root"),
     "simpysource": Facility(
         lambda: _simpy_archive() is not None,
