@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from itertools import chain
 
@@ -50,17 +50,19 @@ class Chain:
     The records whose ticks have one quotient by ``block_ticks`` are a block. When a later one begins, the block
     closes: ``D' = Digest("TWTRACE1")`` over D (32 zero bytes at first), the block's index as I64, and the
     SHA-256 of its records, each after its U32 length. Blocks without records leave no trace. A hash
-    object cannot be saved, but a D can, so a run is compared, and resumed, block by block.
+    object cannot be saved, but a D can, so a run is compared, and resumed, block by block: a chain made with the
+    ``head`` and ``count`` of another continues it, if what follows lies in later blocks.
     """
 
-    def __init__(self, block_ticks: int = BLOCK_TICKS) -> None:
+    def __init__(self, block_ticks: int = BLOCK_TICKS, head: bytes = bytes(32), count: int = 0) -> None:
         if block_ticks < 1:
             raise InternalError(f"block of {block_ticks} ticks", "a block has at least one tick", "give a positive int")
-        self.count = 0  # records so far
+        self.count = count  # records so far
         self._block_ticks = block_ticks
-        self._closed = bytes(32)
+        self._closed = head
         self._index: int | None = None
         self._open = sha256()
+        self._listener: Callable[[int, bytes], None] | None = None
 
     def add(self, tick: int, record: bytes) -> None:
         """Append a record at ``tick`` (ns of virtual time, int64).
@@ -88,6 +90,15 @@ class Chain:
             self.count += end - start
             start = end
 
+    @property
+    def block(self) -> int | None:
+        """The index of the open block; None before the first record."""
+        return self._index
+
+    def on_block(self, listener: Callable[[int, bytes], None]) -> None:
+        """Call ``listener(index, head)`` with each block that closes from now on."""
+        self._listener = listener
+
     def head(self) -> bytes:
         """D (32 bytes) as if the open block closed now; it stays open, so more records may follow."""
         if self._index is None:
@@ -101,5 +112,7 @@ class Chain:
                 f"a record of block {index}", f"block {self._index} has begun", "add records in order of their ticks"
             )
         self._closed = self.head()
+        if self._index is not None and self._listener is not None:
+            self._listener(self._index, self._closed)
         self._index = index
         self._open = sha256()

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from tidewarp.kernel.kinds import Array, Bytes, b1, f64, i8, i16, i32, i64, u8, u16, u32, u64
     from tidewarp.kernel.model import LogicalProcess, Model, Published, Source, on, reverse
     from tidewarp.kernel.options import Options
-    from tidewarp.kernel.shell.engine import Engine, Result, Status, run
+    from tidewarp.kernel.result import Result
+    from tidewarp.kernel.shell.engine import Engine, Status, run
     from tidewarp.kernel.source import function
     from tidewarp.kernel.trace import Output
 
@@ -32,7 +33,8 @@ _HOMES = {
     "kinds": ("Array", "Bytes", "b1", "f64", "i16", "i32", "i64", "i8", "u16", "u32", "u64", "u8"),
     "model": ("LogicalProcess", "Model", "Published", "Source", "on", "reverse"),
     "options": ("Options",),
-    "shell.engine": ("Engine", "Result", "Status", "run"),
+    "result": ("Result",),
+    "shell.engine": ("Engine", "Status", "run"),
     "source": ("function",),
     "trace": ("Output",),
 }

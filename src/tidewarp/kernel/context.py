@@ -215,7 +215,7 @@ class Context:
         """The next 64 random bits of this LP; how many were drawn is part of its state."""
         state = self._state
         state._draws = count = state._draws + 1
-        x = self._key + count * self._gamma & _MASK
+        x: int = self._key + count * self._gamma & _MASK
         x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & _MASK
         x = (x ^ x >> 27) * 0x94D049BB133111EB & _MASK
         return x ^ x >> 31

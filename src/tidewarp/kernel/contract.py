@@ -18,7 +18,9 @@ class Statistics:
     rolled_back: int = 0
     rollbacks_straggler: int = 0
     rollbacks_anti: int = 0
-    rollback_lengths: list[int] = field(default_factory=lambda: [0] * 32)  # [i]: rollbacks of 2**i to 2**(i+1) - 1 events
+    rollback_lengths: list[int] = field(
+        default_factory=lambda: [0] * 32
+    )  # [i]: rollbacks of 2**i to 2**(i+1) - 1 events
     anti_messages: int = 0
     anti_dropped: int = 0  # cancelled before they left
     remote_sent: int = 0

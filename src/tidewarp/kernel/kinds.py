@@ -9,13 +9,31 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias, get_type_hints
 
 import numpy as np
 
 from tidewarp.errors import ModelError, RangeError
 
-__all__ = ["Array", "Bytes", "Field", "Form", "Kind", "b1", "f64", "form_of", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64"]
+__all__ = [
+    "Array",
+    "Bytes",
+    "Field",
+    "Form",
+    "Kind",
+    "b1",
+    "f64",
+    "form_of",
+    "i8",
+    "i16",
+    "i32",
+    "i64",
+    "u8",
+    "u16",
+    "u32",
+    "u64",
+]
 
 BYTES_MAX = 16 * 2**20
 ROW_BYTES_MAX = 2**20
@@ -57,13 +75,18 @@ class _Arrays:
 
     def __getitem__(self, item: tuple[Any, int | tuple[int, ...]]) -> Any:
         annotation, shape = item
-        marks = getattr(annotation, "__metadata__", ())
+        marks: tuple[Any, ...] = getattr(annotation, "__metadata__", ())
         sizes = shape if isinstance(shape, tuple) else (shape,)
-        if len(marks) != 1 or not isinstance(marks[0], Kind) or not marks[0].code:
-            raise ModelError(f"Array of {annotation!r}", "an array holds i8 to u64, f64 or b1", "name one of these kinds")
-        if not sizes or not all(isinstance(n, int) and n > 0 for n in sizes):
-            raise ModelError(f"Array shape {shape!r}", "a shape is one or more whole numbers above 0", "correct the shape")
-        return Annotated[list, Shaped(marks[0], sizes)]
+        kind = marks[0] if marks else None
+        if not isinstance(kind, Kind) or not kind.code:
+            raise ModelError(
+                f"Array of {annotation!r}", "an array holds i8 to u64, f64 or b1", "name one of these kinds"
+            )
+        if not sizes or any(type(n) is not int or n < 1 for n in sizes):
+            raise ModelError(
+                f"Array shape {shape!r}", "a shape is one or more whole numbers above 0", "correct the shape"
+            )
+        return Annotated[list, Shaped(kind, sizes)]
 
 
 if TYPE_CHECKING:
@@ -72,7 +95,8 @@ else:
     Array = _Arrays()
 
 
-class Field(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Field:
     """One field: ``shape`` () is a single number."""
 
     name: str
@@ -120,10 +144,16 @@ class Form:
         self.fixed = all(field.kind.code for field in fields)
         """No field of variable length: every row has ``size`` bytes."""
         self._plain = self.fixed and all(not field.shape and field.kind.code not in "d?" for field in fields)
-        self._struct = struct.Struct(">" + "".join(f"{field.count}{field.kind.code}" for field in fields)) if self.fixed else None
+        self._struct = (
+            struct.Struct(">" + "".join(f"{field.count}{field.kind.code}" for field in fields)) if self.fixed else None
+        )
         self.size = self._struct.size if self._struct else 0
         if self.size > ROW_BYTES_MAX:
-            raise ModelError(f"{name} has {self.size} bytes", f"a row has at most {ROW_BYTES_MAX}", "split the LP, or keep constants in a table")
+            raise ModelError(
+                f"{name} has {self.size} bytes",
+                f"a row has at most {ROW_BYTES_MAX}",
+                "split the LP, or keep constants in a table",
+            )
 
     def dtype(self, order: str = ">", align: bool = False) -> np.dtype[np.void]:
         """The same fields as a numpy record; the default is the byte form itself."""
@@ -159,9 +189,13 @@ class Form:
                 kind = field.kind.name + (f"{list(field.shape)}" if field.shape else "")
                 where = f"{owner}: {self.name}" if owner else self.name
                 return RangeError(
-                    f"{where}.{field.name} = {_shown(value)}", f"its kind is {kind}", "keep it in range, or wrap it with wrap_i64 or u64_add"
+                    f"{where}.{field.name} = {_shown(value)}",
+                    f"its kind is {kind}",
+                    "keep it in range, or wrap it with wrap_i64 or u64_add",
                 )
-        return RangeError(f"{self.name} with {len(values)} values", f"it has {len(self.fields)} fields", "give one value for each")
+        return RangeError(
+            f"{self.name} with {len(values)} values", f"it has {len(self.fields)} fields", "give one value for each"
+        )
 
     def unpack(self, data: bytes | memoryview) -> tuple[Any, ...]:
         """The values of :meth:`pack`; arrays are lists.
@@ -205,7 +239,8 @@ def _unpack_field(field: Field, data: bytes | memoryview, at: int, values: list[
         return end
     if at + 4 > len(data):
         raise ValueError("too short")
-    end = at + 4 + _u32.unpack_from(data, at)[0]
+    length: int = _u32.unpack_from(data, at)[0]
+    end = at + 4 + length
     if end > len(data) or end - at - 4 > BYTES_MAX:
         raise ValueError("too short")
     values.append(bytes(data[at + 4 : end]))
@@ -229,7 +264,9 @@ def form_of(cls: type, stop: type | None = None) -> Form:
         hints = get_type_hints(cls, include_extras=True)
     except NameError as error:
         raise ModelError(
-            f"{cls.__qualname__}: {error}", "annotations are resolved in the module of their class", "import the kind at the top of that module"
+            f"{cls.__qualname__}: {error}",
+            "annotations are resolved in the module of their class",
+            "import the kind at the top of that module",
         ) from error
     hidden = set(get_type_hints(stop)) if stop is not None else set()
     return Form(cls.__name__, [_field_of(cls, name, hint) for name, hint in hints.items() if name not in hidden])

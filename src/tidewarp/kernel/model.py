@@ -16,6 +16,7 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from types import FunctionType
 from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 
@@ -102,7 +103,11 @@ def parse_saving(text: str, owner: str) -> tuple[str, int]:
     """
     policy, _, interval = text.partition(":")
     if policy not in SAVINGS or (policy == "periodic") != bool(interval) or (interval and not interval.isdecimal()):
-        raise ModelError(f"{owner} saving {text!r}", "a policy is copy, periodic:K, delta, reverse, undo or custom", "choose one of them")
+        raise ModelError(
+            f"{owner} saving {text!r}",
+            "a policy is copy, periodic:K, delta, reverse, undo or custom",
+            "choose one of them",
+        )
     if interval and not 1 <= int(interval) <= 10_000:
         raise ModelError(f"{owner} saving {text!r}", "K is 1 to 10000 events", "choose another K")
     return policy, int(interval or 1)
@@ -115,7 +120,8 @@ class Published(NamedTuple):
     value: i64
 
 
-class Group(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Group:
     """LPs added together: one class, consecutive numbers from ``first``."""
 
     cls: type[LogicalProcess]
@@ -139,7 +145,9 @@ class Accumulator(NamedTuple):
 
     def merge(self, value: int, n: int) -> int:
         """``value`` after an event has added ``n``."""
-        return {"sum": value.__add__, "min": lambda m: min(value, m), "max": lambda m: max(value, m)}[self.kind](n)
+        if self.kind == "sum":
+            return value + n
+        return min(value, n) if self.kind == "min" else max(value, n)
 
 
 class Source(NamedTuple):
@@ -212,7 +220,7 @@ class Model:
             ModelError: no LogicalProcess, a field without a kernel kind, a path twice, an ``init`` of the wrong shape.
         """
         self._check_open("add")
-        if not (isinstance(cls, type) and issubclass(cls, LogicalProcess)):
+        if not _is_lp_class(cls):
             raise ModelError(f"add({cls!r})", "an LP is a class derived from LogicalProcess", "pass the class itself")
         if type(count) is not int or not 1 <= count <= LPS_MAX - self.n_lps:
             raise ModelError(f"{count!r} LPs at {path!r}", f"a model has 1 to {LPS_MAX} LPs", "choose another count")
@@ -225,7 +233,9 @@ class Model:
         group = Group(cls, self.n_lps, count, path, dict(init or {}))
         for name in group.init:
             if name not in form.names:
-                raise ModelError(f"init of {cls.__name__}.{name}", f"its fields are {', '.join(form.names)}", "correct the name")
+                raise ModelError(
+                    f"init of {cls.__name__}.{name}", f"its fields are {', '.join(form.names)}", "correct the name"
+                )
         self.groups.append(group)
         self._paths[path] = group.first
         self._starts.append(group.first)
@@ -244,7 +254,9 @@ class Model:
         ends = [np.asarray([lps] if isinstance(lps, int) else list(lps), np.int64) for lps in (srcs, dsts)]
         for lps in ends:
             if len(lps) == 0 or lps.min() < 0 or lps.max() >= self.n_lps:
-                raise ModelError(f"link of LP {lps.tolist()[:8]}", f"LPs are 0 to {self.n_lps - 1}", "add LPs before linking them")
+                raise ModelError(
+                    f"link of LP {lps.tolist()[:8]}", f"LPs are 0 to {self.n_lps - 1}", "add LPs before linking them"
+                )
         self._links.append((ends[0], ends[1], _ticks("lookahead of a link", lookahead, 0)))
 
     def table(self, name: str, array: Any) -> None:
@@ -255,8 +267,17 @@ class Model:
         """
         self._check_open("table")
         values = np.asarray(array)
-        if values.dtype.kind not in "iufb" or values.dtype.itemsize > 8 or values.dtype == np.float32 or values.dtype == np.float16:
-            raise ModelError(f"table {name!r} of {values.dtype}", "a table holds whole numbers, float64 or bool", "convert it with astype")
+        if (
+            values.dtype.kind not in "iufb"
+            or values.dtype.itemsize > 8
+            or values.dtype == np.float32
+            or values.dtype == np.float16
+        ):
+            raise ModelError(
+                f"table {name!r} of {values.dtype}",
+                "a table holds whole numbers, float64 or bool",
+                "convert it with astype",
+            )
         if name in self.tables or not name.isidentifier():
             raise ModelError(f"table {name!r}", "a table's name is an identifier and used once", "choose another name")
         kept = np.array(values, dtype=values.dtype.newbyteorder("="), order="C")
@@ -318,7 +339,9 @@ class Model:
         for message in messages:
             check_message(message)
         if len(messages) > 2**15:
-            raise ModelError(f"{len(messages)} message classes", "a model has at most 32768", "use a field to tell them apart")
+            raise ModelError(
+                f"{len(messages)} message classes", "a model has at most 32768", "use a field to tell them apart"
+            )
         return messages
 
     def _join_links(self) -> Links | None:
@@ -334,7 +357,9 @@ class Model:
             values, counts = np.unique(pairs, return_counts=True)
             pair = int(values[counts > 1][0])
             raise ModelError(
-                f"link {self.path(pair >> 32)} to {self.path(pair & 0xFFFFFFFF)}", "a pair of LPs is linked once", "declare it once, with its least delay"
+                f"link {self.path(pair >> 32)} to {self.path(pair & 0xFFFFFFFF)}",
+                "a pair of LPs is linked once",
+                "declare it once, with its least delay",
             )
         first = np.searchsorted(srcs, np.arange(self.n_lps + 1)).astype(np.int64)
         return Links(first, dsts, ahead)
@@ -383,7 +408,7 @@ class Model:
         """Names the model: 64 digits over name, classes, handlers, fields, start values, parameters, tables and links.
 
         Handlers count by their tokens, without comments, docstrings and layout, so that the digest is the same on
-        every Python; so do the ``function``\\ s that they call and the constants that they read. The seed is not in it.
+        every Python; so do the marked functions that they call and the constants that they read. The seed is not in it.
         """
         self.freeze()
         digest = Digest("TWMODEL1")
@@ -425,7 +450,15 @@ class Model:
 
     def _check_open(self, method: str) -> None:
         if self._frozen:
-            raise ModelError(f"{method}() of model {self.name!r}", "a model is closed once an engine uses it", "build it whole before running it")
+            raise ModelError(
+                f"{method}() of model {self.name!r}",
+                "a model is closed once an engine uses it",
+                "build it whole before running it",
+            )
+
+
+def _is_lp_class(given: object) -> bool:
+    return isinstance(given, type) and issubclass(given, LogicalProcess)
 
 
 def _described(what: str, name: str, form: Form) -> bytes:
@@ -453,7 +486,11 @@ def _column(group: Group, field: Field) -> list[Any]:
     elif len(values) == group.count:
         return list(values)
     shape = getattr(values, "shape", len(values))
-    raise ModelError(f"{what} of shape {shape}", f"one LP takes {field.shape or 'a number'}, the group has {group.count} LPs", "correct the shape")
+    raise ModelError(
+        f"{what} of shape {shape}",
+        f"one LP takes {field.shape or 'a number'}, the group has {group.count} LPs",
+        "correct the shape",
+    )
 
 
 def _value(value: Any, field: Field) -> Any:
@@ -464,7 +501,9 @@ def _value(value: Any, field: Field) -> Any:
 
 def _ticks(what: str, value: int, least: int) -> int:
     if type(value) is not int or not least <= value <= TICK_MAX:
-        raise ModelError(f"{what} {value!r}", f"it is a whole number of ticks from {least} to 2**63 - 1", "write e.g. seconds(0.1)")
+        raise ModelError(
+            f"{what} {value!r}", f"it is a whole number of ticks from {least} to 2**63 - 1", "write e.g. seconds(0.1)"
+        )
     return value
 
 
@@ -472,7 +511,9 @@ def _form_of_params(params: Any) -> Form | None:
     if params is None:
         return None
     if not (isinstance(params, tuple) and hasattr(params, "_fields")):
-        raise ModelError(f"params {params!r}", "parameters are an instance of a NamedTuple class", "declare class Params(NamedTuple)")
+        raise ModelError(
+            f"params {params!r}", "parameters are an instance of a NamedTuple class", "declare class Params(NamedTuple)"
+        )
     form = form_of(type(params))
     if not form.fixed or any(field.shape for field in form.fields):
         raise ModelError(f"params {type(params).__name__}", "parameters are single numbers", "put arrays into a table")
@@ -498,7 +539,9 @@ def methods_of(cls: type) -> list[FunctionType]:
     found: dict[str, FunctionType] = {}
     for base in reversed(cls.__mro__[: cls.__mro__.index(LogicalProcess)]):
         for name, value in vars(base).items():
-            if isinstance(value, FunctionType) and (name in ("start", "save", "load") or hasattr(value, "handles") or hasattr(value, "reverses")):
+            if isinstance(value, FunctionType) and (
+                name in ("start", "save", "load") or hasattr(value, "handles") or hasattr(value, "reverses")
+            ):
                 found[name] = value
     return list(found.values())
 
@@ -524,18 +567,32 @@ def check_class(cls: type[LogicalProcess]) -> None:
             raise ModelError(f"{cls.__name__}: {names}", f"one handler takes {message.__name__}", "merge them")
     for message in reverses_of(cls):
         if message not in messages:
-            raise ModelError(f"{cls.__name__}: reverse of {message.__name__}", "a reverse handler belongs to a handler", "add the handler")
+            raise ModelError(
+                f"{cls.__name__}: reverse of {message.__name__}",
+                "a reverse handler belongs to a handler",
+                "add the handler",
+            )
     if cls.saving == "reverse" and set(reverses_of(cls)) != set(messages):
         missing = ", ".join(message.__name__ for message in messages if message not in reverses_of(cls))
-        raise ModelError(f'{cls.__name__} saving "reverse"', f"no reverse handler of {missing}", "write one for each message, or choose another saving")
+        raise ModelError(
+            f'{cls.__name__} saving "reverse"',
+            f"no reverse handler of {missing}",
+            "write one for each message, or choose another saving",
+        )
     if cls.saving == "custom" and not all(callable(getattr(cls, name, None)) for name in ("save", "load")):
-        raise ModelError(f'{cls.__name__} saving "custom"', "it needs methods save(self) and load(self, saved)", "add them, or choose another saving")
+        raise ModelError(
+            f'{cls.__name__} saving "custom"',
+            "it needs methods save(self) and load(self, saved)",
+            "add them, or choose another saving",
+        )
 
 
 def check_message(message: Any) -> None:
     """Refuse a message class that is no NamedTuple of kernel kinds."""
     if not (isinstance(message, type) and issubclass(message, tuple) and hasattr(message, "_fields")):
-        raise ModelError(f"message {message!r}", "a message class is a typing.NamedTuple", "declare class Message(NamedTuple)")
+        raise ModelError(
+            f"message {message!r}", "a message class is a typing.NamedTuple", "declare class Message(NamedTuple)"
+        )
     form_of(message)
 
 
@@ -546,4 +603,3 @@ def pack_message(model: Model, message: Any) -> bytes:
         RangeError: a field that its kind cannot hold.
     """
     return model.message_forms[model.message_index[type(message)]].pack(message)
-

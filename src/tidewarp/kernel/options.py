@@ -62,7 +62,9 @@ class Options:
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
-                raise OperatorError(f"{name} {getattr(self, name)!r}", f"it is one of {', '.join(choices)}", "choose one of them")
+                raise OperatorError(
+                    f"{name} {getattr(self, name)!r}", f"it is one of {', '.join(choices)}", "choose one of them"
+                )
         self._check_whole("workers", 1, PES_MAX)
         self._check_whole("batch", 1, 2**20)
         self._check_whole("gvt_interval", 1, 2**20)
@@ -77,11 +79,15 @@ class Options:
         if self.window not in ("auto", "lookahead"):
             self._check_whole("window", 1, 2**62)
         if isinstance(self.partition, str) and self.partition not in ("blocks", "graph"):
-            raise OperatorError(f"partition {self.partition!r}", "it is blocks, graph, or the PE of each LP", "choose one of them")
+            raise OperatorError(
+                f"partition {self.partition!r}", "it is blocks, graph, or the PE of each LP", "choose one of them"
+            )
         if self.saving is not None:
             parse_saving(self.saving, "option")
         if not 0.0 < self.handler_timeout_s < 1e9:
-            raise OperatorError(f"handler_timeout_s {self.handler_timeout_s!r}", "it is a number of seconds above 0", "correct it")
+            raise OperatorError(
+                f"handler_timeout_s {self.handler_timeout_s!r}", "it is a number of seconds above 0", "correct it"
+            )
 
     def _check_whole(self, name: str, least: int, most: int) -> None:
         value = getattr(self, name)

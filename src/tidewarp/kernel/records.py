@@ -42,7 +42,9 @@ def pack_event(model: Model, event: Event) -> bytes:
     """
     time, generation, dst, src, src_seq, message = event
     index = model.message_index[type(message)]
-    return _HEAD.pack(time, generation, dst, src, src_seq, index) + model.message_forms[index].pack(message, model.path(src))
+    return _HEAD.pack(time, generation, dst, src, src_seq, index) + model.message_forms[index].pack(
+        message, model.path(src)
+    )
 
 
 def unpack_event(model: Model, record: bytes | memoryview) -> Event:
@@ -53,9 +55,11 @@ def unpack_event(model: Model, record: bytes | memoryview) -> Event:
     """
     try:
         time, generation, dst, src, src_seq, index = _HEAD.unpack_from(record)
-        message = model.messages[index]._make(model.message_forms[index].unpack(record[_HEAD.size :]))  # type: ignore[attr-defined]
+        message = model.messages[index]._make(model.message_forms[index].unpack(record[_HEAD.size :]))
     except (struct.error, IndexError, ValueError) as error:
-        raise CodecError(f"an event record of {len(record)} bytes", f"it is none of model {model.name!r}", "take the bytes whole") from error
+        raise CodecError(
+            f"an event record of {len(record)} bytes", f"it is none of model {model.name!r}", "take the bytes whole"
+        ) from error
     return time, generation, dst, src, src_seq, message
 
 
@@ -75,7 +79,9 @@ def split_frames(data: bytes) -> Iterator[memoryview]:
     while at < len(view):
         end = at + 4 + (_u32.unpack_from(view, at)[0] if at + 4 <= len(view) else len(view))
         if end > len(view):
-            raise CodecError(f"a record at byte {at} of {len(view)}", "its length leads beyond the end", "take the bytes whole")
+            raise CodecError(
+                f"a record at byte {at} of {len(view)}", "its length leads beyond the end", "take the bytes whole"
+            )
         yield view[at + 4 : end]
         at = end
 
@@ -90,6 +96,8 @@ def split_rows(form: Form, data: bytes, count: int) -> Sequence[bytes | memoryvi
         return list(split_frames(data))
     size = HIDDEN.size + form.size
     if len(data) != count * size:
-        raise InternalError(f"{len(data)} bytes for {count} rows of {form.name}", f"a row has {size}", "please report this")
+        raise InternalError(
+            f"{len(data)} bytes for {count} rows of {form.name}", f"a row has {size}", "please report this"
+        )
     view = memoryview(data)
     return [view[at : at + size] for at in range(0, len(data), size)]

@@ -41,7 +41,9 @@ def text_of(method: FunctionType) -> str:
     try:
         return textwrap.dedent(inspect.getsource(method))
     except (OSError, TypeError) as error:
-        raise ModelError(f"handler {method.__qualname__}", "the digest of a model is over its source", "define it in a file") from error
+        raise ModelError(
+            f"handler {method.__qualname__}", "the digest of a model is over its source", "define it in a file"
+        ) from error
 
 
 def tokens_of(method: FunctionType) -> bytes:
@@ -76,12 +78,13 @@ def _tokens(text: str, docstrings: set[int]) -> Iterator[bytes]:
             depth -= 1
             if depth == 0:
                 yield _between(lines, opened, token.end).encode()
-        elif depth or token.type in _SKIPPED:
-            continue
-        elif token.type == tokenize.STRING and token.start[0] in docstrings and not token.line[: token.start[1]].strip():
-            continue
-        else:
+        elif not depth and token.type not in _SKIPPED and not _is_docstring(token, docstrings):
             yield _MARKS.get(token.type) or token.string.encode()
+
+
+def _is_docstring(token: tokenize.TokenInfo, lines: set[int]) -> bool:
+    line, column = token.start
+    return token.type == tokenize.STRING and line in lines and not token.line[:column].strip()
 
 
 def _between(lines: list[str], start: tuple[int, int], end: tuple[int, int]) -> str:
@@ -94,7 +97,9 @@ def _between(lines: list[str], start: tuple[int, int], end: tuple[int, int]) -> 
 def _names(method: FunctionType) -> Iterator[tuple[str, Any]]:
     """Names that a function reads from outside, with their values; ``module.name`` too."""
     codes: list[CodeType] = [method.__code__]
-    closed = dict(zip(method.__code__.co_freevars, (cell.cell_contents for cell in method.__closure__ or ()), strict=True))
+    closed = dict(
+        zip(method.__code__.co_freevars, (cell.cell_contents for cell in method.__closure__ or ()), strict=True)
+    )
     while codes:
         code = codes.pop()
         codes.extend(constant for constant in code.co_consts if isinstance(constant, CodeType))
@@ -105,11 +110,13 @@ def _names(method: FunctionType) -> Iterator[tuple[str, Any]]:
                 value = method.__globals__[name]
                 yield name, value
                 if isinstance(value, ModuleType):
-                    yield from ((f"{name}.{other}", vars(value)[other]) for other in code.co_names if other in vars(value))
+                    yield from (
+                        (f"{name}.{other}", vars(value)[other]) for other in code.co_names if other in vars(value)
+                    )
 
 
 def functions_of(roots: Iterable[FunctionType]) -> list[FunctionType]:
-    """The ``function``\\ s that these call, directly or through others, each once, in order of finding."""
+    """The functions marked with :func:`function` that these call, directly or through others, each once, in order of finding."""
     found: dict[FunctionType, None] = {}
     waiting = list(roots)
     while waiting:
@@ -123,7 +130,9 @@ def functions_of(roots: Iterable[FunctionType]) -> list[FunctionType]:
 def messages_of(method: FunctionType) -> list[type]:
     """NamedTuple classes that a handler or its functions name."""
     values = [value for root in (method, *functions_of([method])) for _, value in _names(root)]
-    return [value for value in values if isinstance(value, type) and issubclass(value, tuple) and hasattr(value, "_fields")]
+    return [
+        value for value in values if isinstance(value, type) and issubclass(value, tuple) and hasattr(value, "_fields")
+    ]
 
 
 def constants_of(roots: Iterable[FunctionType]) -> Iterator[bytes]:
@@ -132,7 +141,7 @@ def constants_of(roots: Iterable[FunctionType]) -> Iterator[bytes]:
     values = {name: value for root in (*roots, *functions_of(roots)) for name, value in _names(root)}
     for name in sorted(values):
         value = values[name]
-        if isinstance(value, (int, float)) and not isinstance(value, type):
+        if isinstance(value, (int, float)):
             yield f"{name}={value!r}".encode()
         elif isinstance(value, type) and issubclass(value, IntEnum):
             yield f"{name}={[(member.name, member.value) for member in value]}".encode()

@@ -46,6 +46,7 @@ class Ledger:
         self.accumulators = [accumulator.start for accumulator in model.accumulators]
         self.committed = 0
         self._digest = digest
+        self._digests: dict[int, str] = {}
         self._tick = -1
         self._at_tick = 0
 
@@ -99,7 +100,18 @@ class Ledger:
         digest.add(image.pending)
         return digest.hexdigest()
 
+    def keep_digests(self) -> None:
+        """Remember the head of the events' chain at each block: 64 characters a block, for runs with an end."""
+        self.events.on_block(lambda index, head: self._digests.__setitem__(index, head.hex()))
+
+    def trace_digests(self) -> dict[int, str]:
+        """Block index -> head of the chain behind it, the open block included; empty unless they are kept."""
+        last = self.events.block
+        return self._digests if last is None else {**self._digests, last: self.events.head().hex()}
+
     def check_digest(self) -> None:
         """Refuse to name a run whose digest is off."""
         if self._digest == "off":
-            raise OperatorError("digest of a run with digest='off'", "it was not asked for", "set digest='events' or 'state'")
+            raise OperatorError(
+                "digest of a run with digest='off'", "it was not asked for", "set digest='events' or 'state'"
+            )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from enum import Enum
 from types import TracebackType
 from typing import Any, Self
@@ -15,12 +14,13 @@ from tidewarp.kernel.model import Model, Published, Source, handlers_of
 from tidewarp.kernel.objects import initial_image
 from tidewarp.kernel.options import Options
 from tidewarp.kernel.records import Event, Image
+from tidewarp.kernel.result import Result
 from tidewarp.kernel.shell.choice import open_kernel
 from tidewarp.kernel.trace import Ledger, Output
 from tidewarp.observe import SILENT, Probe
 from tidewarp.units import TICK_MAX
 
-__all__ = ["Engine", "Result", "Status", "run"]
+__all__ = ["Engine", "Status", "run"]
 
 _PUBLISHER = -1  # the source number of published accumulators: above every input's
 
@@ -31,49 +31,6 @@ class Status(Enum):
     DONE = "done"  # everything up to `until` is committed
     WAITING = "waiting"  # for the watermark of a source
     FULL = "full"  # committed outputs have to be taken first
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run came to. ``rolled_back`` events were executed and undone; ``seconds`` is wall time without compilation."""
-
-    committed: int
-    seconds: float
-    digest: str | None
-    outputs: list[Output]
-    accumulators: dict[str, int]
-    stats: Statistics
-    rows: dict[str, list[dict[str, Any]]]
-
-    @property
-    def rolled_back(self) -> int:
-        """Events that were executed and undone."""
-        return self.stats.rolled_back
-
-    @property
-    def rollbacks(self) -> int:
-        """How often anything was undone."""
-        return self.stats.rollbacks
-
-    @property
-    def anti_messages(self) -> int:
-        """Anti-messages that left their PE."""
-        return self.stats.anti_messages
-
-    @property
-    def gvt_rounds(self) -> int:
-        """How often GVT was computed."""
-        return self.stats.gvt_rounds
-
-    @property
-    def events_per_s(self) -> float:
-        """Committed events in a wall second."""
-        return self.committed / self.seconds if self.seconds > 0.0 else 0.0
-
-    @property
-    def efficiency(self) -> float:
-        """Committed events over executed ones, 1.0 where nothing was undone."""
-        return self.committed / self.stats.executed if self.stats.executed else 1.0
 
 
 class Engine:
@@ -94,7 +51,9 @@ class Engine:
         **given: Any,
     ) -> None:
         if options is not None and given:
-            raise OperatorError(f"options and {', '.join(given)}", "options come as one object or as keywords", "give one of both")
+            raise OperatorError(
+                f"options and {', '.join(given)}", "options come as one object or as keywords", "give one of both"
+            )
         self.options = options or Options.of(given)
         model.freeze()
         self.model = model
@@ -105,7 +64,12 @@ class Engine:
         self.seconds = 0.0
         self._watermarks: dict[int, int] = {source.src: TICK_MAX for source in model.sources}
         self._counts: dict[int, int] = dict.fromkeys(self._watermarks, 0)
-        self._subscribers = [lp for group in model.groups if Published in handlers_of(group.cls) for lp in range(group.first, group.first + group.count)]
+        self._subscribers = [
+            lp
+            for group in model.groups
+            if Published in handlers_of(group.cls)
+            for lp in range(group.first, group.first + group.count)
+        ]
         self._published = 0  # the last tick at which accumulators were sent
         self._kernel: Kernel = open_kernel(model, image or initial_image(model), self.ledger, self.options)
         self._closed = False
@@ -113,7 +77,9 @@ class Engine:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     @property
@@ -131,7 +97,9 @@ class Engine:
             PoolExhausted: the memory bound is below what the run needs.
         """
         if type(until) is not int or not 0 <= until < TICK_MAX:
-            raise OperatorError(f"until {until!r}", "it is a whole number of ticks from 0 to 2**63 - 2", "write e.g. seconds(10)")
+            raise OperatorError(
+                f"until {until!r}", "it is a whole number of ticks from 0 to 2**63 - 2", "write e.g. seconds(10)"
+            )
         if until < self.until:
             raise OperatorError(f"until {until}", f"the run has been advanced to {self.until}", "go on to a later tick")
         self._check_open()
@@ -160,7 +128,11 @@ class Engine:
         return Status.FULL if self.ledger.full else Status.WAITING
 
     def _next_publication(self) -> int:
-        nexts = [self._published // every * every + every for a in self.model.accumulators if (every := a.publish_every) is not None]
+        nexts = [
+            self._published // every * every + every
+            for a in self.model.accumulators
+            if (every := a.publish_every) is not None
+        ]
         return min(nexts, default=TICK_MAX) if self._subscribers else TICK_MAX
 
     def _publish(self, tick: int) -> None:
@@ -181,15 +153,23 @@ class Engine:
         self._check_open()
         self._check_source(source)
         if not 0 <= dst < self.model.n_lps:
-            raise UnknownDestination(f"input for LP {dst!r}", f"LPs are 0 to {self.model.n_lps - 1}", "correct the number")
+            raise UnknownDestination(
+                f"input for LP {dst!r}", f"LPs are 0 to {self.model.n_lps - 1}", "correct the number"
+            )
         if type(message) not in handlers_of(self.model.class_of(dst)):
             raise UnhandledMessage(
-                f"input {type(message).__name__} for {self.model.path(dst)}", "its class has no handler of it", "send it to an LP that has"
+                f"input {type(message).__name__} for {self.model.path(dst)}",
+                "its class has no handler of it",
+                "send it to an LP that has",
             )
         self.model.message_forms[self.model.message_index[type(message)]].pack(message, f"input {source.name!r}")
         floor = max(self.gvt, self._floor(source))
         if type(at) is not int or not floor <= at < TICK_MAX:
-            raise LateInput(f"input {source.name!r} at tick {at!r}", f"GVT and its watermark stand at {floor}", "hold the watermark back for as long as inputs may be late")
+            raise LateInput(
+                f"input {source.name!r} at tick {at!r}",
+                f"GVT and its watermark stand at {floor}",
+                "hold the watermark back for as long as inputs may be late",
+            )
         if seq is None:
             seq = self._counts[source.src]
             self._counts[source.src] = seq + 1
@@ -208,7 +188,11 @@ class Engine:
         """
         self._check_source(source)
         if type(tick) is not int or not self._floor(source) <= tick <= TICK_MAX:
-            raise OperatorError(f"watermark {tick!r} of input {source.name!r}", f"it stands at {self._floor(source)} and never goes back", "give a later tick")
+            raise OperatorError(
+                f"watermark {tick!r} of input {source.name!r}",
+                f"it stands at {self._floor(source)} and never goes back",
+                "give a later tick",
+            )
         self._watermarks[source.src] = tick
 
     def _floor(self, source: Source) -> int:
@@ -252,7 +236,11 @@ class Engine:
         """
         self.ledger.check_digest()
         if self.gvt <= self.until:
-            raise OperatorError(f"digest up to tick {self.until}", f"only what lies below {self.gvt} is committed", "advance until it returns DONE")
+            raise OperatorError(
+                f"digest up to tick {self.until}",
+                f"only what lies below {self.gvt} is committed",
+                "advance until it returns DONE",
+            )
         digest = self.ledger.digest(self.until, self._kernel.image())
         assert digest is not None
         return digest
@@ -283,17 +271,18 @@ def run(model: Model, until: int, *, clock: Clock | None = None, probe: Probe = 
     """
     outputs: list[Output] = []
     with Engine(model, Options.of(options), clock=clock, probe=probe) as engine:
+        engine.ledger.keep_digests()
         while engine.advance(until) is Status.FULL:
             outputs += engine.outputs()
         outputs += engine.outputs()
-        digest = None if engine.options.digest == "off" else engine.digest()
-        rows = {g.path: [engine.state(lp) for lp in range(g.first, g.first + g.count)] for g in model.groups}
         return Result(
             committed=engine.ledger.committed,
             seconds=engine.seconds,
-            digest=digest,
+            digest=None if engine.options.digest == "off" else engine.digest(),
+            trace_digests=engine.ledger.trace_digests(),
             outputs=outputs,
             accumulators=dict(zip(model.accumulator_names, engine.ledger.accumulators, strict=True)),
-            stats=replace(engine.stats()),
-            rows=rows,
+            stats=engine.stats(),
+            model=model,
+            image=engine.image(),
         )

@@ -1,0 +1,104 @@
+"""What a run came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from tidewarp.errors import MissingExtra
+from tidewarp.kernel.contract import Statistics
+from tidewarp.kernel.model import Model, form_of_lp
+from tidewarp.kernel.records import HIDDEN, Image, split_rows
+from tidewarp.kernel.trace import Output
+
+if TYPE_CHECKING:
+    import pyarrow
+
+__all__ = ["Result"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to. ``seconds`` is wall time without compilation; ``digest`` is None where it was switched off.
+
+    ``trace_digests`` maps the index of each block of ``trace_interval`` ticks that has events to the head of the chain
+    behind it: the first that differs is where two runs part. Empty unless digest="events".
+    """
+
+    committed: int
+    seconds: float
+    digest: str | None
+    trace_digests: dict[int, str]
+    outputs: list[Output]
+    accumulators: dict[str, int]
+    stats: Statistics
+    model: Model
+    image: Image
+
+    @property
+    def rolled_back(self) -> int:
+        """Events that were executed and undone."""
+        return self.stats.rolled_back
+
+    @property
+    def rollbacks(self) -> int:
+        """How often anything was undone."""
+        return self.stats.rollbacks
+
+    @property
+    def anti_messages(self) -> int:
+        """Anti-messages that left their PE."""
+        return self.stats.anti_messages
+
+    @property
+    def gvt_rounds(self) -> int:
+        """How often GVT was computed."""
+        return self.stats.gvt_rounds
+
+    @property
+    def events_per_s(self) -> float:
+        """Committed events in a wall second."""
+        return self.committed / self.seconds if self.seconds > 0.0 else 0.0
+
+    @property
+    def efficiency(self) -> float:
+        """Committed events over executed ones, 1.0 where nothing was undone."""
+        return self.committed / self.stats.executed if self.stats.executed else 1.0
+
+    def state(self, lp: int) -> dict[str, Any]:
+        """The fields of one LP at the end; arrays are lists.
+
+        Raises:
+            ModelError: no such LP.
+        """
+        self.model.path(lp)
+        group = self.model.group_of(lp)
+        form = form_of_lp(group.cls)
+        row = self._rows[self.model.groups.index(group)][lp - group.first]
+        return dict(zip(form.names, form.unpack(row[HIDDEN.size :]), strict=True))
+
+    @cached_property
+    def _rows(self) -> list[Any]:
+        pairs = zip(self.model.groups, self.image.rows, strict=True)
+        return [split_rows(form_of_lp(group.cls), rows, group.count) for group, rows in pairs]
+
+    def to_arrow(self) -> dict[str, pyarrow.Table]:
+        """The outputs as one table for each message class: columns id, tick, lp and its fields.
+
+        Raises:
+            MissingExtra: pyarrow is not installed.
+        """
+        try:
+            import pyarrow
+        except ImportError as error:
+            raise MissingExtra("outputs as Arrow tables", "they need pyarrow", "pip install pyarrow") from error
+        tables = {}
+        for index, message in enumerate(self.model.messages):
+            mine = [output for output in self.outputs if type(output.message) is message]
+            if mine:
+                columns = {"id": [o.id for o in mine], "tick": [o.tick for o in mine], "lp": [o.lp for o in mine]}
+                for place, name in enumerate(self.model.message_forms[index].names):
+                    columns[name] = [o.message[place] for o in mine]
+                tables[message.__name__] = pyarrow.table(columns)
+        return tables
