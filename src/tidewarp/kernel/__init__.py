@@ -1,7 +1,8 @@
 """Models of logical processes with explicit state, and the engines that run them: one digest from all.
 
     kinds, arithmetic     machine numbers: fields, their byte form, wrap-around arithmetic
-    model, source         the model contract; what its source says, for the digest
+    lp, model             the model contract: logical processes, links, constants
+    source, model_digest  what a handler's source says, and the digest of a model
     context, objects      what a handler may do; LPs as Python objects
     records, trace        events and states as bytes; the committed side of a run
     sequential            the reference
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from tidewarp.kernel.arithmetic import mix64, u64_add, u64_div, u64_mod, u64_mul, wrap_i64
     from tidewarp.kernel.context import Context, Undo
     from tidewarp.kernel.kinds import Array, Bytes, b1, f64, i8, i16, i32, i64, u8, u16, u32, u64
-    from tidewarp.kernel.model import LogicalProcess, Model, Published, Source, on, reverse
+    from tidewarp.kernel.lp import LogicalProcess, on, reverse
+    from tidewarp.kernel.model import Model, Published, Source
     from tidewarp.kernel.options import Options
     from tidewarp.kernel.result import Result
     from tidewarp.kernel.shell.engine import Engine, Status, run
@@ -31,7 +33,8 @@ _HOMES = {
     "arithmetic": ("mix64", "u64_add", "u64_div", "u64_mod", "u64_mul", "wrap_i64"),
     "context": ("Context", "Undo"),
     "kinds": ("Array", "Bytes", "b1", "f64", "i16", "i32", "i64", "i8", "u16", "u32", "u64", "u8"),
-    "model": ("LogicalProcess", "Model", "Published", "Source", "on", "reverse"),
+    "lp": ("LogicalProcess", "on", "reverse"),
+    "model": ("Model", "Published", "Source"),
     "options": ("Options",),
     "result": ("Result",),
     "shell.engine": ("Engine", "Status", "run"),

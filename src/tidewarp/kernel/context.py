@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
+import numpy as np
+
 from tidewarp.errors import (
     GenerationOverflow,
     LookaheadError,
@@ -38,6 +40,17 @@ class Undo:
         self.bits = bits
 
 
+class _Table(np.ndarray[Any, Any]):
+    """A constant array whose single items are Python's numbers: numpy's would wrap around, and leak into the state."""
+
+    def __getitem__(self, item: Any) -> Any:
+        value = super().__getitem__(item)
+        return value.item() if isinstance(value, np.generic) else value
+
+    def __iter__(self) -> Any:
+        return iter(self.tolist()) if self.ndim == 1 else super().__iter__()
+
+
 class Context:
     """The one object that a handler talks to.
 
@@ -52,7 +65,9 @@ class Context:
         "_lookahead",
         "_model",
         "_reach",
+        "_sealing",
         "_state",
+        "_tables",
         "adds",
         "emitted",
         "generation",
@@ -69,6 +84,9 @@ class Context:
         self._accumulators = {name: index for index, name in enumerate(model.accumulator_names)}
         self._lookahead = model.lookahead
         self._reach: dict[int, dict[int, int]] = {}  # LP -> linked LP -> least delay; filled at the first send
+        forms = zip(model.messages, model.message_forms, strict=True)
+        self._sealing = {message: form for message, form in forms if form.has_arrays}
+        self._tables = {name: array.view(_Table) for name, array in model.tables.items()}
         self.n_lps = model.n_lps
         self.params = model.params
         self.now = 0
@@ -129,6 +147,8 @@ class Context:
             self._refuse_delay(dst, delay, 0)
         if type(message) not in self._model.message_index:
             self._refuse_message(message)
+        if type(message) in self._sealing:
+            message = type(message)._make(self._sealing[type(message)].sealed(message))
         count = state._sends
         state._sends = count + 1
         self.sends.append((now + delay, generation, dst, lp, count, message))
@@ -173,6 +193,8 @@ class Context:
         """
         if type(message) not in self._model.message_index:
             self._refuse_message(message)
+        if type(message) in self._sealing:
+            message = type(message)._make(self._sealing[type(message)].sealed(message))
         self.emitted.append(message)
         if len(self.emitted) > SENDS_MAX:
             self._refuse_sends()
@@ -206,7 +228,7 @@ class Context:
         Raises:
             ModelError: no such table.
         """
-        found = self._model.tables.get(name)
+        found = self._tables.get(name)
         if found is None:
             raise ModelError(f"table {name!r}", f"the model's tables are: {', '.join(self._model.tables) or 'none'}", "declare it with model.table")
         return found

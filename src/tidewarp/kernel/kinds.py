@@ -148,6 +148,7 @@ class Form:
             struct.Struct(">" + "".join(f"{field.count}{field.kind.code}" for field in fields)) if self.fixed else None
         )
         self.size = self._struct.size if self._struct else 0
+        self.has_arrays = any(field.shape for field in fields)
         if self.size > ROW_BYTES_MAX:
             raise ModelError(
                 f"{name} has {self.size} bytes",
@@ -162,6 +163,10 @@ class Form:
     def zeros(self) -> tuple[Any, ...]:
         """The values of a fresh row."""
         return tuple(field.zero() for field in self.fields)
+
+    def sealed(self, values: Sequence[Any]) -> list[Any]:
+        """``values`` with each array as tuples of its own: nobody who holds the original can change it any more."""
+        return [_sealed(value) if field.shape else value for field, value in zip(self.fields, values, strict=True)]
 
     def pack(self, values: Sequence[Any], owner: str = "") -> bytes:
         """Big-endian bytes of ``values`` in declared order; every NaN becomes 7ff8000000000000.
@@ -210,6 +215,12 @@ class Form:
         if at != len(data):
             raise ValueError(f"{len(data)} bytes, {at} expected")
         return tuple(values)
+
+
+def _sealed(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    return tuple(map(_sealed, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _pack_field(field: Field, value: Any) -> bytes:

@@ -1,116 +1,31 @@
-"""The model contract: logical processes, messages, links, and the digest that names them all.
-
-    class Process(LogicalProcess):          annotated fields are the whole state
-        hits: i64
-
-        @on(Ball)                           one handler for each message class
-        def receive(self, now, ball, ctx):
-            self.hits += 1
-            ctx.send(ctx.lp, 10, ball)
-
-The same source is interpreted (:mod:`tidewarp.kernel.objects`) and compiled (:mod:`tidewarp.kernel.compiled`).
-"""
+"""A model: logical processes, their links and constants, and the digest that names them all."""
 
 from __future__ import annotations
 
-import itertools
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from types import FunctionType
-from typing import Any, ClassVar, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from tidewarp.codec import Digest
 from tidewarp.errors import ModelError, OperatorError
 from tidewarp.kernel.kinds import Field, Form, form_of, i64
-from tidewarp.kernel.source import constants_of, functions_of, messages_of, tokens_of
+from tidewarp.kernel.lp import (
+    LogicalProcess,
+    check_class,
+    check_message,
+    form_of_lp,
+    handlers_of,
+    methods_of,
+)
+from tidewarp.kernel.model_digest import model_digest
+from tidewarp.kernel.source import messages_of
 from tidewarp.units import TICK_MAX, seconds
 
-__all__ = ["Accumulator", "Group", "Links", "LogicalProcess", "Model", "Published", "Source", "on", "reverse"]
+__all__ = ["Accumulator", "Group", "Links", "Model", "Published", "Source"]
 
 LPS_MAX = 2**31 - 1
-SAVINGS = ("copy", "periodic", "delta", "reverse", "undo", "custom")
-
-Handler = TypeVar("Handler", bound=Callable[..., None])
-
-
-def on(message: type) -> Callable[[Handler], Handler]:
-    """Mark a method ``(self, now, message, ctx)`` of a LogicalProcess as the handler of ``message``, a NamedTuple class."""
-
-    def mark(method: Handler) -> Handler:
-        method.handles = message  # type: ignore[attr-defined]
-        return method
-
-    return mark
-
-
-def reverse(message: type) -> Callable[[Handler], Handler]:
-    """Mark a method ``(self, now, message, undo)`` as the inverse of the handler of ``message``.
-
-    It puts the fields back as they were before the handler ran. ``undo.bits`` is what the handler noted with
-    ``ctx.note``; draws and the numbers of sends are put back by the kernel.
-    """
-
-    def mark(method: Handler) -> Handler:
-        method.reverses = message  # type: ignore[attr-defined]
-        return method
-
-    return mark
-
-
-class LogicalProcess:
-    """Base of all LP classes: annotated fields are the whole state and start as zero.
-
-    A handler is a function of (self, now, message, draws). It may run several times, on states that never become
-    real, and be undone; so it changes nothing but ``self`` and calls nothing but ``ctx``, functions marked
-    with :func:`~tidewarp.kernel.function`, and :mod:`math`'s exact operations. Delays are whole ticks >= 0; a send to
-    another LP keeps the lookahead that the model declares. An exception counts only if its event is committed. A
-    handler must end for every state of the declared kinds, odd ones too: bound its loops by the fields.
-
-    Options of the class statement:
-
-    ``speculative=False``
-        its events run only when they are final (in key order, never undone): for what cannot be taken back.
-    ``saving="copy"``
-        how the state before an event is kept: ``copy``, ``periodic:K``, ``delta``, ``reverse``, ``undo`` (Python tier) or
-        ``custom`` (Python tier; with methods ``save(self)`` and ``load(self, saved)``). The digest does not depend on it.
-    """
-
-    __slots__ = ()
-
-    speculative: ClassVar[bool] = True
-    saving: ClassVar[str] = "copy"
-    saving_interval: ClassVar[int] = 1
-
-    def __init_subclass__(cls, speculative: bool | None = None, saving: str | None = None, **rest: Any) -> None:
-        super().__init_subclass__(**rest)
-        if speculative is not None:
-            cls.speculative = speculative
-        if saving is not None:
-            cls.saving, cls.saving_interval = parse_saving(saving, cls.__name__)
-
-    def start(self, ctx: Any) -> None:
-        """Called once before the run, in LP order: may draw and send, not emit."""
-
-
-def parse_saving(text: str, owner: str) -> tuple[str, int]:
-    """("periodic", 16) of "periodic:16"; 1 for the other policies.
-
-    Raises:
-        ModelError: no such policy.
-    """
-    policy, _, interval = text.partition(":")
-    if policy not in SAVINGS or (policy == "periodic") != bool(interval) or (interval and not interval.isdecimal()):
-        raise ModelError(
-            f"{owner} saving {text!r}",
-            "a policy is copy, periodic:K, delta, reverse, undo or custom",
-            "choose one of them",
-        )
-    if interval and not 1 <= int(interval) <= 10_000:
-        raise ModelError(f"{owner} saving {text!r}", "K is 1 to 10000 events", "choose another K")
-    return policy, int(interval or 1)
 
 
 class Published(NamedTuple):
@@ -205,6 +120,7 @@ class Model:
         self._declared = list(messages or ())
         self._links: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], int]] = []
         self._frozen = False
+        self._digest: str | None = None
         self._starts: list[int] = []
         self._paths: dict[str, int] = {}
 
@@ -411,42 +327,9 @@ class Model:
         every Python; so do the marked functions that they call and the constants that they read. The seed is not in it.
         """
         self.freeze()
-        digest = Digest("TWMODEL1")
-        digest.add(self.name.encode())
-        for part in itertools.chain(self._class_parts(), self._structure_parts()):
-            digest.add(part)
-        return digest.hexdigest()
-
-    def _class_parts(self) -> Iterable[bytes]:
-        for message, form in zip(self.messages, self.message_forms, strict=True):
-            yield _described("message", message.__name__, form)
-        for cls in self.classes:
-            yield _described(f"lp speculative={cls.speculative}", cls.__name__, form_of_lp(cls))
-            yield from (tokens_of(method) for method in methods_of(cls))
-        roots = [method for cls in self.classes for method in methods_of(cls)]
-        for function in functions_of(roots):
-            yield tokens_of(function)
-        yield from constants_of(roots)
-
-    def _structure_parts(self) -> Iterable[bytes]:
-        if self.params_form is not None:
-            yield _described("params", self.params_form.name, self.params_form) + self.params_form.pack(self.params)
-        yield f"lookahead {self.lookahead} trace {self.trace_interval}".encode()
-        for group in self.groups:
-            form = form_of_lp(group.cls)
-            yield f"group {group.path} {group.cls.__name__} {group.first} {group.count}".encode()
-            yield b"".join(form.pack(values, group.path) for values in self.initial_values(group))
-        for name, table in self.tables.items():
-            yield f"table {name} {table.dtype.str[1:]} {list(table.shape)}".encode()
-            yield table.astype(table.dtype.newbyteorder(">")).tobytes()
-        for accumulator in self.accumulators:
-            yield f"accumulator {accumulator.name} {accumulator.kind} {accumulator.publish_every}".encode()
-        for source in self.sources:
-            yield f"input {source.name}".encode()
-        if self.links is not None:
-            yield b"links"
-            for array in self.links:
-                yield array.astype(">i8").tobytes()
+        if self._digest is None:
+            self._digest = model_digest(self)
+        return self._digest
 
     def _check_open(self, method: str) -> None:
         if self._frozen:
@@ -459,11 +342,6 @@ class Model:
 
 def _is_lp_class(given: object) -> bool:
     return isinstance(given, type) and issubclass(given, LogicalProcess)
-
-
-def _described(what: str, name: str, form: Form) -> bytes:
-    fields = " ".join(f"{field.name}:{field.kind.name}{list(field.shape) or ''}" for field in form.fields)
-    return f"{what} {name} {fields}".encode()
 
 
 def _column(group: Group, field: Field) -> list[Any]:
@@ -522,84 +400,3 @@ def _form_of_params(params: Any) -> Form | None:
             raise ModelError(f"{form.name}.{name} = {value!r}", "a parameter is a finite number", "correct it")
     form.pack(params)
     return form
-
-
-_FORMS: dict[type, Form] = {}
-
-
-def form_of_lp(cls: type[LogicalProcess]) -> Form:
-    """The form of an LP class: fields of its bases first."""
-    if cls not in _FORMS:
-        _FORMS[cls] = form_of(cls, LogicalProcess)
-    return _FORMS[cls]
-
-
-def methods_of(cls: type) -> list[FunctionType]:
-    """``start``, handlers, reverse handlers, ``save`` and ``load`` of an LP class, in the order of definition, bases first."""
-    found: dict[str, FunctionType] = {}
-    for base in reversed(cls.__mro__[: cls.__mro__.index(LogicalProcess)]):
-        for name, value in vars(base).items():
-            if isinstance(value, FunctionType) and (
-                name in ("start", "save", "load") or hasattr(value, "handles") or hasattr(value, "reverses")
-            ):
-                found[name] = value
-    return list(found.values())
-
-
-def handlers_of(cls: type) -> dict[type, FunctionType]:
-    """The handler of each message class."""
-    return {method.handles: method for method in methods_of(cls) if hasattr(method, "handles")}
-
-
-def reverses_of(cls: type) -> dict[type, FunctionType]:
-    """The reverse handler of each message class."""
-    return {method.reverses: method for method in methods_of(cls) if hasattr(method, "reverses")}
-
-
-def check_class(cls: type[LogicalProcess]) -> None:
-    """Refuse an LP class that no engine could run."""
-    marked = [method for method in methods_of(cls) if hasattr(method, "handles")]
-    messages = [method.handles for method in marked]
-    for message in messages:
-        check_message(message)
-        if messages.count(message) > 1:
-            names = ", ".join(method.__name__ for method in marked if method.handles is message)
-            raise ModelError(f"{cls.__name__}: {names}", f"one handler takes {message.__name__}", "merge them")
-    for message in reverses_of(cls):
-        if message not in messages:
-            raise ModelError(
-                f"{cls.__name__}: reverse of {message.__name__}",
-                "a reverse handler belongs to a handler",
-                "add the handler",
-            )
-    if cls.saving == "reverse" and set(reverses_of(cls)) != set(messages):
-        missing = ", ".join(message.__name__ for message in messages if message not in reverses_of(cls))
-        raise ModelError(
-            f'{cls.__name__} saving "reverse"',
-            f"no reverse handler of {missing}",
-            "write one for each message, or choose another saving",
-        )
-    if cls.saving == "custom" and not all(callable(getattr(cls, name, None)) for name in ("save", "load")):
-        raise ModelError(
-            f'{cls.__name__} saving "custom"',
-            "it needs methods save(self) and load(self, saved)",
-            "add them, or choose another saving",
-        )
-
-
-def check_message(message: Any) -> None:
-    """Refuse a message class that is no NamedTuple of kernel kinds."""
-    if not (isinstance(message, type) and issubclass(message, tuple) and hasattr(message, "_fields")):
-        raise ModelError(
-            f"message {message!r}", "a message class is a typing.NamedTuple", "declare class Message(NamedTuple)"
-        )
-    form_of(message)
-
-
-def pack_message(model: Model, message: Any) -> bytes:
-    """The bytes of a message's fields.
-
-    Raises:
-        RangeError: a field that its kind cannot hold.
-    """
-    return model.message_forms[model.message_index[type(message)]].pack(message)

@@ -11,7 +11,8 @@ from typing import Any
 
 from tidewarp.errors import HandlerError, InternalError, ModelError, TidewarpError, UnhandledMessage
 from tidewarp.kernel.context import Context
-from tidewarp.kernel.model import LogicalProcess, Model, form_of_lp, handlers_of
+from tidewarp.kernel.lp import LogicalProcess, form_of_lp, handlers_of
+from tidewarp.kernel.model import Model
 from tidewarp.kernel.records import HIDDEN, Event, Image, framed, pack_event, split_rows
 from tidewarp.seeds import stream_key
 
@@ -170,6 +171,6 @@ def _slotted(cls: type[LogicalProcess]) -> type:
 
 
 def _share_form(blank: type, cls: type[LogicalProcess]) -> None:
-    from tidewarp.kernel import model
+    from tidewarp.kernel import lp
 
-    model._FORMS[blank] = form_of_lp(cls)
+    lp._FORMS[blank] = form_of_lp(cls)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from tidewarp.errors import OperatorError
-from tidewarp.kernel.model import parse_saving
+from tidewarp.kernel.lp import parse_saving
 from tidewarp.kernel.trace import DIGESTS
 
 __all__ = ["Options"]

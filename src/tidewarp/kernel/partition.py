@@ -51,7 +51,7 @@ def cut(links: Links, pe_of: Sequence[int]) -> int:
     return int(np.count_nonzero(owners[_sources(links)] != owners[links.dst]))
 
 
-def _checked(given: Sequence[int], n_lps: int, pes: int) -> list[int]:
+def _checked(given: Sequence[Any], n_lps: int, pes: int) -> list[int]:
     pe_of = [int(pe) if isinstance(pe, (int, np.integer)) and not isinstance(pe, bool) else -1 for pe in given]
     if len(pe_of) != n_lps:
         raise OperatorError(f"a partition of {len(pe_of)} LPs", f"the model has {n_lps}", "give the PE of each LP")

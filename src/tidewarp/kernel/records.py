@@ -55,7 +55,9 @@ def unpack_event(model: Model, record: bytes | memoryview) -> Event:
     """
     try:
         time, generation, dst, src, src_seq, index = _HEAD.unpack_from(record)
-        message = model.messages[index]._make(model.message_forms[index].unpack(record[_HEAD.size :]))
+        form = model.message_forms[index]
+        values: Sequence[Any] = form.unpack(record[_HEAD.size :])
+        message = model.messages[index]._make(form.sealed(values) if form.has_arrays else values)
     except (struct.error, IndexError, ValueError) as error:
         raise CodecError(
             f"an event record of {len(record)} bytes", f"it is none of model {model.name!r}", "take the bytes whole"

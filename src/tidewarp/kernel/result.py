@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from tidewarp.errors import MissingExtra
 from tidewarp.kernel.contract import Statistics
-from tidewarp.kernel.model import Model, form_of_lp
+from tidewarp.kernel.lp import form_of_lp
+from tidewarp.kernel.model import Model
 from tidewarp.kernel.records import HIDDEN, Image, split_rows
 from tidewarp.kernel.trace import Output
 

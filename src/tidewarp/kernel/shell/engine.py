@@ -10,7 +10,8 @@ from tidewarp.clocks.pacing import Clock
 from tidewarp.clocks.wall import WallClock
 from tidewarp.errors import LateInput, ModelError, OperatorError, UnhandledMessage, UnknownDestination
 from tidewarp.kernel.contract import Kernel, Statistics
-from tidewarp.kernel.model import Model, Published, Source, handlers_of
+from tidewarp.kernel.lp import handlers_of
+from tidewarp.kernel.model import Model, Published, Source
 from tidewarp.kernel.objects import initial_image
 from tidewarp.kernel.options import Options
 from tidewarp.kernel.records import Event, Image
