@@ -39,7 +39,7 @@ DIGEST_BYTES = 32
 DELTAS_MAX = 16
 """After so many deltas against one base a whole checkpoint is due."""
 
-PUBLISHER = -1  # the source number of published accumulators
+_PUBLISHER = -1  # the source number of published accumulators
 
 _WHOLE, _DELTA = b"TWCKPT1", b"TWDELTA1"
 _HEAD = struct.Struct(">7s32sQqqB32s32sQQ")
@@ -83,7 +83,9 @@ def encode(model: Model, saved: Saved) -> bytes:
 
 def _body(model: Model, saved: Saved) -> bytes:
     parts = [
-        _HEAD.pack(_WHOLE, bytes.fromhex(model.digest()), model.seed, saved.tick, saved.published, saved.tracing, *saved[3:7]),
+        _HEAD.pack(
+            _WHOLE, bytes.fromhex(model.digest()), model.seed, saved.tick, saved.published, saved.tracing, *saved[3:7]
+        ),
         *(n.to_bytes(16, "big", signed=True) for n in saved.accumulators),
         *(_SOURCE.pack(*source) for source in zip(saved.watermarks, saved.counts, strict=True)),
     ]
@@ -215,7 +217,7 @@ def _check_pending(model: Model, saved: Saved) -> None:
     for record in split_frames(saved.image.pending):
         event = unpack_event(model, record)
         time, generation, dst, src, _, _ = event
-        known = 0 <= src < model.n_lps or src == PUBLISHER or 0 <= src + 2**31 < len(model.sources)
+        known = 0 <= src < model.n_lps or src == _PUBLISHER or 0 <= src + 2**31 < len(model.sources)
         if not (saved.tick <= time <= TICK_MAX and generation <= GENERATIONS_MAX and 0 <= dst < model.n_lps and known):
             raise ValueError(f"a pending event {event[:5]}")
         if event[:5] <= before or pack_event(model, event) != record:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from tidewarp.codec import Chain, Digest
-from tidewarp.errors import OperatorError
+from tidewarp.errors import CheckpointRefused, OperatorError
 from tidewarp.kernel.model import Model
 from tidewarp.kernel.records import Event, Image, pack_event
 
@@ -49,6 +49,23 @@ class Ledger:
         self._digests: dict[int, str] = {}
         self._tick = -1
         self._at_tick = 0
+
+    def take_up(
+        self, trace: bytes | None, emitted: bytes, committed: int, outputs: int, accumulators: Sequence[int]
+    ) -> None:
+        """Go on where another ledger stopped: heads of the chains of events (None: it kept none) and outputs, counts, values.
+
+        Raises:
+            CheckpointRefused: the digest is over all events, and the chain of those before is not there.
+        """
+        if self.tracing and trace is None:
+            raise CheckpointRefused(
+                "a checkpoint of a run that kept no trace", "digest='events' needs it", "restore it with digest='state'"
+            )
+        self.events = Chain(self.model.trace_interval, trace or bytes(32), committed if self.tracing else 0)
+        self.emitted = Chain(self.model.trace_interval, emitted, outputs)
+        self.committed = committed
+        self.accumulators = list(accumulators)
 
     @property
     def full(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, Self
 from tidewarp.clocks.pacing import Clock
 from tidewarp.clocks.wall import WallClock
 from tidewarp.errors import LateInput, ModelError, OperatorError, UnhandledMessage, UnknownDestination
+from tidewarp.kernel.checkpoints import Saved, decode, encode
 from tidewarp.kernel.contract import Kernel, Statistics
 from tidewarp.kernel.lp import handlers_of
 from tidewarp.kernel.model import Model, Published, Source
@@ -47,6 +48,7 @@ class Engine:
         options: Options | None = None,
         *,
         image: Image | None = None,
+        saved: Saved | None = None,
         clock: Clock | None = None,
         probe: Probe = SILENT,
         **given: Any,
@@ -72,6 +74,10 @@ class Engine:
             for lp in range(group.first, group.first + group.count)
         ]
         self._published = 0  # the last tick at which accumulators were sent
+        self._resumed = 0  # where a checkpoint was taken up
+        if saved is not None:
+            self._take_up(saved)
+            image = saved.image
         self._kernel: Kernel = open_kernel(model, image or initial_image(model), self.ledger, self.options)
         self._closed = False
 
@@ -86,7 +92,7 @@ class Engine:
     @property
     def gvt(self) -> int:
         """Everything below this tick is committed."""
-        return self._kernel.gvt
+        return max(self._kernel.gvt, self._resumed)
 
     def advance(self, until: int) -> Status:
         """Execute and commit all events up to ``until`` (ticks, inclusive); later ones stay pending, so a run can go on.
@@ -215,6 +221,53 @@ class Engine:
         """The exact state after the committed events, as bytes."""
         self._check_open()
         return self._kernel.image()
+
+    def checkpoint(self) -> bytes:
+        """Advance to the next multiple of the model's ``trace_interval``, exclusive, and give the state there as bytes.
+
+        Later events stay pending. Equal runs give equal bytes, whatever executed them. Outputs that wait to be
+        taken are not in it: take them first, since :meth:`restore` gives those that come after.
+
+        Raises:
+            OperatorError: a watermark, or outputs that nobody takes, hold the run below that tick.
+        """
+        interval = self.model.trace_interval
+        tick = -(-(self.until + 1) // interval) * interval
+        if self.gvt < tick and self.advance(tick - 1) is not Status.DONE:
+            held = "; ".join(self.stalls()) or "outputs wait to be taken"
+            raise OperatorError(f"checkpoint at tick {tick}", held, "take outputs and move watermarks on, then ask again")
+        ledger = self.ledger
+        saved = Saved(
+            tick=tick,
+            published=self._published,
+            tracing=ledger.tracing,
+            trace=ledger.events.head(),
+            emitted=ledger.emitted.head(),
+            committed=ledger.committed,
+            outputs=ledger.emitted.count,
+            accumulators=tuple(ledger.accumulators),
+            watermarks=tuple(self._watermarks[source.src] for source in self.model.sources),
+            counts=tuple(self._counts[source.src] for source in self.model.sources),
+            image=self.image(),
+        )
+        return encode(self.model, saved)
+
+    @classmethod
+    def restore(cls, model: Model, data: bytes, options: Options | None = None, **given: Any) -> Self:
+        """An engine that goes on from a checkpoint, of any kernel, tier, number of PEs and ranks; arguments as for an Engine.
+
+        Raises:
+            CheckpointRefused: it is no checkpoint of this model and seed; nothing of it was loaded.
+        """
+        return cls(model, options, saved=decode(model, data), **given)
+
+    def _take_up(self, saved: Saved) -> None:
+        self.ledger.take_up(saved.trace if saved.tracing else None, saved.emitted, saved.committed, saved.outputs, saved.accumulators)
+        self._watermarks = {source.src: tick for source, tick in zip(self.model.sources, saved.watermarks, strict=True)}
+        self._counts = {source.src: count for source, count in zip(self.model.sources, saved.counts, strict=True)}
+        self._published = saved.published
+        self._resumed = saved.tick
+        self.until = saved.tick - 1
 
     def stats(self) -> Statistics:
         """What the engine has counted."""
