@@ -141,7 +141,12 @@ class Stream:
 
 def normal_of(bits: int) -> float:
     """The standard normal value of 64 random bits, as :meth:`Stream.normal` draws it."""
-    cell = 2 * (bits >> 11) + 1 - 2**53  # odd, |cell| < 2**53: q and the tail below are exact
+    return _normal_of_top(bits >> 11)
+
+
+def _normal_of_top(top: int) -> float:
+    """The same of their upper 53 bits: a number that an int64 holds, for the compiled tier."""
+    cell = 2 * top + 1 - 2**53  # odd, |cell| < 2**53: q and the tail below are exact
     q = cell * _TO_HALF_UNIT  # u - 1/2
     if -0.425 <= q <= 0.425:
         return _normal_centre(q)

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from tidewarp.kernel.model import Model, Published, Source
     from tidewarp.kernel.options import Options
     from tidewarp.kernel.result import Result
-    from tidewarp.kernel.shell.engine import Engine, Status, run
+    from tidewarp.kernel.shell.engine import Engine, Status
+    from tidewarp.kernel.shell.runs import run
     from tidewarp.kernel.source import function
     from tidewarp.kernel.trace import Output
 
@@ -37,7 +38,8 @@ _HOMES = {
     "model": ("Model", "Published", "Source"),
     "options": ("Options",),
     "result": ("Result",),
-    "shell.engine": ("Engine", "Status", "run"),
+    "shell.engine": ("Engine", "Status"),
+    "shell.runs": ("run",),
     "source": ("function",),
     "trace": ("Output",),
 }

@@ -27,6 +27,7 @@ __all__ = [
     "DIGEST_BYTES",
     "Saved",
     "apply_delta",
+    "base_of",
     "decode",
     "delta",
     "digest_of",
@@ -104,6 +105,11 @@ def _seal(label: bytes, *parts: bytes | memoryview) -> bytes:
 def digest_of(data: bytes) -> str:
     """The digest that names a checkpoint: the last 32 of its bytes, as digits."""
     return data[-DIGEST_BYTES:].hex()
+
+
+def base_of(change: bytes) -> str:
+    """The digest of the checkpoint that a delta was made against."""
+    return change[len(_DELTA) :][:DIGEST_BYTES].hex()
 
 
 def decode(model: Model, data: bytes) -> Saved:
@@ -231,10 +237,12 @@ def _check_pending(model: Model, saved: Saved) -> None:
 def delta(model: Model, base: bytes, data: bytes) -> bytes:
     """What turns the checkpoint ``base`` into the checkpoint ``data``: the rows that differ, and everything that is no row.
 
+    Both are checkpoints of this model by :func:`encode`.
+
     ``"TWDELTA1" | digest of base | digest of data | (count U32, (place U32, row after U32 length) each) of each group | the
     parts of data before its rows, after a U64 length | its pending events | Digest("TWDELTA1")`` over all before.
     """
-    old, new = decode(model, base), decode(model, data)
+    old, new = (_parse(model, memoryview(whole)[:-DIGEST_BYTES]) for whole in (base, data))
     parts = [_DELTA, base[-DIGEST_BYTES:], data[-DIGEST_BYTES:]]
     for before, after in zip(_rows_of(model, old.image), _rows_of(model, new.image), strict=True):
         changed = [place for place, row in enumerate(after) if row != before[place]]

@@ -168,7 +168,9 @@ class Context:
             UnknownDestination: i is not in [0, n_out).
         """
         if not 0 <= i < self.n_out:
-            raise UnknownDestination(f"out({i}) of {self._model.path(self.lp)}", f"it has {self.n_out} links", "keep i in [0, ctx.n_out)")
+            raise UnknownDestination(
+                f"out({i}) of {self._model.path(self.lp)}", f"it has {self.n_out} links", "keep i in [0, ctx.n_out)"
+            )
         links = self._model.links
         return i if links is None else int(links.dst[links.first[self.lp] + i])
 
@@ -178,7 +180,9 @@ class Context:
             links = self._model.links
             assert links is not None
             a, b = links.first[self.lp], links.first[self.lp + 1]
-            reach = self._reach[self.lp] = dict(zip(links.dst[a:b].tolist(), links.lookahead[a:b].tolist(), strict=True))
+            reach = self._reach[self.lp] = dict(
+                zip(links.dst[a:b].tolist(), links.lookahead[a:b].tolist(), strict=True)
+            )
         if dst not in reach:
             self._refuse_destination(dst)
         return reach[dst]
@@ -209,7 +213,9 @@ class Context:
         index = self._accumulators.get(name)
         if index is None:
             known = ", ".join(self._accumulators) or "none"
-            raise ModelError(f"add({name!r})", f"the model's accumulators are: {known}", "declare it with model.accumulator")
+            raise ModelError(
+                f"add({name!r})", f"the model's accumulators are: {known}", "declare it with model.accumulator"
+            )
         if not -TICK_MAX - 1 <= n <= TICK_MAX:
             raise RangeError(f"add({name!r}, {n!r})", "n is an int64", "add less")
         self.adds.append((index, int(n)))
@@ -230,7 +236,11 @@ class Context:
         """
         found = self._tables.get(name)
         if found is None:
-            raise ModelError(f"table {name!r}", f"the model's tables are: {', '.join(self._model.tables) or 'none'}", "declare it with model.table")
+            raise ModelError(
+                f"table {name!r}",
+                f"the model's tables are: {', '.join(self._model.tables) or 'none'}",
+                "declare it with model.table",
+            )
         return found
 
     def bits(self) -> int:
@@ -253,7 +263,9 @@ class Context:
             RangeError: n is not in [1, 2**63).
         """
         if not 1 <= n <= TICK_MAX:
-            raise RangeError(f"below({n!r})", "the bound is a whole number from 1 to 2**63 - 1", "check it before drawing")
+            raise RangeError(
+                f"below({n!r})", "the bound is a whole number from 1 to 2**63 - 1", "check it before drawing"
+            )
         mask = (1 << (n - 1).bit_length()) - 1
         while (x := self.bits() & mask) >= n:
             pass
@@ -282,7 +294,9 @@ class Context:
         rule = f"LPs are 0 to {self.n_lps - 1}"
         if type(dst) is not bool and 0 <= dst < self.n_lps:
             rule = f"no link leads from there to {self._model.path(dst)}"
-        raise UnknownDestination(f"{self._here()} sends to LP {dst!r}", rule, "send to an LP that exists and is linked (model.link)")
+        raise UnknownDestination(
+            f"{self._here()} sends to LP {dst!r}", rule, "send to an LP that exists and is linked (model.link)"
+        )
 
     def _refuse_delay(self, dst: int, delay: Any, least: int) -> NoReturn:
         where = f"{self._here()} sends to {self._model.path(dst)} after {delay!r} ticks"
@@ -294,13 +308,19 @@ class Context:
 
     def _refuse_generation(self) -> NoReturn:
         raise GenerationOverflow(
-            f"{self._here()} sends without delay", f"at most {GENERATIONS_MAX} events cause each other within a tick", "give the loop a delay"
+            f"{self._here()} sends without delay",
+            f"at most {GENERATIONS_MAX} events cause each other within a tick",
+            "give the loop a delay",
         )
 
     def _refuse_message(self, message: Any) -> NoReturn:
         raise UnhandledMessage(
-            f"{self._here()} sends a {type(message).__name__}", "the model has no such message class", "handle it in an LP, or list it in Model(messages=...)"
+            f"{self._here()} sends a {type(message).__name__}",
+            "the model has no such message class",
+            "handle it in an LP, or list it in Model(messages=...)",
         )
 
     def _refuse_sends(self) -> NoReturn:
-        raise ModelError(self._here(), f"an event has at most {SENDS_MAX} effects of a kind", "send less from one event")
+        raise ModelError(
+            self._here(), f"an event has at most {SENDS_MAX} effects of a kind", "send less from one event"
+        )

@@ -166,7 +166,8 @@ class Form:
 
     def sealed(self, values: Sequence[Any]) -> list[Any]:
         """``values`` with each array as tuples of its own: nobody who holds the original can change it any more."""
-        return [_sealed(value) if field.shape else value for field, value in zip(self.fields, values, strict=True)]
+        pairs = zip(self.fields, values, strict=True)
+        return [_sealed(value, len(field.shape)) if field.shape else value for field, value in pairs]
 
     def pack(self, values: Sequence[Any], owner: str = "") -> bytes:
         """Big-endian bytes of ``values`` in declared order; every NaN becomes 7ff8000000000000.
@@ -217,10 +218,12 @@ class Form:
         return tuple(values)
 
 
-def _sealed(value: Any) -> Any:
+def _sealed(value: Any, depth: int) -> Any:
     if isinstance(value, np.ndarray):
         value = value.tolist()
-    return tuple(map(_sealed, value)) if isinstance(value, (list, tuple)) else value
+    if depth == 1 or not isinstance(value, (list, tuple)):
+        return tuple(value) if isinstance(value, list) else value
+    return tuple([_sealed(part, depth - 1) for part in value])
 
 
 def _pack_field(field: Field, value: Any) -> bytes:

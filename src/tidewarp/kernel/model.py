@@ -184,6 +184,14 @@ class Model:
         self._check_open("table")
         values = np.asarray(array)
         if (
+            values.dtype.kind == "f"
+            and _numbers(array).dtype == object
+            and not any(isinstance(x, float) for x in _numbers(array).flat)
+        ):
+            raise ModelError(
+                f"table {name!r}", "numpy makes floats of whole numbers beyond int64", "give an array of uint64"
+            )
+        if (
             values.dtype.kind not in "iufb"
             or values.dtype.itemsize > 8
             or values.dtype == np.float32
@@ -344,6 +352,11 @@ def _is_lp_class(given: object) -> bool:
     return isinstance(given, type) and issubclass(given, LogicalProcess)
 
 
+def _numbers(given: Any) -> np.ndarray[Any, Any]:
+    """An array of ``given`` in which Python's numbers stay what they are: numpy would make floats of large ones."""
+    return given if isinstance(given, np.ndarray) else np.array(given, dtype=object)
+
+
 def _column(group: Group, field: Field) -> list[Any]:
     if field.name not in group.init:
         return [field.zero() for _ in range(group.count)]
@@ -355,7 +368,7 @@ def _column(group: Group, field: Field) -> list[Any]:
         if field.shape:
             raise ModelError(what, f"its shape is {field.shape}", "give an array, or one array for each LP")
         return [given] * group.count
-    values = np.asarray(given) if field.kind.code else given
+    values = _numbers(given) if field.kind.code else given
     if isinstance(values, np.ndarray):
         if values.shape == field.shape:
             return [values.tolist() for _ in range(group.count)]

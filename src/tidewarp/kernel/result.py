@@ -36,6 +36,8 @@ class Result:
     stats: Statistics
     model: Model
     image: Image
+    checkpoints: int = 0  # made durable on the way
+    resumed: int = 0  # of `committed`: events that were in the checkpoint that the run went on from
 
     @property
     def rolled_back(self) -> int:
@@ -59,8 +61,8 @@ class Result:
 
     @property
     def events_per_s(self) -> float:
-        """Committed events in a wall second."""
-        return self.committed / self.seconds if self.seconds > 0.0 else 0.0
+        """Events committed here, in a wall second."""
+        return (self.committed - self.resumed) / self.seconds if self.seconds > 0.0 else 0.0
 
     @property
     def efficiency(self) -> float:

@@ -62,7 +62,8 @@ class Ledger:
             raise CheckpointRefused(
                 "a checkpoint of a run that kept no trace", "digest='events' needs it", "restore it with digest='state'"
             )
-        self.events = Chain(self.model.trace_interval, trace or bytes(32), committed if self.tracing else 0)
+        if self.tracing and trace is not None:
+            self.events = Chain(self.model.trace_interval, trace, committed)
         self.emitted = Chain(self.model.trace_interval, emitted, outputs)
         self.committed = committed
         self.accumulators = list(accumulators)

@@ -2,6 +2,9 @@
 
 control    the command for the live control plane: which figures, their table
 figures    the workloads, each with its reference and a digest of what it computed
+phold      the command for the kernel, beside SimPy
+stress     the command for its correctness: random cases against the reference
+kernel     the command for its parts
 measure    rounds that alternate between cases, and the slope of a series
 """
 
@@ -9,7 +12,7 @@ from __future__ import annotations
 
 import click
 
-from tidewarp.cli.bench import control
+from tidewarp.cli.bench import control, phold
 
 __all__ = ["command"]
 
@@ -20,3 +23,4 @@ def command() -> None:
 
 
 command.add_command(control.command, "control")
+command.add_command(phold.command, "phold")

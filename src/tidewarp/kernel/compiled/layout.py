@@ -16,7 +16,7 @@ __all__ = ["ADD", "BLOCK_WORDS", "EFFECT_HEAD", "EMIT", "EVENT", "EVENT_WORDS", 
 NOW = 0  # tick of the event
 LP = 1  # its destination
 CLASS = 2  # place of the LP's class in model.classes
-KIND = 3  # message index
+KIND = 3  # message index; with the bit REVERSE set: call the inverse handler of that message, with NOTE as its bits
 GENERATION = 4
 STATE = 5  # address of the LP's row
 MESSAGE = 6  # address of the message's fields
@@ -31,9 +31,12 @@ N_LPS, PARAMS, LOOKAHEAD, TABLES = 19, 20, 21, 22  # TABLES: address of an array
 LINKED = 23  # 1 if links are declared
 LINK_FIRST, LINK_DST, LINK_SORTED, LINK_AHEAD = 24, 25, 26, 27  # CSR: first, destinations as declared; sorted with least delays
 BLOCK_WORDS = 32
+REVERSE = 1 << 20
 
 # --- error codes: the text is made by running the event once more in the Python tier ------------------
 RAISED, BAD_DESTINATION, BAD_DELAY, LOW_LOOKAHEAD, TOO_MANY_GENERATIONS, BAD_NUMBER, TOO_MANY_EFFECTS, UNHANDLED = range(1, 9)
+OUT_FULL = 9
+"""Not the model's fault: the effects buffer has no row left. Put the LP's row back, enlarge the buffer, run the event again."""
 
 # --- effects buffer: rows (a, b, tag << 32 | index, message fields...) ---------------------------------
 SEND, EMIT, ADD = 0, 1, 2
@@ -43,7 +46,16 @@ EFFECT_HEAD = 3  # words before the fields
 # --- state row -----------------------------------------------------------------------------------------
 DRAWS, SENT = 0, 1
 ROW_HEAD = 2
-"""Hidden words of every row: draws made, messages sent; they roll back with the fields that follow (native, aligned)."""
+"""Hidden words of every row: draws made, messages sent; they roll back with the fields that follow (native, aligned).
+
+DRAWS is counted by the handler, SENT by the kernel when it takes the sends out of the effects buffer (old value = src_seq).
+A reverse handler gets them as they were after the event; the kernel puts both back itself. Rows have as many words as
+their class needs; they lie one after the other in one flat int64 array, and the table of LPs says where."""
+
+# --- table of LPs: int64 (n_lps, 4), made by image.py ----------------------------------------------------
+ROW_AT, ROW_CLASS, ROW_KEY, ROW_GAMMA = 0, 1, 2, 3
+"""First word of the LP's row in the flat array (one row more at the end, so row words = difference of neighbours); place of its
+class; its random stream: with CLASS, KEY and GAMMA of the context block they are one cache line's load."""
 
 # --- event slot: one cache line --------------------------------------------------------------------------
 EVENT = np.dtype(

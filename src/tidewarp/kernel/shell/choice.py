@@ -14,4 +14,8 @@ __all__ = ["open_kernel"]
 
 def open_kernel(model: Model, image: Image, ledger: Ledger, options: Options) -> Kernel:
     """The engine that ``options`` names, in the state of ``image``."""
+    if options.kernel == "conservative":
+        from tidewarp.kernel.conservative import ConservativeKernel
+
+        return ConservativeKernel(model, image, ledger, options)
     return SequentialKernel(model, image, ledger)

@@ -1,4 +1,4 @@
-"""A model, an engine and a session: ``run`` and ``Engine``."""
+"""A model, an engine and a session: a run in progress."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tidewarp.kernel.model import Model, Published, Source
 from tidewarp.kernel.objects import initial_image
 from tidewarp.kernel.options import Options
 from tidewarp.kernel.records import Event, Image
-from tidewarp.kernel.result import Result
 from tidewarp.kernel.shell.choice import open_kernel
+from tidewarp.kernel.shell.mpi import join_ranks
 from tidewarp.kernel.trace import Ledger, Output
 from tidewarp.observe import SILENT, Probe
 from tidewarp.units import TICK_MAX
 
-__all__ = ["Engine", "Status", "run"]
+__all__ = ["Engine", "Status"]
 
 _PUBLISHER = -1  # the source number of published accumulators: above every input's
 
@@ -78,6 +78,7 @@ class Engine:
         if saved is not None:
             self._take_up(saved)
             image = saved.image
+        self._ranks = join_ranks() if self.options.transport == "mpi" else None
         self._kernel: Kernel = open_kernel(model, image or initial_image(model), self.ledger, self.options)
         self._closed = False
 
@@ -88,6 +89,15 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def leads(self) -> bool:
+        """True but on ranks other than 0 of an MPI run: what is printed and written once is this engine's to do."""
+        return self._ranks is None or self._ranks.rank == 0
+
+    def agree(self, value: int) -> int:
+        """``value`` of rank 0 on every rank; all of them ask."""
+        return value if self._ranks is None else int(self._ranks.share(value))
 
     @property
     def gvt(self) -> int:
@@ -169,7 +179,8 @@ class Engine:
                 "its class has no handler of it",
                 "send it to an LP that has",
             )
-        self.model.message_forms[self.model.message_index[type(message)]].pack(message, f"input {source.name!r}")
+        form = self.model.message_forms[self.model.message_index[type(message)]]
+        form.pack(message, f"input {source.name!r}")
         floor = max(self.gvt, self._floor(source))
         if type(at) is not int or not floor <= at < TICK_MAX:
             raise LateInput(
@@ -182,6 +193,8 @@ class Engine:
             self._counts[source.src] = seq + 1
         elif not 0 <= seq < 2**64:
             raise OperatorError(f"seq {seq!r}", "a source's count is a U64", "correct it")
+        if form.has_arrays:
+            message = type(message)._make(form.sealed(message))
         event: Event = (at, 0, dst, source.src, seq, message)
         self._kernel.inject(event)
 
@@ -312,31 +325,3 @@ class Engine:
     def _check_source(self, source: Source) -> None:
         if source not in self.model.sources:
             raise ModelError(f"input {source!r}", "a source comes from model.input(name)", "declare it before the run")
-
-
-def run(model: Model, until: int, *, clock: Clock | None = None, probe: Probe = SILENT, **options: Any) -> Result:
-    """Run a model from its start to ``until`` (ticks, inclusive); options as in :class:`Options`.
-
-    All outputs are kept for the result, however many they are.
-
-    Raises:
-        ModelError: the model broke a rule; see :mod:`tidewarp.errors`.
-        OperatorError: an option does not fit.
-    """
-    outputs: list[Output] = []
-    with Engine(model, Options.of(options), clock=clock, probe=probe) as engine:
-        engine.ledger.keep_digests()
-        while engine.advance(until) is Status.FULL:
-            outputs += engine.outputs()
-        outputs += engine.outputs()
-        return Result(
-            committed=engine.ledger.committed,
-            seconds=engine.seconds,
-            digest=None if engine.options.digest == "off" else engine.digest(),
-            trace_digests=engine.ledger.trace_digests(),
-            outputs=outputs,
-            accumulators=dict(zip(model.accumulator_names, engine.ledger.accumulators, strict=True)),
-            stats=engine.stats(),
-            model=model,
-            image=engine.image(),
-        )

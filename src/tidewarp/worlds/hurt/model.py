@@ -3,24 +3,20 @@
 Times are whole ticks 0 to 3 apart, so most events tie, and sends without delay make later generations inside a
 tick. An event begets 0 to 3 others, 1 on average. Every LP keeps a hash of all that it has received, in order; so one
 swapped pair of events changes the end. Four classes differ in what their state is made of (numbers of all kinds, arrays,
-a row of 520 bytes) and in how it is saved; LPs draw, read tables, emit, count, and may be linked. A case draws
-how it is executed too: windows from one tick to unlimited, one KP or many, rings of 8 messages, late inputs.
+a row of 520 bytes) and in how it is saved; LPs draw, read tables, emit, count, and may be linked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from tidewarp.kernel import (
     Array,
     Context,
-    Engine,
     LogicalProcess,
     Model,
     Published,
-    Source,
-    Status,
     Undo,
     b1,
     f64,
@@ -40,27 +36,9 @@ from tidewarp.kernel import (
     u64_mod,
     u64_mul,
 )
-from tidewarp.kernel.contract import Statistics
-from tidewarp.kernel.trace import Output
 from tidewarp.seeds import Stream
-from tidewarp.units import TICK_MAX
 
-__all__ = [
-    "Case",
-    "Flake",
-    "Hurt",
-    "Late",
-    "Ledgered",
-    "Mixer",
-    "Played",
-    "Token",
-    "Walker",
-    "Wide",
-    "hurt",
-    "play",
-    "random_case",
-    "random_options",
-]
+__all__ = ["CLASSES", "Flake", "Hurt", "Ledgered", "Mixer", "Token", "Walker", "Wide", "hurt"]
 
 GOLDEN = 0x9E3779B97F4A7C15
 
@@ -285,123 +263,3 @@ def _link(model: Model, forward: bool, lookahead: int, stream: Stream) -> None:
         for dst in sorted({others[stream.below(len(others))] for _ in range(3) if len(others)} - {lp}):
             least = stream.below(lookahead + 1) if forward else max(lookahead - stream.below(2), min(lookahead, 1))
             model.link(lp, dst, lookahead=least)
-
-
-class Late(NamedTuple):
-    """An input: LP ``dst`` gets a token at tick ``at``, handed over after others."""
-
-    at: int
-    dst: int
-    value: int
-
-
-class Case(NamedTuple):
-    """A run to compare: what is computed (model, inputs, until) and how (options)."""
-
-    model: Model
-    until: int  # ticks
-    inputs: Sequence[Late]
-    options: Mapping[str, Any]  # of Options, but for the tier
-
-
-class Played(NamedTuple):
-    """What a case came to."""
-
-    digest: str
-    committed: int
-    trace: bytes  # D of the events' chain
-    outputs: list[Output]
-    accumulators: list[int]
-    stats: Statistics
-
-
-def play(case: Case, until: int | None = None, **options: Any) -> Played:
-    """Run a case under ``options``, by default to its end; inputs come while the run waits for them, latest first.
-
-    A sequential run gets all of them before it begins: that is the meaning of the others.
-
-    Raises:
-        TidewarpError: what the engine raises.
-    """
-    end = case.until if until is None else until
-    outputs: list[Output] = []
-    with Engine(case.model, **options) as engine:
-        _feed(engine, case.model.sources[0], case.inputs, end)
-        while engine.advance(end) is Status.FULL:
-            outputs += engine.outputs()
-        outputs += engine.outputs()
-        ledger = engine.ledger
-        return Played(
-            engine.digest(), ledger.committed, ledger.events.head(), outputs, list(ledger.accumulators), engine.stats()
-        )
-
-
-def _feed(engine: Engine, source: Source, inputs: Sequence[Late], end: int) -> None:
-    """Hand the inputs over; an optimistic run goes on meanwhile, and has to repair what came late."""
-    sequence = sorted(range(len(inputs)), key=lambda i: -inputs[i].at)
-    held = min((one.at for one in inputs), default=TICK_MAX)
-    engine.watermark(source, held)
-    for index in sequence:
-        one = inputs[index]
-        if engine.options.kernel == "optimistic" and held <= end:
-            engine.advance(end)
-        engine.inject(source, one.dst, one.at, Token(one.value), seq=index)
-    engine.watermark(source, TICK_MAX)
-
-
-def random_case(seed: int, index: int) -> Case:
-    """Case number ``index`` (>= 0) of ``seed`` (U64): the same in every life and on every machine."""
-    stream = Stream(seed, f"hurt.case.{index}")
-
-    def pick(*values: Any) -> Any:
-        return values[stream.below(len(values))]
-
-    lookahead = pick(0, 0, 1, 2)
-    links = pick("none", "none", "some", "forward")
-    model = hurt(
-        pick(*CLASSES),
-        pick(1, 2, 4, 8),
-        population=pick(1, 4, 12),
-        lookahead=lookahead,
-        spread=pick(2, 4, 4),
-        remote=pick(0.05, 0.5, 1.0),
-        emit=pick(0.0, 0.1),
-        links=links,
-        publish_every=pick(None, None, 5),
-        trace_interval=pick(1, 8, 1000),
-        seed=stream.bits(),
-    )
-    until = pick(3, 20, 60)
-    n_inputs = pick(0, 0, 1, 6)
-    inputs = [Late(stream.below(until + 2), stream.below(model.n_lps), stream.bits()) for _ in range(n_inputs)]
-    conservative = lookahead > 0 and links != "forward" or links == "forward"
-    return Case(model, until, inputs, random_options(stream, model.n_lps, conservative=conservative))
-
-
-def random_options(stream: Stream, lps: int, *, conservative: bool) -> dict[str, Any]:
-    """Options of a parallel run of ``lps`` LPs; one in eight is conservative where that is possible."""
-
-    def pick(*values: Any) -> Any:
-        return values[stream.below(len(values))]
-
-    workers = min(lps, pick(1, 2, 3, 4))
-    options = {
-        "workers": workers,
-        "batch": pick(1, 8, 64),
-        "gvt_interval": pick(1, 4, 16),
-        "ring": pick(8, 64, 4096),
-        "slice_turns": pick(3, 1000),
-        "schedule_seed": stream.below(2**32),
-        "outputs_max": pick(3, 2**20),
-    }
-    if conservative and stream.below(8) == 0:
-        return {"kernel": "conservative", **options}
-    return {
-        "kernel": "optimistic",
-        **options,
-        "window": pick("auto", "lookahead", 1, 2, 20, 10**9, 10**9),
-        "kps": pick(None, 1, 4, lps),
-        "cancellation": pick("aggressive", "lazy"),
-        "saving": pick(None, None, "copy", "periodic:5", "delta"),
-        "memory_max_bytes": pick(None, None, None, None, None, None, None, 2**stream.below(9) * 4096),
-    }

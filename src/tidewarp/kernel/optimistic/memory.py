@@ -1,0 +1,47 @@
+"""The bound of the event pools: how many events may be alive at once.
+
+Fossil collection alone does not bound memory; sending messages back does (Jefferson: Virtual Time II: Storage
+Management in Conservative and Optimistic Systems, PODC 1990): then the run needs no more than a sequential one.
+"""
+
+from __future__ import annotations
+
+__all__ = ["ENTRY_BYTES", "Pool"]
+
+ENTRY_BYTES = 1024
+"""What one event is taken to occupy: entry, key, lists, message and saved state of a small LP."""
+
+
+class Pool:
+    """Counts the events of the PEs that share it; ``limit`` (events) is None where memory is unbounded."""
+
+    def __init__(self, bytes_max: int | None, entry_bytes: int = ENTRY_BYTES) -> None:
+        self.entry_bytes = entry_bytes
+        self.limit = None if bytes_max is None else max(1, bytes_max // entry_bytes)
+        self.live = 0
+        self.most = 0
+
+    def take(self, n: int) -> None:
+        """``n`` events more."""
+        self.live += n
+        if self.live > self.most:
+            self.most = self.live
+
+    def give(self, n: int) -> None:
+        """``n`` events less."""
+        self.live -= n
+
+    @property
+    def pressed(self) -> bool:
+        """Seven eighths are in use: only what is final may run."""
+        return self.limit is not None and self.live * 8 > self.limit * 7
+
+    @property
+    def full(self) -> bool:
+        """The bound is reached: events that ran ahead have to be undone."""
+        return self.limit is not None and self.live >= self.limit
+
+    @property
+    def surplus(self) -> int:
+        """How many events have to go until a quarter is free."""
+        return 0 if self.limit is None else max(0, self.live - self.limit * 3 // 4)
