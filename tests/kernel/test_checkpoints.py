@@ -188,8 +188,8 @@ def test_a_watermark_that_holds_the_run_holds_the_checkpoint() -> None:
     model = writers()
     with Engine(model) as engine:
         engine.watermark(model.sources[0], 20)
+        engine.advance(10)
         with pytest.raises(OperatorError, match="watermark of input 'letters'"):
-            engine.advance(10)
             engine.checkpoint()
         engine.watermark(model.sources[0], TICK_MAX)
         assert decode(model, engine.checkpoint()).tick == BLOCK
@@ -282,7 +282,7 @@ def broken_forms() -> dict[str, Saved]:
         "a tick inside a block": saved._replace(tick=saved.tick + 1),
         "a tick below 0": saved._replace(tick=-BLOCK),
         "a trace without tracing": saved._replace(tracing=False),
-        "a watermark below 0": saved._replace(watermarks=(-1,)),
+        "a watermark below -1": saved._replace(watermarks=(-2,)),
     }
 
 

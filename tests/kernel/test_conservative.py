@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from linked_models import Token, linked, linked_models, partitions
 
@@ -123,7 +123,7 @@ def test_a_pe_that_nobody_sends_to_runs_ahead_up_to_a_bound(monkeypatch: pytest.
 
 def test_a_cycle_without_lookahead_is_refused_before_the_run() -> None:
     """The error names the LPs of the cycle by their paths, link by link."""
-    links = {(0, 1): 3, (1, 2): 0, (2, 3): 0, (3, 0): 0, (0, 2): 0}
+    links = {(0, 1): 3, (1, 2): 0, (2, 3): 0, (3, 0): 0, (0, 2): 4}
     with pytest.raises(ZeroLookahead, match=r"node\.1 -> node\.2") as caught:
         run(linked(4, links), END, **options_of([0, 0, 1, 2]))
     assert "node.2 -> node.3" in str(caught.value)
@@ -178,6 +178,7 @@ def test_a_failing_handler_ends_the_run_where_the_sequential_one_ends(data: st.D
 
 
 @given(outputs_max=st.integers(1, 40), seed=st.integers(0, 20))
+@settings(max_examples=30)
 def test_full_outputs_stop_the_run_at_an_exact_state(outputs_max: int, seed: int) -> None:
     """With few outputs left the run stops behind the event that filled them, in the state of the sequential run there."""
     model = linked(4, {(0, 1): 1, (1, 2): 1, (2, 3): 1, (3, 0): 1}, emit=0.5, seed=seed)
@@ -197,10 +198,10 @@ def test_full_outputs_stop_the_run_at_an_exact_state(outputs_max: int, seed: int
 
 def test_full_outputs_leave_nothing_executed_beyond_them() -> None:
     """Where events come faster than the reserve notices, the bound is passed a little, and inputs at GVT still fit."""
-    model = linked(4, {(0, 1): 1, (1, 2): 1, (2, 3): 1, (3, 0): 1}, tokens=40, hops=60, emit=1.0)
+    model = linked(4, {(0, 1): 1, (1, 2): 1, (2, 3): 1, (3, 0): 1}, tokens=150, hops=10, emit=1.0)
     with Engine(model, outputs_max=1500, **options_of([0, 1, 0, 1])) as engine, Engine(model, tier="python") as oracle:
         assert engine.advance(40) is Status.FULL
-        at = engine.gvt
+        at = engine.gvt + 1  # the tick of GVT itself may be done in part
         for each in (engine, oracle):
             if each is oracle:
                 each.advance(at - 1)

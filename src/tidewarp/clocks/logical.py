@@ -107,7 +107,7 @@ class VectorClock:
         Raises:
             RangeError: counts of another length, or no whole numbers from 0 to 2**62.
         """
-        remote = self._counts_of(remote_clock)
+        remote = self.counts_of(remote_clock)
         np.maximum(self.clock, remote, out=self.clock)
         return self.tick()
 
@@ -117,7 +117,7 @@ class VectorClock:
         Raises:
             RangeError: as :meth:`receive`.
         """
-        counts = self._counts_of(other)
+        counts = self.counts_of(other)
         return bool((self.clock <= counts).all() and (self.clock < counts).any())
 
     def concurrent_with(self, other: VectorClock | Counts) -> bool:
@@ -126,10 +126,15 @@ class VectorClock:
         Raises:
             RangeError: as :meth:`receive`.
         """
-        counts = self._counts_of(other)
+        counts = self.counts_of(other)
         return bool((self.clock < counts).any() and (self.clock > counts).any())
 
-    def _counts_of(self, other: VectorClock | Counts) -> Counts:
+    def counts_of(self, other: VectorClock | Counts) -> Counts:
+        """The counts of a clock or array that can be compared with this clock: int64, shape (num_nodes,).
+
+        Raises:
+            RangeError: another length, or no whole numbers from 0 to 2**62.
+        """
         counts = other.clock if isinstance(other, VectorClock) else np.asarray(other)
         if counts.shape != self.clock.shape or counts.dtype.kind not in "iu":
             raise RangeError(

@@ -90,6 +90,13 @@ class Chain:
             self.count += end - start
             start = end
 
+    def extend_framed(self, index: int, data: bytes | memoryview, count: int) -> None:
+        """Append ``count`` records of block ``index``, each already after its U32 length: the chain of :meth:`extend`."""
+        if index != self._index:
+            self._turn_to(index)
+        self._open.update(data)
+        self.count += count
+
     @property
     def block(self) -> int | None:
         """The index of the open block; None before the first record."""

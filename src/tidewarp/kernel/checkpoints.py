@@ -181,8 +181,8 @@ def _parse(model: Model, view: memoryview) -> Saved:
         raise ValueError(f"tick {tick}, published {published}, tracing {tracing}")
     accumulators = tuple(int.from_bytes(reader.take(16), "big", signed=True) for _ in model.accumulators)
     sources = [reader.take_struct(_SOURCE) for _ in model.sources]
-    if any(watermark < 0 for watermark, _ in sources):
-        raise ValueError("a watermark below 0")
+    if any(watermark < -1 for watermark, _ in sources):
+        raise ValueError("a watermark below -1")
     image = Image(tuple(reader.take_long() for _ in model.groups), reader.take_long())
     reader.finish()
     watermarks, counts = tuple(watermark for watermark, _ in sources), tuple(count for _, count in sources)
@@ -312,4 +312,6 @@ def young_interval_s(cost_s: float, between_failures_s: float) -> float:
 
 def interval_ticks(interval_s: float, ticks_per_s: float, trace_interval: int) -> int:
     """The same as virtual time, at a measured speed: a multiple of ``trace_interval``, at least one."""
-    return max(1, min(round(interval_s * ticks_per_s / trace_interval), TICK_MAX // trace_interval)) * trace_interval
+    blocks_max = TICK_MAX // trace_interval
+    blocks = round(min(interval_s * ticks_per_s / trace_interval, float(blocks_max)))
+    return max(1, min(blocks, blocks_max)) * trace_interval

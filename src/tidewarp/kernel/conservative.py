@@ -96,7 +96,8 @@ class ConservativeKernel:
         self._statistics = Statistics()
         self._failures: list[tuple[Event, TidewarpError]] = []
         self._failed: TidewarpError | None = None
-        self._bound = 0
+        self._limit = 0  # of this advance
+        self._bound = 0  # the same, or what a failure or full outputs have lowered it to
         self._waiting_outputs = 0  # of executed events that are not committed
         self._turns = cycle(self._pes)
         self._schedule = None if options.schedule_seed is None else Stream(options.schedule_seed, "kernel.schedule")
@@ -113,7 +114,7 @@ class ConservativeKernel:
         bound = min(until + 1, safe)
         try:
             while self.gvt < bound and not self._ledger.full:
-                self._bound = bound
+                self._limit = self._bound = bound
                 if self._is_tight():
                     self._run_in_order()
                 else:
@@ -176,19 +177,18 @@ class ConservativeKernel:
 
     def _turn(self, pe: Pe) -> bool:
         """One turn of a PE; False if it found nothing to execute."""
-        safe = min(
-            self._promises.safe_advance_time(pe.number), self._bound
-        )  # before the inbox: what comes later is not below it
+        # Before the inbox: what comes later is not below it.
+        promised = min(self._promises.safe_advance_time(pe.number), self._limit)
         pe.drain()
         most = self._options.batch if self._schedule is None else 1 + self._schedule.below(self._options.batch)
         executed = 0
-        while executed < most and pe.first < safe:
+        while executed < most and pe.first < min(promised, self._bound):
             if len(pe.done) >= UNCOMMITTED_MOST and pe.first > self.gvt:
                 break
             if not self._execute(pe):
                 break
             executed += 1
-        self._promises.broadcast_null(pe.number, min(pe.first, safe))
+        self._promises.broadcast_null(pe.number, min(pe.first, promised))
         self._statistics.executed += executed
         self._statistics.turns += 1
         self._statistics.idle_turns += not executed
@@ -215,7 +215,7 @@ class ConservativeKernel:
                 self._pes[owner].inbox.append(sent)
                 self._statistics.remote_sent += 1
         if context.adds or context.emitted:
-            pe.effects.append((event, context.adds, context.emitted))
+            pe.effects.append((event, list(context.adds), list(context.emitted)))  # the context fills its empty ones
             self._waiting_outputs += len(context.emitted)
             if self._is_tight():
                 self._bound = min(self._bound, max(pe.clock[0] for pe in self._pes if pe.clock) + 1)

@@ -6,6 +6,7 @@ same methods. Both refuse the same things, so an error of the model is the same 
 
 from __future__ import annotations
 
+from operator import index
 from typing import Any, NoReturn
 
 import numpy as np
@@ -126,11 +127,13 @@ class Context:
             GenerationOverflow: the millionth send in a row without delay.
             UnhandledMessage: a message of a class that the model does not know.
         """
+        if type(dst) is not int or type(delay) is not int:
+            dst, delay = self._whole(dst, delay)
         state = self._state
         lp = self.lp
         now = self.now
         if dst != lp:
-            if not 0 <= dst < self.n_lps or type(dst) is bool:
+            if not 0 <= dst < self.n_lps:
                 self._refuse_destination(dst)
             least = self._lookahead if self._model.links is None else self._least_delay(dst)
             if delay < least:
@@ -154,6 +157,18 @@ class Context:
         self.sends.append((now + delay, generation, dst, lp, count, message))
         if len(self.sends) > SENDS_MAX:
             self._refuse_sends()
+
+    def _whole(self, dst: Any, delay: Any) -> tuple[int, int]:
+        """Python's own numbers for numpy's; what is no whole number is refused."""
+        if type(dst) is bool or not hasattr(dst, "__index__"):
+            self._refuse_destination(dst)
+        if type(delay) is bool or not hasattr(delay, "__index__"):
+            raise NegativeDelay(
+                f"{self._here()} sends after {delay!r} ticks",
+                "a delay is a whole number of ticks",
+                "round it with int()",
+            )
+        return index(dst), index(delay)
 
     @property
     def n_out(self) -> int:
@@ -210,21 +225,27 @@ class Context:
             ModelError: no such accumulator.
             RangeError: n is no int64.
         """
-        index = self._accumulators.get(name)
-        if index is None:
+        place = self._accumulators.get(name)
+        if place is None:
             known = ", ".join(self._accumulators) or "none"
             raise ModelError(
                 f"add({name!r})", f"the model's accumulators are: {known}", "declare it with model.accumulator"
             )
-        if not -TICK_MAX - 1 <= n <= TICK_MAX:
-            raise RangeError(f"add({name!r}, {n!r})", "n is an int64", "add less")
-        self.adds.append((index, int(n)))
+        if not hasattr(n, "__index__") or not -TICK_MAX - 1 <= n <= TICK_MAX:
+            raise RangeError(f"add({name!r}, {n!r})", "n is a whole number of int64", "add less, or round it")
+        self.adds.append((place, index(n)))
         if len(self.adds) > SENDS_MAX:
             self._refuse_sends()
 
     def note(self, bits: int) -> None:
-        """Keep a whole number (int64) for the reverse handler of this event."""
-        self.noted = bits
+        """Keep a whole number for the reverse handler of this event.
+
+        Raises:
+            RangeError: it is no int64.
+        """
+        if not hasattr(bits, "__index__") or not -TICK_MAX - 1 <= bits <= TICK_MAX:
+            raise RangeError(f"note({bits!r})", "bits are a whole number of int64", "wrap it with wrap_i64")
+        self.noted = index(bits)
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -292,7 +313,7 @@ class Context:
 
     def _refuse_destination(self, dst: Any) -> NoReturn:
         rule = f"LPs are 0 to {self.n_lps - 1}"
-        if type(dst) is not bool and 0 <= dst < self.n_lps:
+        if type(dst) is int and 0 <= dst < self.n_lps:
             rule = f"no link leads from there to {self._model.path(dst)}"
         raise UnknownDestination(
             f"{self._here()} sends to LP {dst!r}", rule, "send to an LP that exists and is linked (model.link)"

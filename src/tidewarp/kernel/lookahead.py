@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
 from typing import Any
 
 import numpy as np
 
 from tidewarp.errors import RangeError, RuleViolation, ZeroLookahead
 from tidewarp.kernel.model import Links, Model
+from tidewarp.kernel.partition import sources_of
 from tidewarp.units import TICK_MAX
 
 __all__ = ["LookaheadConfig", "NullMessageOptimizer", "links_between", "promises_between"]
@@ -126,6 +128,28 @@ class NullMessageOptimizer:
         self._config(node_id).send_null_message(current_ns)
         return min((self.promise(node_id, dst) for dst in self.configs if dst != node_id), default=TICK_MAX)
 
+    def earliest(self, firsts: Sequence[int]) -> list[int]:
+        """When each node can execute something at the earliest: its next event, of ``firsts``, or what another's can cause.
+
+        ``firsts`` has one time for each node, 2**63 - 1 where nothing is left.
+        """
+        found = list(firsts)
+        if not self._pairs:  # one lookahead for all: what the least event causes comes first
+            caused = min(found) + self.default_lookahead_ns
+            return [min(time, caused) for time in found]
+        heap = [(time, node) for node, time in enumerate(found)]
+        heapify(heap)
+        while heap:
+            time, src = heappop(heap)
+            if time > found[src]:
+                continue
+            for dst in self.configs:
+                ns = None if dst == src else self.lookahead(src, dst)
+                if ns is not None and time + ns < found[dst]:
+                    found[dst] = time + ns
+                    heappush(heap, (found[dst], dst))
+        return found
+
     def zero_cycle(self) -> list[int]:
         """Nodes that wait for each other without lookahead, each sending to the next and the last to the first; or none."""
         rest = {
@@ -166,7 +190,7 @@ def links_between(model: Model, pe_of: Sequence[int], src_pe: int, dst_pe: int) 
     owners = np.asarray(pe_of)
     if model.links is None:
         return int(np.argmax(owners == src_pe)), int(np.argmax(owners == dst_pe)), model.lookahead
-    sources = _sources(model.links)
+    sources = sources_of(model.links)
     across = np.flatnonzero((owners[sources] == src_pe) & (owners[model.links.dst] == dst_pe))
     if not len(across):
         return None
@@ -180,6 +204,7 @@ def promises_between(model: Model, pe_of: Sequence[int]) -> NullMessageOptimizer
     Raises:
         ZeroLookahead: PEs that would wait for each other for ever; the error names the LPs.
     """
+    model.freeze()
     promises = NullMessageOptimizer(max(pe_of) + 1, model.lookahead)
     if model.links is not None:
         least = _least_between(model.links, pe_of)
@@ -190,7 +215,7 @@ def promises_between(model: Model, pe_of: Sequence[int]) -> NullMessageOptimizer
         hops = [links_between(model, pe_of, src, dst) for src, dst in zip([cycle[-1], *cycle], cycle, strict=False)]
         named = [f"{model.path(hop[0])} -> {model.path(hop[1])}" for hop in hops if hop is not None]
         raise ZeroLookahead(
-            f"PEs {', '.join(map(str, cycle))} wait for each other: {', '.join(named)}",
+            f"PEs {', '.join(map(str, [cycle[-1], *cycle[:-1]]))} wait for each other: {', '.join(named)}",
             "the lookaheads of this cycle add up to 0, so no PE could ever be sure that nothing more comes",
             "declare a lookahead above 0 on one of these links, place these LPs on one PE, or use the optimistic kernel",
         )
@@ -203,14 +228,10 @@ def _least_between(links: Links, pe_of: Sequence[int]) -> np.ndarray[Any, np.dty
     pes = int(owners.max()) + 1
     least = np.full((pes, pes), TICK_MAX, np.int64)
     crossed = np.zeros((pes, pes), np.bool_)
-    ends = owners[_sources(links)], owners[links.dst]
+    ends = owners[sources_of(links)], owners[links.dst]
     np.minimum.at(least, ends, links.lookahead)
     crossed[ends] = True
     return np.where(crossed, least, -1)
-
-
-def _sources(links: Links) -> np.ndarray[Any, np.dtype[np.int64]]:
-    return np.repeat(np.arange(len(links.first) - 1, dtype=np.int64), np.diff(links.first))
 
 
 def _check(what: str, value: int) -> int:

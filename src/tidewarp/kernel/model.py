@@ -140,8 +140,10 @@ class Model:
             raise ModelError(f"add({cls!r})", "an LP is a class derived from LogicalProcess", "pass the class itself")
         if type(count) is not int or not 1 <= count <= LPS_MAX - self.n_lps:
             raise ModelError(f"{count!r} LPs at {path!r}", f"a model has 1 to {LPS_MAX} LPs", "choose another count")
-        if path in self._paths or not path or not path.isprintable():
-            raise ModelError(f"path {path!r}", "a path is printable text and names one group", "choose another path")
+        if not path or not path.isprintable() or self._is_taken(path, count):
+            raise ModelError(
+                f"path {path!r}", "a path is printable text, and names one group or LP", "choose another path"
+            )
         form = form_of_lp(cls)
         if cls not in self.classes:
             check_class(cls)
@@ -158,6 +160,20 @@ class Model:
         self.n_lps += count
         return range(group.first, group.first + count)
 
+    def _is_taken(self, path: str, count: int) -> bool:
+        """Whether an LP of such a group would have the path, and so the random numbers, of another."""
+        if path in self._paths or (count == 1 and self._has_lp(path)):
+            return True
+        places = (other.removeprefix(f"{path}.") for other in self._paths if other.startswith(f"{path}."))
+        return any(place.isascii() and place.isdecimal() and int(place) < count for place in places)
+
+    def _has_lp(self, path: str) -> bool:
+        try:
+            self.lp(path)
+        except ModelError:
+            return False
+        return True
+
     def link(self, srcs: int | Iterable[int], dsts: int | Iterable[int], lookahead: int) -> None:
         """Declare that every LP of ``srcs`` may send to every LP of ``dsts``, never with less delay than ``lookahead`` ticks.
 
@@ -167,13 +183,14 @@ class Model:
             ModelError: an LP that does not exist, a lookahead that is no tick >= 0.
         """
         self._check_open("link")
-        ends = [np.asarray([lps] if isinstance(lps, int) else list(lps), np.int64) for lps in (srcs, dsts)]
+        ends = [np.atleast_1d(np.asarray(list(lps) if isinstance(lps, Iterable) else lps)) for lps in (srcs, dsts)]
         for lps in ends:
-            if len(lps) == 0 or lps.min() < 0 or lps.max() >= self.n_lps:
+            if len(lps) == 0 or lps.dtype.kind not in "iu" or lps.min() < 0 or lps.max() >= self.n_lps:
                 raise ModelError(
                     f"link of LP {lps.tolist()[:8]}", f"LPs are 0 to {self.n_lps - 1}", "add LPs before linking them"
                 )
-        self._links.append((ends[0], ends[1], _ticks("lookahead of a link", lookahead, 0)))
+        starts, stops = (lps.astype(np.int64) for lps in ends)
+        self._links.append((starts, stops, _ticks("lookahead of a link", lookahead, 0)))
 
     def table(self, name: str, array: Any) -> None:
         """A constant array that handlers read as ``ctx.table(name)``: numbers of one kind, C-contiguous, kept as a copy.
@@ -354,7 +371,7 @@ def _is_lp_class(given: object) -> bool:
 
 def _numbers(given: Any) -> np.ndarray[Any, Any]:
     """An array of ``given`` in which Python's numbers stay what they are: numpy would make floats of large ones."""
-    return given if isinstance(given, np.ndarray) else np.array(given, dtype=object)
+    return np.asarray(given) if isinstance(given, (np.ndarray, np.generic)) else np.array(given, dtype=object)
 
 
 def _column(group: Group, field: Field) -> list[Any]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from types import FunctionType
 from typing import TYPE_CHECKING
 
 from tidewarp.codec import Digest
 from tidewarp.kernel.kinds import Form
-from tidewarp.kernel.lp import form_of_lp, methods_of
+from tidewarp.kernel.lp import LogicalProcess, form_of_lp, methods_of
 from tidewarp.kernel.source import constants_of, functions_of, tokens_of
 
 if TYPE_CHECKING:
@@ -31,11 +32,28 @@ def _class_parts(model: Model) -> Iterable[bytes]:
         yield _described("message", message.__name__, form)
     for cls in model.classes:
         yield _described(f"lp speculative={cls.speculative}", cls.__name__, form_of_lp(cls))
-        yield from (tokens_of(method) for method in methods_of(cls))
+        yield from (tokens_of(method) for method in _functions_of(cls))
+        yield from _attributes_of(cls)
     roots = [method for cls in model.classes for method in methods_of(cls)]
     for function in functions_of(roots):
         yield tokens_of(function)
     yield from constants_of(roots)
+
+
+def _functions_of(cls: type) -> list[FunctionType]:
+    """Handlers, and what else the class defines: in the Python tier they may call it."""
+    bases = reversed(cls.__mro__[: cls.__mro__.index(LogicalProcess)])
+    found = {name: value for base in bases for name, value in vars(base).items() if isinstance(value, FunctionType)}
+    return list(found.values())
+
+
+def _attributes_of(cls: type) -> Iterable[bytes]:
+    """Constants of the class, which handlers read as ``self.NAME``."""
+    hidden = set(vars(LogicalProcess))  # saving does not count
+    for base in reversed(cls.__mro__[: cls.__mro__.index(LogicalProcess)]):
+        for name, value in vars(base).items():
+            if name not in hidden and isinstance(value, (int, float, str, tuple)) and not name.startswith("__"):
+                yield f"{name}={value!r}".encode()
 
 
 def _structure_parts(model: Model) -> Iterable[bytes]:

@@ -188,6 +188,14 @@ class CheckpointManager:
         del kept[place:]
         return dropped
 
+    def discard_since(self, checkpoint: Checkpoint) -> int:
+        """Drop what was saved for a node after ``checkpoint`` was; returns how many."""
+        kept = self.checkpoints.get(checkpoint.node_id, [])
+        valid = [one for one in kept if one.checkpoint_id <= checkpoint.checkpoint_id]
+        dropped = len(kept) - len(valid)
+        kept[:] = valid
+        return dropped
+
     def collect_fossils(self, gvt_ns: int) -> int:
         """Drop what no rollback can reach any more: of each node all before the newest at or below GVT; returns how many.
 

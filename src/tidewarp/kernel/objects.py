@@ -6,6 +6,7 @@ fails, because such a value would not be undone, hashed or saved.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
@@ -16,22 +17,25 @@ from tidewarp.kernel.model import Model
 from tidewarp.kernel.records import HIDDEN, Event, Image, framed, pack_event, split_rows
 from tidewarp.seeds import stream_key
 
-__all__ = ["Objects", "initial_image"]
+__all__ = ["Objects", "initial_image", "logged", "slotted"]
 
 _SLOTS = ("_draws", "_gamma", "_key", "_sends")
 
 
 class Objects:
-    """The LPs of a model in the state of an image, and the context that their handlers are called with."""
+    """The LPs of a model in the state of an image, and the context that their handlers are called with.
 
-    def __init__(self, model: Model, image: Image) -> None:
+    ``blank_of`` gives the class that an LP class is executed as: :func:`slotted`, or :func:`logged`.
+    """
+
+    def __init__(self, model: Model, image: Image, blank_of: Callable[[type[LogicalProcess]], type] | None = None) -> None:
         self.model = model
         self.context = Context(model)
         self.states: list[Any] = []
         self._handlers: list[dict[type, FunctionType]] = []
         for group, rows in zip(model.groups, image.rows, strict=True):
             form = form_of_lp(group.cls)
-            blank = _slotted(group.cls)
+            blank = (blank_of or slotted)(group.cls)
             handlers = handlers_of(group.cls)
             for place, row in enumerate(split_rows(form, rows, group.count)):
                 state = blank()
@@ -153,9 +157,10 @@ def _key(event: Event) -> tuple[int, int, int, int, int]:
 
 
 _BLANKS: dict[type, type] = {}
+_LOGGED: dict[type, type] = {}
 
 
-def _slotted(cls: type[LogicalProcess]) -> type:
+def slotted(cls: type[LogicalProcess]) -> type:
     """The same class with slots for its fields and nothing else."""
     if cls not in _BLANKS:
         names = form_of_lp(cls).names
@@ -168,6 +173,26 @@ def _slotted(cls: type[LogicalProcess]) -> type:
         blank = _BLANKS[cls] = type(cls.__name__, (LogicalProcess,), body)
         _share_form(blank, cls)
     return _BLANKS[cls]
+
+
+def logged(cls: type[LogicalProcess]) -> type:
+    """The slotted class with ``_log``: a list that takes (name, old value) of every assignment, or None."""
+    if cls not in _LOGGED:
+        blank = slotted(cls)
+        body = {"__slots__": ("_log",), "__setattr__": _assign_logged, "__init__": _begin_unlogged}
+        _LOGGED[cls] = type(cls.__name__, (blank,), body)
+        _share_form(_LOGGED[cls], cls)
+    return _LOGGED[cls]
+
+
+def _begin_unlogged(state: Any) -> None:
+    object.__setattr__(state, "_log", None)
+
+
+def _assign_logged(state: Any, name: str, value: Any) -> None:
+    if state._log is not None:
+        state._log.append((name, getattr(state, name)))
+    object.__setattr__(state, name, value)
 
 
 def _share_form(blank: type, cls: type[LogicalProcess]) -> None:

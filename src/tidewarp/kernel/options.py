@@ -84,7 +84,7 @@ class Options:
             )
         if self.saving is not None:
             parse_saving(self.saving, "option")
-        if not 0.0 < self.handler_timeout_s < 1e9:
+        if not isinstance(self.handler_timeout_s, (int, float)) or not 0.0 < self.handler_timeout_s < 1e9:
             raise OperatorError(
                 f"handler_timeout_s {self.handler_timeout_s!r}", "it is a number of seconds above 0", "correct it"
             )

@@ -13,7 +13,7 @@ from tidewarp.errors import OperatorError
 from tidewarp.kernel.model import Links, Model
 from tidewarp.kernel.options import Options
 
-__all__ = ["cut", "partition"]
+__all__ = ["cut", "partition", "sources_of"]
 
 Neighbours: TypeAlias = list[dict[int, int]]
 """For each LP the LPs that are linked with it, in either direction, and how many links that are."""
@@ -48,7 +48,12 @@ def partition(model: Model, options: Options, pes: int | None = None) -> list[in
 def cut(links: Links, pe_of: Sequence[int]) -> int:
     """How many declared links cross from one PE to another."""
     owners = np.asarray(pe_of)
-    return int(np.count_nonzero(owners[_sources(links)] != owners[links.dst]))
+    return int(np.count_nonzero(owners[sources_of(links)] != owners[links.dst]))
+
+
+def sources_of(links: Links) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The LP that each declared link leaves from."""
+    return np.repeat(np.arange(len(links.first) - 1, dtype=np.int64), np.diff(links.first))
 
 
 def _checked(given: Sequence[Any], n_lps: int, pes: int) -> list[int]:
@@ -75,13 +80,9 @@ def _blocks(n_lps: int, pes: int) -> list[int]:
     return [pe for pe in range(pes) for _ in range(size + (pe < larger))]
 
 
-def _sources(links: Links) -> np.ndarray[Any, np.dtype[np.int64]]:
-    return np.repeat(np.arange(len(links.first) - 1, dtype=np.int64), np.diff(links.first))
-
-
 def _neighbours(links: Links) -> Neighbours:
     neighbours: Neighbours = [{} for _ in range(len(links.first) - 1)]
-    for src, dst in zip(_sources(links).tolist(), links.dst.tolist(), strict=True):
+    for src, dst in zip(sources_of(links).tolist(), links.dst.tolist(), strict=True):
         if src != dst:
             neighbours[src][dst] = neighbours[src].get(dst, 0) + 1
             neighbours[dst][src] = neighbours[dst].get(src, 0) + 1

@@ -34,12 +34,13 @@ class SequentialKernel:
         bound = min(until + 1, safe)
         done: list[Event] = []
         try:
-            self._run(bound, done)
+            try:
+                self._run(bound, done)
+            finally:
+                self._ledger.commit(done)
         except TidewarpError as error:
             self._failed = error
             raise
-        finally:
-            self._ledger.commit(done)
         if not self._ledger.full:
             self.gvt = bound
 
@@ -49,17 +50,17 @@ class SequentialKernel:
         while pending and pending[0][0] < bound:
             event = pending[0]
             objects.execute(event)
+            if context.emitted:
+                ledger.emit(event, context.emitted)
             heappop(pending)
             for sent in context.sends:
                 heappush(pending, sent)
             done.append(event)
             if context.adds:
                 ledger.add(context.adds)
-            if context.emitted:
-                ledger.emit(event, context.emitted)
-                if ledger.full:
-                    self.gvt = event[0]
-                    break
+            if context.emitted and ledger.full:
+                self.gvt = event[0]
+                break
             if len(done) == BATCH:
                 ledger.commit(done)
                 done.clear()

@@ -15,6 +15,8 @@ from enum import IntEnum
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
+import numpy as np
+
 from tidewarp.errors import ModelError
 
 __all__ = ["constants_of", "function", "functions_of", "messages_of", "text_of", "tokens_of"]
@@ -136,12 +138,17 @@ def messages_of(method: FunctionType) -> list[type]:
 
 
 def constants_of(roots: Iterable[FunctionType]) -> Iterator[bytes]:
-    """Module-level numbers and enums that these functions read, as ``name=value`` in order of name."""
+    """Module-level numbers, texts, tuples, arrays and enums that these functions read, as ``name=value`` in order."""
     roots = list(roots)
-    values = {name: value for root in (*roots, *functions_of(roots)) for name, value in _names(root)}
-    for name in sorted(values):
-        value = values[name]
-        if isinstance(value, (int, float)):
-            yield f"{name}={value!r}".encode()
-        elif isinstance(value, type) and issubclass(value, IntEnum):
-            yield f"{name}={[(member.name, member.value) for member in value]}".encode()
+    found = [pair for root in (*roots, *functions_of(roots)) for pair in _names(root)]
+    yield from sorted({part for name, value in found if (part := _constant(name, value)) is not None})
+
+
+def _constant(name: str, value: Any) -> bytes | None:
+    if isinstance(value, (int, float, str, tuple)):
+        return f"{name}={value!r}".encode()
+    if isinstance(value, np.ndarray):
+        return f"{name}={value.dtype.str[1:]} {value.tolist()!r}".encode()
+    if isinstance(value, type) and issubclass(value, IntEnum):
+        return f"{name}={[(member.name, member.value) for member in value]}".encode()
+    return None

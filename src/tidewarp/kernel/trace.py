@@ -7,13 +7,13 @@ and what names it cannot depend on how the events were executed.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from tidewarp.codec import Chain, Digest
 from tidewarp.errors import CheckpointRefused, OperatorError
 from tidewarp.kernel.model import Model
-from tidewarp.kernel.records import Event, Image, pack_event
+from tidewarp.kernel.records import Event, Image, pack_event, split_frames, unpack_event
 
 __all__ = ["DIGESTS", "Ledger", "Output"]
 
@@ -45,6 +45,7 @@ class Ledger:
         self.outputs_max = outputs_max
         self.accumulators = [accumulator.start for accumulator in model.accumulators]
         self.committed = 0
+        self.held = False  # the outputs that have to be taken are on rank 0
         self._digest = digest
         self._digests: dict[int, str] = {}
         self._tick = -1
@@ -68,10 +69,24 @@ class Ledger:
         self.committed = committed
         self.accumulators = list(accumulators)
 
+    def position(self) -> list[Any]:
+        """What :meth:`follow` takes: how far this ledger has come, without what it holds."""
+        accumulators = b"".join(n.to_bytes(16, "big", signed=True) for n in self.accumulators)
+        heads = [self.events.head(), self.emitted.head()]
+        return [*heads, self.committed, self.emitted.count, accumulators, self.full]
+
+    def follow(
+        self, trace: bytes, emitted: bytes, committed: int, outputs: int, accumulators: bytes, full: bool
+    ) -> None:
+        """Be as far as the ledger of rank 0, which alone has the outputs."""
+        values = [int.from_bytes(accumulators[at : at + 16], "big", signed=True) for at in range(0, len(accumulators), 16)]
+        self.take_up(trace, emitted, committed, outputs, values)
+        self.held = full
+
     @property
     def full(self) -> bool:
         """No more outputs fit: nothing may be committed until some are taken."""
-        return len(self.outputs) >= self.outputs_max
+        return self.held or len(self.outputs) >= self.outputs_max
 
     def commit(self, events: Sequence[Event]) -> None:
         """Take committed events, in key order.
@@ -79,19 +94,48 @@ class Ledger:
         Raises:
             RangeError: a field of a message that its kind cannot hold.
         """
-        self.committed += len(events)
-        if self.tracing:
-            self.events.extend([event[0] for event in events], [pack_event(self.model, event) for event in events])
+        if not self.tracing:
+            self.committed += len(events)
+            return
+        records: list[bytes] = []
+        try:
+            for event in events:
+                records.append(pack_event(self.model, event))  # noqa: PERF401  what precedes a bad one is committed
+        finally:
+            self.committed += len(records)
+            self.events.extend([event[0] for event in events[: len(records)]], records)
+
+    def commit_framed(self, blocks: Iterable[tuple[int, bytes | memoryview, int]]) -> None:
+        """Take committed events as (block, their framed records, how many), in key order; the records may be empty without a trace."""
+        for index, data, count in blocks:
+            self.committed += count
+            if self.tracing:
+                self.events.extend_framed(index, data, count)
+
+    def emit_framed(self, data: bytes) -> None:
+        """Take outputs as framed records: the key of the event that emits, and what it emits."""
+        for record in split_frames(data):
+            event = unpack_event(self.model, record)
+            self.emitted.add(event[0], bytes(record))
+            self._put_out(event[0], event[2], event[5])
 
     def emit(self, event: Event, messages: Sequence[Any]) -> None:
-        """Take the outputs of one committed event; the events before it have been heard."""
+        """Take the outputs of one committed event; the events before it have been heard.
+
+        Raises:
+            RangeError: a field of an output that its kind cannot hold; none of them is taken.
+        """
         tick, lp = event[0], event[2]
-        for message in messages:
-            self.emitted.add(tick, pack_event(self.model, (*event[:5], message)))
-            if tick != self._tick:
-                self._tick, self._at_tick = tick, 0
-            self.outputs.append(Output(f"{tick:016x}-{self._at_tick:08x}", tick, lp, message))
-            self._at_tick += 1
+        records = [pack_event(self.model, (*event[:5], message)) for message in messages]
+        for message, record in zip(messages, records, strict=True):
+            self.emitted.add(tick, record)
+            self._put_out(tick, lp, message)
+
+    def _put_out(self, tick: int, lp: int, message: Any) -> None:
+        if tick != self._tick:
+            self._tick, self._at_tick = tick, 0
+        self.outputs.append(Output(f"{tick:016x}-{self._at_tick:08x}", tick, lp, message))
+        self._at_tick += 1
 
     def add(self, adds: Sequence[tuple[int, int]]) -> None:
         """Apply what one committed event added to accumulators."""

@@ -15,7 +15,7 @@ import numpy as np
 from tidewarp.codec import Digest, pack, unpack
 from tidewarp.errors import CodecError, ModelError
 
-__all__ = ["array_digest", "copied", "frozen_array", "int_bytes", "int_of", "pack_value", "unpack_value"]
+__all__ = ["array_digest", "check_value", "copied", "frozen_array", "int_bytes", "int_of", "pack_value", "unpack_value"]
 
 DEPTH_MAX = 24  # containers inside one another; a value that contains itself ends here too
 _PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes})
@@ -52,6 +52,33 @@ def copied(value: Any, where: str, depth: int = DEPTH_MAX) -> Any:
         _check_dtype(value.dtype, where)
         return value
     raise _refused(value, where)
+
+
+def check_value(value: Any, where: str, depth: int = DEPTH_MAX) -> None:
+    """Refuse what :func:`copied` refuses, without a copy.
+
+    Raises:
+        ModelError: as :func:`copied`.
+    """
+    kind = type(value)
+    if kind in _PLAIN:
+        return
+    if depth == 0:
+        raise _refused_depth(where)
+    if kind is dict:
+        for key, item in value.items():
+            if type(key) not in _PLAIN:
+                check_value(key, f"key of {where}", depth - 1)
+            if type(item) not in _PLAIN:
+                check_value(item, f"{where}[{key!r}]", depth - 1)
+    elif kind is list or kind is tuple:
+        for place, item in enumerate(value):
+            if type(item) not in _PLAIN:
+                check_value(item, f"{where}[{place}]", depth - 1)
+    elif kind is np.ndarray or isinstance(value, np.generic):
+        _check_dtype(value.dtype, where)
+    else:
+        raise _refused(value, where)
 
 
 def frozen_array(value: Any, where: str) -> np.ndarray[Any, Any]:

@@ -3,6 +3,7 @@
 control    the command for the live control plane: which figures, their table
 figures    the workloads, each with its reference and a digest of what it computed
 phold      the command for the kernel, beside SimPy
+spiking    the command for a network of neurons, beside Brian2
 stress     the command for its correctness: random cases against the reference
 kernel     the command for its parts
 measure    rounds that alternate between cases, and the slope of a series
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import click
 
-from tidewarp.cli.bench import control, phold
+from tidewarp.cli.bench import control, phold, spiking, stress
 
 __all__ = ["command"]
 
@@ -24,3 +25,5 @@ def command() -> None:
 
 command.add_command(control.command, "control")
 command.add_command(phold.command, "phold")
+command.add_command(spiking.command, "spiking")
+command.add_command(stress.command, "stress")

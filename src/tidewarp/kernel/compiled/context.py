@@ -16,6 +16,7 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic, models, overload_attribute, overload_method, register_model
 
 from tidewarp.kernel.compiled import words
+from tidewarp.kernel.compiled.exact import copy_array, fitting
 from tidewarp.kernel.compiled.layout import (
     ADD,
     BAD_DELAY,
@@ -50,7 +51,7 @@ from tidewarp.kernel.compiled.layout import (
     TABLES,
     TOO_MANY_GENERATIONS,
 )
-from tidewarp.kernel.compiled.words import draw, get, get_u64, log_of, normal_of_top, put, view
+from tidewarp.kernel.compiled.words import HOME, bare, draw, get, get_u64, log_of, normal_of_top, put, view
 from tidewarp.kernel.context import GENERATIONS_MAX
 from tidewarp.kernel.kinds import Form
 from tidewarp.units import TICK_MAX
@@ -73,8 +74,8 @@ class Surroundings(NamedTuple):
 
 
 def native_dtype(form: Form) -> np.dtype[np.void]:
-    """The fields of a form as a native, aligned record."""
-    return form.dtype("=", align=True)
+    """The fields of a form as a native, aligned record; one byte that nobody reads where there are none."""
+    return form.dtype("=", align=True) if form.fields else np.dtype([("nothing", "u1")])
 
 
 class ContextType(types.Type):
@@ -142,6 +143,7 @@ _word_attribute(UndoType, "bits", NOTE)
 
 
 @overload_attribute(ContextType, "params")
+@bare
 def _params(ctx: Any) -> Any:
     form = ctx.around.params_form
     if form is None or not form.fields:
@@ -151,6 +153,7 @@ def _params(ctx: Any) -> Any:
 
 
 @overload_method(ContextType, "table", prefer_literal=True)
+@bare
 def _table(ctx: Any, name: Any) -> Any:
     tables = ctx.around.tables
     if getattr(name, "literal_value", None) not in tables:
@@ -162,6 +165,7 @@ def _table(ctx: Any, name: Any) -> Any:
 
 
 @overload_attribute(ContextType, "n_out")
+@bare
 def _n_out(ctx: Any) -> Any:
     return lambda ctx: links_of(address_of(ctx))
 
@@ -176,6 +180,7 @@ def links_of(a: Any) -> Any:
 
 
 @overload_method(ContextType, "out")
+@bare
 def _out(ctx: Any, i: Any) -> Any:
     _check_whole("out", i)
     return lambda ctx, i: out_of(address_of(ctx), np.int64(i))
@@ -237,22 +242,26 @@ def next_exponential(a: Any, mean: Any) -> Any:
 
 
 @overload_method(ContextType, "bits")
+@bare
 def _bits(ctx: Any) -> Any:
     return lambda ctx: next_bits(address_of(ctx))
 
 
 @overload_method(ContextType, "random")
+@bare
 def _random(ctx: Any) -> Any:
     return lambda ctx: next_unit(address_of(ctx))
 
 
 @overload_method(ContextType, "below")
+@bare
 def _below(ctx: Any, n: Any) -> Any:
     _check_whole("below", n)
     return lambda ctx, n: next_below(address_of(ctx), np.int64(n))  # a uint64 beyond int64 comes out negative: refused
 
 
 @overload_method(ContextType, "exponential")
+@bare
 def _exponential(ctx: Any, mean: Any) -> Any:
     if not isinstance(mean, (types.Integer, types.Float)):
         raise TypingError(f"exponential({mean}): a mean is a number of ticks")
@@ -260,6 +269,7 @@ def _exponential(ctx: Any, mean: Any) -> Any:
 
 
 @overload_method(ContextType, "normal")
+@bare
 def _normal(ctx: Any) -> Any:
     return lambda ctx: normal_of_top(np.int64(next_bits(address_of(ctx)) >> np.uint64(11)))
 
@@ -315,6 +325,7 @@ def new_effect(a: Any, x: Any, y: Any, tag: Any) -> Any:
 
 
 @overload_method(ContextType, "send")
+@bare
 def _send(ctx: Any, dst: Any, delay: Any, message: Any) -> Any:
     _check_whole("send to", dst)
     _check_whole("send after", delay)
@@ -332,6 +343,7 @@ def _send(ctx: Any, dst: Any, delay: Any, message: Any) -> Any:
 
 
 @overload_method(ContextType, "emit")
+@bare
 def _emit(ctx: Any, message: Any) -> Any:
     index = _index_of(ctx, message)
     write = _writer(ctx, index, message)
@@ -340,11 +352,12 @@ def _emit(ctx: Any, message: Any) -> Any:
 
 
 @overload_method(ContextType, "add", prefer_literal=True)
+@bare
 def _add(ctx: Any, name: Any, n: Any = 1) -> Any:
     accumulators = ctx.around.accumulators
     if getattr(name, "literal_value", None) not in accumulators:
         raise TypingError(f"add({_literal(name)}): the model's accumulators are: {', '.join(accumulators) or 'none'}")
-    if not isinstance(n, int):
+    if not isinstance(n, (int, types.Omitted)):
         _check_whole("add", n)
     index = list(accumulators).index(name.literal_value)
     unsigned = isinstance(n, types.Integer) and not n.signed
@@ -359,6 +372,7 @@ def _add(ctx: Any, name: Any, n: Any = 1) -> Any:
 
 
 @overload_method(ContextType, "note")
+@bare
 def _note(ctx: Any, bits: Any) -> Any:
     _check_whole("note", bits)
     return lambda ctx, bits: put(address_of(ctx) + 8 * NOTE, np.int64(bits))
@@ -375,7 +389,7 @@ def _index_of(ctx: Any, message: Any) -> int:
 def _writer(ctx: Any, index: int, message: Any) -> Callable[[Any, Any], None]:
     """A function (address, message) that stores the fields of a message natively."""
     form = ctx.around.message_forms[index]
-    names: dict[str, Any] = {"view": view, "dtype": native_dtype(form), "copy_array": copy_array}
+    names: dict[str, Any] = {"__name__": HOME, "view": view, "dtype": native_dtype(form), "copy_array": copy_array}
     source = ["def write(address, message):", " record = view(address, dtype)" if form.fields else " pass"]
     for field, given in zip(form.fields, message.types, strict=True):
         what = f"{form.name}.{field.name}"

@@ -12,16 +12,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba import njit, types
 from numba.core.errors import TypingError
 from numba.extending import intrinsic, overload
 
 from tidewarp import seeds
 from tidewarp.kernel import arithmetic
-from tidewarp.kernel.compiled.words import exp_of, log_of, mix
+from tidewarp.kernel.compiled.words import HOME, bare, exp_of, log_of, mix
 
-__all__ = ["OPERATORS", "UNARY", "copy_array", "fitting", "greatest", "least", "spread", "whole"]
+__all__ = ["FIT", "OPERATORS", "UNARY", "copy_array", "fit_into", "fitting", "greatest", "least", "spread", "whole"]
 
 _LIMITS = {"i8": (-(2**7), 2**7 - 1), "i16": (-(2**15), 2**15 - 1), "i32": (-(2**31), 2**31 - 1)}
 _LIMITS |= {"u8": (0, 2**8 - 1), "u16": (0, 2**16 - 1), "u32": (0, 2**32 - 1)}
@@ -98,6 +97,7 @@ def copy_array(target: Any, source: Any) -> None:
 
 
 @overload(copy_array)
+@bare
 def _copy_array(target: Any, source: Any) -> Any:
     if isinstance(source, types.UniTuple) and target.ndim == 1:
         if source.count != target.shape[0]:
@@ -152,8 +152,8 @@ def _flagged(name: str) -> Any:
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             pair = getattr(builder, name)(*args)
-            bit = builder.zext(builder.extract_value(pair, 1), ir.IntType(8))
-            return context.make_tuple(builder, signature.return_type, [builder.extract_value(pair, 0), bit])
+            parts = [builder.extract_value(pair, place) for place in (0, 1)]
+            return context.make_tuple(builder, signature.return_type, parts)
 
         return types.Tuple((a, types.boolean))(a, a), generate
 
@@ -445,7 +445,7 @@ def _pow_ii(a: Any, b: Any) -> Any:
 
 
 def _plain(symbol: str) -> Callable[[Any, Any], Any]:
-    names: dict[str, Any] = {}
+    names: dict[str, Any] = {"__name__": HOME}
     exec(f"def plain(a, b): return a {symbol} b", names)
     return names["plain"]  # type: ignore[no-any-return]
 
@@ -478,6 +478,7 @@ def _operator(name: str) -> Callable[[Any, Any], Any]:
     operate.__name__ = operate.__qualname__ = f"exact_{name}"
 
     @overload(operate)
+    @bare
     def choose(a: Any, b: Any) -> Any:
         if isinstance(a, types.Boolean) and isinstance(b, types.Boolean) and name in _BITWISE:
             return lambda a, b: bool(np.int64(plain_i(np.int64(a), np.int64(b))))
@@ -505,6 +506,7 @@ def _negative(x: Any) -> Any:
 
 
 @overload(_negative)
+@bare
 def _negative_of(x: Any) -> Any:
     if _is_unsigned(x):
         return lambda x: _sub_uu(np.uint64(0), x)
@@ -516,6 +518,7 @@ def _inverse(x: Any) -> Any:
 
 
 @overload(_inverse)
+@bare
 def _inverse_of(x: Any) -> Any:
     return (lambda x: ~_to_i64(x)) if _is_unsigned(x) else (lambda x: ~np.int64(x))
 
@@ -525,6 +528,7 @@ def _positive(x: Any) -> Any:
 
 
 @overload(_positive)
+@bare
 def _positive_of(x: Any) -> Any:
     return (lambda x: np.int64(x)) if isinstance(x, types.Boolean) else (lambda x: x)
 
@@ -539,6 +543,7 @@ def whole(x: Any) -> Any:
 
 
 @overload(whole)
+@bare
 def _whole(x: Any) -> Any:
     if _is_unsigned(x):
         return lambda x: x
@@ -561,6 +566,7 @@ def spread(x: Any) -> Any:
 
 
 @overload(spread)
+@bare
 def _spread(x: Any) -> Any:
     if not isinstance(x, types.Integer):
         raise TypingError(f"range({x}): it takes whole numbers")
@@ -573,6 +579,7 @@ def least(a: Any, b: Any) -> Any:
 
 
 @overload(least)
+@bare
 def _least(a: Any, b: Any) -> Any:
     if not (_is_whole(a) and _is_whole(b)):
         return _of_one_type("min", a, b, lambda a, b: b if b < a else a)
@@ -591,6 +598,7 @@ def greatest(a: Any, b: Any) -> Any:
 
 
 @overload(greatest)
+@bare
 def _greatest(a: Any, b: Any) -> Any:
     if not (_is_whole(a) and _is_whole(b)):
         return _of_one_type("max", a, b, lambda a, b: b if b > a else a)
@@ -614,42 +622,49 @@ def _check_whole(name: str, *given: Any) -> None:
 
 
 @overload(arithmetic.mix64)
+@bare
 def _mix64(x: Any) -> Any:
     _check_whole("mix64", x)
     return lambda x: mix(np.uint64(x))
 
 
 @overload(arithmetic.wrap_i64)
+@bare
 def _wrap_i64(x: Any) -> Any:
     _check_whole("wrap_i64", x)
     return lambda x: np.int64(x)
 
 
 @overload(arithmetic.u64_add)
+@bare
 def _u64_add(a: Any, b: Any) -> Any:
     _check_whole("u64_add", a, b)
     return lambda a, b: np.uint64(a) + np.uint64(b)
 
 
 @overload(arithmetic.u64_mul)
+@bare
 def _u64_mul(a: Any, b: Any) -> Any:
     _check_whole("u64_mul", a, b)
     return lambda a, b: np.uint64(a) * np.uint64(b)
 
 
 @overload(arithmetic.u64_div)
+@bare
 def _u64_div(a: Any, b: Any) -> Any:
     _check_whole("u64_div", a, b)
     return lambda a, b: _div_uu(np.uint64(a), np.uint64(b))
 
 
 @overload(arithmetic.u64_mod)
+@bare
 def _u64_mod(a: Any, b: Any) -> Any:
     _check_whole("u64_mod", a, b)
     return lambda a, b: _mod_uu(np.uint64(a), np.uint64(b))
 
 
 @overload(seeds.exact_log)
+@bare
 def _exact_log(x: Any) -> Any:
     def log(x: Any) -> Any:
         y = np.float64(x)
@@ -661,6 +676,7 @@ def _exact_log(x: Any) -> Any:
 
 
 @overload(seeds.exact_exp)
+@bare
 def _exact_exp(x: Any) -> Any:
     def exp(x: Any) -> Any:
         y = np.float64(x)
@@ -669,3 +685,39 @@ def _exact_exp(x: Any) -> Any:
         return exp_of(y) if y >= -745.1332191019412 else 0.0
 
     return exp
+
+
+# --- stores -------------------------------------------------------------------------------------------
+
+
+def _fit(kind: str) -> Callable[[Any], Any]:
+    def fit(x: Any) -> Any:
+        return x
+
+    fit.__name__ = fit.__qualname__ = f"fit_{kind}"
+
+    @overload(fit)
+    @bare
+    def choose(x: Any) -> Any:
+        convert = fitting(kind, x, "the field")
+        return lambda x: convert(x)
+
+    return fit
+
+
+FIT = {kind: _fit(kind) for kind in ("i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "f64", "b1")}
+"""By kind: a function that makes a number fit a field, or raises."""
+
+
+def fit_into(array: Any, x: Any) -> Any:
+    """The same for a number of an array."""
+    return x
+
+
+@overload(fit_into)
+@bare
+def _fit_into(array: Any, x: Any) -> Any:
+    if not isinstance(array, types.Array):
+        raise TypingError(f"{array}: only array fields can be stored into")
+    convert = fitting(_kind_of(array.dtype), x, "the array")
+    return lambda array, x: convert(x)

@@ -25,6 +25,9 @@ KEY, GAMMA = 7, 8  # the LP's random stream
 EFFECTS = 9  # how many rows of the effects buffer are filled
 NOTE = 10  # bits for the reverse handler
 ERROR = 11  # 0, or an error code below: then nothing of what the handler did counts
+# Of the event, for the message about a handler that hangs; BEAT counts up before and after each call: odd means inside a handler:
+SRC, SEQ, BEAT = 12, 13, 14
+PAUSE = 15  # set to 1 by the shell from another thread: leave the slice at the next event, so that Ctrl-C is heard
 # Constant during a run, set by the shell:
 OUT, OUT_STRIDE, OUT_MAX = 16, 17, 18  # effects buffer: address, bytes of a row, rows
 N_LPS, PARAMS, LOOKAHEAD, TABLES = 19, 20, 21, 22  # TABLES: address of an array of the tables' addresses

@@ -6,6 +6,7 @@ An address is an int64. Nothing here checks one: the callers hold the arrays tha
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -19,17 +20,24 @@ from numba.np.numpy_support import from_dtype
 from tidewarp import seeds
 
 __all__ = [
+    "HOME",
     "array_at",
+    "bare",
     "draw",
     "exp_of",
     "get",
     "get_u64",
     "inlined",
+    "load_2",
+    "load_4",
+    "load_8",
     "log_of",
     "mix",
     "normal_of_top",
     "put",
-    "store_swapped",
+    "store_2",
+    "store_4",
+    "store_8",
     "swap_1",
     "swap_2",
     "swap_4",
@@ -38,6 +46,25 @@ __all__ = [
 ]
 
 _WORD = ir.IntType(64)
+
+
+HOME = __name__
+"""``__name__`` of the namespaces that functions are made in: Numba imports it when it loads them from the cache."""
+
+
+def bare(choose: Callable[..., Any]) -> Callable[..., Any]:
+    """Below ``@overload``: takes the annotations away, since Numba wants them to be those of what ``choose`` returns."""
+    choose.__annotations__ = {}
+
+    @wraps(choose)
+    def chosen(*args: Any, **keywords: Any) -> Any:
+        made = choose(*args, **keywords)
+        if made is not None:
+            made.__annotations__ = {}
+        return made
+
+    return chosen
+
 
 inlined = njit(inline="always", error_model="numpy")
 """For helpers of kernels that are compiled into their callers."""
@@ -128,15 +155,41 @@ def _swapping(bits: int) -> Any:
 swap_1, swap_2, swap_4, swap_8 = (_swapping(bits) for bits in (8, 16, 32, 64))
 
 
-@intrinsic
-def store_swapped(typing: Any, target: Any, word: Any) -> Any:
-    """Store a word big-endian at an address that need not be aligned."""
+def _storing(bits: int) -> Any:
+    width = ir.IntType(bits)
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store(builder.bswap(args[1]), builder.inttoptr(args[0], _WORD.as_pointer()), align=1)
-        return context.get_dummy_value()
+    @intrinsic
+    def store(typing: Any, target: Any, word: Any) -> Any:
+        """Store the low bits of a word big-endian at an address that need not be aligned."""
 
-    return types.void(types.int64, types.int64), generate
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            number = builder.trunc(args[1], width) if bits < 64 else args[1]
+            builder.store(builder.bswap(number), builder.inttoptr(args[0], width.as_pointer()), align=1)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64), generate
+
+    return store
+
+
+def _loading(bits: int) -> Any:
+    width = ir.IntType(bits)
+
+    @intrinsic
+    def load(typing: Any, source: Any) -> Any:
+        """The unsigned big-endian number at an address that need not be aligned, as int64."""
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            number = builder.bswap(builder.load(builder.inttoptr(args[0], width.as_pointer()), align=1))
+            return builder.zext(number, _WORD) if bits < 64 else number
+
+        return types.int64(types.int64), generate
+
+    return load
+
+
+store_2, store_4, store_8 = (_storing(bits) for bits in (16, 32, 64))
+load_2, load_4, load_8 = (_loading(bits) for bits in (16, 32, 64))
 
 
 # --- random numbers: the cores of tidewarp.seeds, compiled --------------------------------------------

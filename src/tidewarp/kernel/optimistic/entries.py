@@ -104,7 +104,7 @@ class Entry:
         self.sender = sender
         self.sent = sent
         self.status = PENDING
-        self.item: Item | None = None
+        self.item: Any = None  # an Item, while it is in this PE's lists
         self.channel: tuple[int, int] | None = None
         self.saved: Any = None
         self.children: list[Entry] = []  # what its execution sent

@@ -56,6 +56,16 @@ class Rounds:
         if not self.missing:
             self._move(min(self._low, self.bound))
 
+    def retreat(self, gvt: Mark) -> None:
+        """Back to where nothing is committed yet.
+
+        Raises:
+            InternalError: a round has begun, and its reports know nothing of this.
+        """
+        if self.missing:
+            raise InternalError(f"round {self.number}", f"{self.missing} PEs have not reported", "please report this")
+        self.gvt = gvt
+
     def _move(self, gvt: Mark) -> None:
         if gvt < self.gvt:
             raise InternalError(f"GVT {gvt} after {self.gvt}", "GVT never goes back", "please report this")

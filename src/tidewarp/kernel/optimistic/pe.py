@@ -7,7 +7,6 @@ commits what :meth:`ProcessingElement.final` gives. The LPs are whatever the :cl
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from heapq import heappop, nlargest
 from typing import Protocol
@@ -75,6 +74,7 @@ class ProcessingElement(History):
         super().__init__(kps, executor, pool or Pool(None), lazy)
         self.number = number
         self.window = window or Window(2**62, 1, False)
+        self.generations_ahead = 2**63  # no bound; where messages take long, as between ranks, there has to be one
         self._pe_of = pe_of
         self._bulletin = bulletin
         self._seen = self._reported = bulletin.number  # rounds: the one read last, the one reported to last
@@ -86,8 +86,9 @@ class ProcessingElement(History):
     # --- a turn -----------------------------------------------------------------------------------
 
     def look(self) -> None:
-        """Read the number of the GVT round, before the inbox is drained: what the drain misses its sender counts."""
+        """Read GVT and the number of its round, before the inbox is drained: what the drain misses its sender counts."""
         self._seen = self._bulletin.number
+        self._gvt = self._bulletin.gvt
 
     def receive(self, letters: Iterable[Letter]) -> None:
         """Take letters, each channel's in the order sent. What they undo is undone by the next ``step`` or ``settle``.
@@ -123,14 +124,14 @@ class ProcessingElement(History):
         """
         counts = self.statistics
         self.settle()
-        letters = self._flush(room)
+        letters = self.flush(room)
         if self._seen != self._reported:
             letters += self._report(transit)
         executed = 0
         while executed < batch and (entry := self._next(horizon)) is not None:
             self._run(entry)
             executed += 1
-        letters += self._flush(room)
+        letters += self.flush(room)
         counts.turns += 1
         counts.idle_turns += not executed
         self.window.look(counts.executed, counts.rolled_back)
@@ -145,16 +146,21 @@ class ProcessingElement(History):
         if self._pool.pressed:
             limit = 0
         ahead, waiting = self._top(self._pending), self._top(self._waiting)
-        if ahead is not None and ahead.event[0] >= limit and not self._is_final(ahead):
+        if ahead is not None and (ahead.event[0] >= limit or self._is_deep(ahead)) and not self._is_final(ahead):
             ahead = None
         if waiting is not None and not self._is_final(waiting):
             waiting = None
-        if waiting is not None and (ahead is None or waiting.item < ahead.item):  # type: ignore[operator]
+        if waiting is not None and (ahead is None or waiting.item < ahead.item):
             heappop(self._waiting)
             return waiting
         if ahead is not None:
             heappop(self._pending)
         return ahead
+
+    def _is_deep(self, entry: Entry) -> bool:
+        """Whether it lies too many sends without delay above GVT: what is wrong could run from its anti-messages for ever."""
+        time, generation = entry.event[:2]
+        return generation > self.generations_ahead + (self._gvt[1] if time == self._gvt[0] else 0)
 
     def _is_final(self, entry: Entry) -> bool:
         time, generation = entry.event[:2]
@@ -163,7 +169,8 @@ class ProcessingElement(History):
     def _run(self, entry: Entry) -> None:
         """Execute one event and send what it sends; then undo what that has turned into the past."""
         if self._is_straggler(entry):  # it had been held back while its KP went on
-            self._roll_back(entry)
+            self._work.append(entry)
+            self.settle()
         executor = self._executor
         entry.saved = executor.save(entry.event[2])
         entry.held = False
@@ -224,7 +231,7 @@ class ProcessingElement(History):
     def _target_of(self, stub: Entry) -> int:
         return self._pe_of[stub.event[2]]
 
-    def _flush(self, room: Callable[[int], int] | None) -> list[Letter]:
+    def flush(self, room: Callable[[int], int] | None = None) -> list[Letter]:
         """The letters that leave now, numbered; they count for the GVT round that this PE has not reported to yet."""
         letters: list[Letter] = []
         waiting = 0
@@ -269,7 +276,7 @@ class ProcessingElement(History):
 
     def _report(self, transit: Mark) -> list[Letter]:
         """Report the least mark to the round; under memory pressure make room first. Returns messages sent back."""
-        self._learn_gvt()
+        self.window.end_round(self.statistics.executed, self.statistics.rolled_back)
         returns = self._relieve() if self._pool.full else []
         low = min([self.low(), transit, self._send_low, *(letter.mark for letter in returns)])
         self._reported, self._send_low = self._seen, NEVER
@@ -290,19 +297,9 @@ class ProcessingElement(History):
         ]
         return min(marks, default=NEVER)
 
-    def _learn_gvt(self) -> None:
-        if self._bulletin.gvt != self._gvt:
-            self._gvt = self._bulletin.gvt
-        self.window.end_round(self.statistics.executed, self.statistics.rolled_back)
-
-    def hear(self) -> None:
-        """Read GVT now; between rounds a PE knows the one of the round before."""
-        self._gvt = self._bulletin.gvt
-
     def final(self) -> list[Entry]:
         """Executed events that GVT has passed, in key order: mark them COMMITTED and call ``collect``, the first ones first."""
-        self.hear()
-        gvt = self._gvt
+        gvt = self._gvt = self._bulletin.gvt
         found: list[Entry] = []
         for kp in self.kps:
             for entry in kp.executed:
@@ -387,6 +384,11 @@ class ProcessingElement(History):
         """The pending events, in no order."""
         return [entry.event for entry in self._alive()]
 
+    def first(self) -> Entry | None:
+        """The event that is to run next, be it allowed to or not; None: nothing can run. Settle before asking."""
+        entries = [entry for heap in (self._pending, self._waiting) if (entry := self._top(heap)) is not None]
+        return min(entries, key=_item, default=None)
+
     def waits_for(self) -> str:
         """What holds this PE back, in words."""
         queued = sum(map(len, self._outbox.values()))
@@ -395,10 +397,9 @@ class ProcessingElement(History):
         for kp in self.kps:
             if kp.failed is not None:
                 return f"an event at tick {kp.failed.event[0]} has failed and waits to be committed"
-        entries = [entry for heap in (self._pending, self._waiting) if (entry := self._top(heap)) is not None]
-        if not entries:
+        first = self.first()
+        if first is None:
             return "nothing to do"
-        first = min(entries, key=_item)
         why = "runs only when it is final" if first.kp.final or first.held else "is next"
         return f"the event of LP {first.event[2]} at tick {first.event[0]} {why}"
 
@@ -407,9 +408,10 @@ class ProcessingElement(History):
         super().validate()
         for entry in self._alive():
             if (*entry.mark, PENDING) < self._gvt:
-                raise InternalError(f"{entry!r} is pending below GVT {self._gvt}", "GVT passes no pending event", "please report this")
+                raise InternalError(
+                    f"{entry!r} is pending below GVT {self._gvt}", "GVT passes no pending event", "please report this"
+                )
 
 
 def _item(entry: Entry) -> tuple[int, ...]:
-    assert entry.item is not None
-    return entry.item[:6]
+    return entry.item[:6]  # type: ignore[no-any-return]

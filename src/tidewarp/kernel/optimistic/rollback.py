@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from heapq import heapify, heappop, heappush
+from itertools import pairwise
 from typing import Any
 
 from tidewarp.errors import InternalError
@@ -90,7 +91,7 @@ class History:
         return entry
 
     def _queue(self, entry: Entry) -> None:
-        heappush(self._waiting if entry.held or entry.kp.final else self._pending, entry.item)  # type: ignore[misc]
+        heappush(self._waiting if entry.held or entry.kp.final else self._pending, entry.item)
 
     def _is_straggler(self, entry: Entry) -> bool:
         executed = entry.kp.executed
@@ -142,7 +143,9 @@ class History:
             entry.status = DOOMED
             self._work.append(entry)
         else:
-            raise InternalError(f"cancelling {entry!r}", "an event is cancelled once, before it is final", "please report this")
+            raise InternalError(
+                f"cancelling {entry!r}", "an event is cancelled once, before it is final", "please report this"
+            )
 
     def _withdraw(self, children: Iterable[Entry]) -> None:
         """Take back what an undone event has sent."""
@@ -205,7 +208,7 @@ class History:
 
     def _must_undo(self, entry: Entry, cause: Entry) -> bool:
         item = cause.item
-        return item is not None and entry.item > item  # type: ignore[operator]
+        return item is not None and bool(entry.item > item)
 
     def _restore(self, entry: Entry, to_coast: dict[int, None]) -> None:
         lp = entry.event[2]
@@ -270,6 +273,13 @@ class History:
 
     # --- committing -------------------------------------------------------------------------------
 
+    def committed(self, lp: int) -> tuple[Any, Sequence[Event]] | None:
+        """The state of ``lp`` after its last committed event: an image, and what to execute on it; None: as it is now."""
+        first = next((entry for entry in self._kp_of[lp].executed if entry.event[2] == lp), None)
+        if first is None:
+            return None
+        return self._bases[lp] if first.saved is None else (first.saved, ())
+
     def collect(self) -> None:
         """Fossil collection: let go of the entries that are COMMITTED, the oldest ones of each KP."""
         for kp in self.kps:
@@ -307,7 +317,6 @@ class History:
         """
         pending = self._alive()
         stubs = list(self._stubs.values())
-        queued = [stub for box in self._outbox.values() for kind, stub in box if kind == POSITIVE and stub.status == QUEUED]
         executed = [entry for kp in self.kps for entry in kp.executed]
         _check(not self._work and not self._stale, "the work list is empty")
         _check(all(entry.status == PENDING for entry in pending), "pending entries are pending")
@@ -315,28 +324,41 @@ class History:
         _check(all(stub.status == SENT for stub in stubs), "stubs were sent")
         for kp in self.kps:
             items = [entry.item for entry in kp.executed]
-            _check(all(a < b for a, b in zip(items, items[1:], strict=False)), "a KP's events are in key order")  # type: ignore[operator]
+            _check(all(a < b for a, b in pairwise(items)), "a KP's events are in key order")
             _check(kp.failed is None or kp.executed[-1] is kp.failed, "a failed event is its KP's newest")
             _check(all(entry.kp is kp for entry in kp.executed), "an event is in the list of its KP")
             _check(kp.failed is not None or not kp.blocked, "nothing is blocked without an error")
         newest = {id(kp): kp.executed[-1].item for kp in self.kps if kp.executed}
         for entry in pending:
-            _check(id(entry.kp) not in newest or entry.item > newest[id(entry.kp)], "a pending event follows its KP's newest")  # type: ignore[operator]
+            _check(
+                entry.held or id(entry.kp) not in newest or entry.item > newest[id(entry.kp)],
+                "a pending event follows its KP's newest",
+            )
         for channel, entry in self._received.items():
-            _check(entry.channel == channel and entry.status in (PENDING, EXECUTED), "a received event can be cancelled")
+            _check(
+                entry.channel == channel and entry.status in (PENDING, EXECUTED), "a received event can be cancelled"
+            )
         senders = {id(entry) for entry in (*executed, *pending)}
         _check(all(id(stub.sender) in senders for stub in stubs), "a stub has a sender")
-        live = len(pending) + len(executed) + len(stubs) + len(queued)
-        _check(self._count_live() == live, "every event is counted once")
         self._check_children(executed, pending)
+
+    @property
+    def backlog(self) -> int:
+        """How many events are pending."""
+        blocked = sum(len(kp.blocked) for kp in self.kps)
+        return len(self._pending) + len(self._waiting) + blocked - self._cancelled
 
     def _alive(self) -> list[Entry]:
         heaps: list[Sequence[Item]] = [self._pending, self._waiting]
         found = [item[6] for heap in heaps for item in heap if item[6].status != CANCELLED]
         return found + [entry for kp in self.kps for entry in kp.blocked if entry.status != CANCELLED]
 
-    def _count_live(self) -> int:
-        return self._pool.live
+    def live(self) -> int:
+        """How many events of the pool are here."""
+        queued = [
+            1 for box in self._outbox.values() for kind, stub in box if kind == POSITIVE and stub.status == QUEUED
+        ]
+        return len(self._alive()) + sum(len(kp.executed) for kp in self.kps) + len(self._stubs) + len(queued)
 
     def _check_children(self, executed: Sequence[Entry], pending: Sequence[Entry]) -> None:
         for entry in (*executed, *pending):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tidewarp.kernel.contract import Kernel
 from tidewarp.kernel.model import Model
 from tidewarp.kernel.options import Options
@@ -14,8 +16,50 @@ __all__ = ["open_kernel"]
 
 def open_kernel(model: Model, image: Image, ledger: Ledger, options: Options) -> Kernel:
     """The engine that ``options`` names, in the state of ``image``."""
+    if options.transport == "mpi":
+        return _open_ranks(model, image, ledger, options)
     if options.kernel == "conservative":
+        return _open_conservative(model, image, ledger, options)
+    if options.kernel == "optimistic":
+        from tidewarp.kernel.optimistic.kernel import OptimisticKernel
+
+        return OptimisticKernel(model, image, ledger, options)
+    if options.tier != "python":
+        from tidewarp.kernel.shell.compiled import open_sequential
+
+        compiled = open_sequential(model, image, ledger, options)
+        if compiled is not None:
+            return compiled
+    return SequentialKernel(model, image, ledger)
+
+
+def _open_ranks(model: Model, image: Image, ledger: Ledger, options: Options) -> Kernel:
+    """The part of the engine that this rank runs; the sequential one runs on rank 0 alone."""
+    from tidewarp.kernel.shell.mpi.alone import AloneKernel
+    from tidewarp.kernel.shell.mpi.kernel import RankKernel
+    from tidewarp.kernel.shell.mpi.world import hello, join_ranks
+
+    ranks = join_ranks()
+    hello(ranks, model, options)
+    if options.kernel != "sequential":
+        return RankKernel(model, image, ledger, options, ranks)
+    inner = open_kernel(model, image, ledger, replace(options, transport="threads")) if ranks.rank == 0 else None
+    return AloneKernel(model, ledger, ranks, inner)
+
+
+def _open_conservative(model: Model, image: Image, ledger: Ledger, options: Options) -> Kernel:
+    """Threads in the compiled tier; the Python tier where the model, or a schedule, asks for it."""
+    from tidewarp.kernel.shell.compiled import WatchedKernel, dispatch_of, load_kernel
+
+    wants_python = options.tier == "auto" and options.schedule_seed is not None
+    dispatch = None if wants_python else dispatch_of(model, options)
+    if dispatch is None:
         from tidewarp.kernel.conservative import ConservativeKernel
 
         return ConservativeKernel(model, image, ledger, options)
-    return SequentialKernel(model, image, ledger)
+    load_kernel("conservative")
+    from tidewarp.clocks.wall import WallClock
+    from tidewarp.kernel.shell.conservative import CompiledConservative
+
+    kernel = CompiledConservative(model, image, ledger, options, dispatch, WallClock())
+    return WatchedKernel(kernel, model, kernel.blocks, options.handler_timeout_s)

@@ -17,13 +17,14 @@ from tidewarp.kernel.objects import initial_image
 from tidewarp.kernel.options import Options
 from tidewarp.kernel.records import Event, Image
 from tidewarp.kernel.shell.choice import open_kernel
-from tidewarp.kernel.shell.mpi import join_ranks
+from tidewarp.kernel.shell.mpi.world import join_ranks
 from tidewarp.kernel.trace import Ledger, Output
 from tidewarp.observe import SILENT, Probe
 from tidewarp.units import TICK_MAX
 
 __all__ = ["Engine", "Status"]
 
+_SILENT = -1  # the watermark of a source that has promised nothing and holds nothing back
 _PUBLISHER = -1  # the source number of published accumulators: above every input's
 
 
@@ -65,7 +66,7 @@ class Engine:
         self._clock = clock or WallClock()
         self._probe = probe
         self.seconds = 0.0
-        self._watermarks: dict[int, int] = {source.src: TICK_MAX for source in model.sources}
+        self._watermarks: dict[int, int] = {source.src: _SILENT for source in model.sources}
         self._counts: dict[int, int] = dict.fromkeys(self._watermarks, 0)
         self._subscribers = [
             lp
@@ -138,7 +139,7 @@ class Engine:
         return self._advance_kernel(until)
 
     def _advance_kernel(self, until: int) -> Status:
-        safe = min(until + 1, *self._watermarks.values(), TICK_MAX)
+        safe = min([until + 1, *(tick for tick in self._watermarks.values() if tick != _SILENT)])
         self._kernel.advance(until, safe)
         if self._kernel.gvt > until:
             return Status.DONE
@@ -216,8 +217,7 @@ class Engine:
         self._watermarks[source.src] = tick
 
     def _floor(self, source: Source) -> int:
-        tick = self._watermarks[source.src]
-        return 0 if tick == TICK_MAX else tick
+        return max(0, self._watermarks[source.src])
 
     def outputs(self) -> list[Output]:
         """Take the committed outputs, in key order; they are kept here no longer."""
@@ -248,7 +248,9 @@ class Engine:
         tick = -(-(self.until + 1) // interval) * interval
         if self.gvt < tick and self.advance(tick - 1) is not Status.DONE:
             held = "; ".join(self.stalls()) or "outputs wait to be taken"
-            raise OperatorError(f"checkpoint at tick {tick}", held, "take outputs and move watermarks on, then ask again")
+            raise OperatorError(
+                f"checkpoint at tick {tick}", held, "take outputs and move watermarks on, then ask again"
+            )
         ledger = self.ledger
         saved = Saved(
             tick=tick,
@@ -275,7 +277,9 @@ class Engine:
         return cls(model, options, saved=decode(model, data), **given)
 
     def _take_up(self, saved: Saved) -> None:
-        self.ledger.take_up(saved.trace if saved.tracing else None, saved.emitted, saved.committed, saved.outputs, saved.accumulators)
+        self.ledger.take_up(
+            saved.trace if saved.tracing else None, saved.emitted, saved.committed, saved.outputs, saved.accumulators
+        )
         self._watermarks = {source.src: tick for source, tick in zip(self.model.sources, saved.watermarks, strict=True)}
         self._counts = {source.src: count for source, count in zip(self.model.sources, saved.counts, strict=True)}
         self._published = saved.published
@@ -291,7 +295,7 @@ class Engine:
         held = [
             f"waiting for the watermark of input {source.name!r}, which stands at tick {self._watermarks[source.src]}"
             for source in self.model.sources
-            if self._watermarks[source.src] <= self.until
+            if _SILENT < self._watermarks[source.src] <= self.until
         ]
         return held + self._kernel.stalls()
 

@@ -69,7 +69,8 @@ def _open(model: Model, options: Options, resume: Path | None, clock: Clock, pro
     return Engine.restore(model, load_checkpoint(resume, model), options, clock=clock, probe=probe)
 
 
-def _advance_saving(engine: Engine, until: int, folder: Path, every: int | None, clock: Clock
+def _advance_saving(
+    engine: Engine, until: int, folder: Path, every: int | None, clock: Clock
 ) -> tuple[list[Output], int]:
     """Advance to the last checkpoint that is due before ``until``: outputs, checkpoints. Ranks do this together, rank 0 writes."""
     schedule = Schedule(every, engine.model.trace_interval, clock)

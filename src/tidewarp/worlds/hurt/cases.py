@@ -1,7 +1,7 @@
 """Random cases: a model that hurts, late inputs, and options under which it is executed.
 
-Windows go from one tick to unlimited, KPs from one for each PE to one for each LP, rings from 8 messages, memory from
-4 KiB. Some cases thrash on purpose: correctness must not depend on going well.
+Windows go from one tick to unlimited, KPs from one for each PE to one for each LP, rings from 8 messages, memory
+from little more than the first events need. Some cases thrash on purpose: correctness must not depend on going well.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Played(NamedTuple):
 
     digest: str
     committed: int
-    trace: bytes  # D of the events' chain
+    trace_digests: dict[int, str]  # head of the events' chain behind each block
     outputs: list[Output]
     accumulators: list[int]
     stats: Statistics
@@ -57,14 +57,14 @@ def play(case: Case, until: int | None = None, **options: Any) -> Played:
     end = case.until if until is None else until
     outputs: list[Output] = []
     with Engine(case.model, **options) as engine:
+        ledger = engine.ledger
+        ledger.keep_digests()
         _feed(engine, case.model.sources[0], case.inputs, end)
         while engine.advance(end) is Status.FULL:
             outputs += engine.outputs()
         outputs += engine.outputs()
-        ledger = engine.ledger
-        return Played(
-            engine.digest(), ledger.committed, ledger.events.head(), outputs, list(ledger.accumulators), engine.stats()
-        )
+        digest, stats = engine.digest(), engine.stats()
+    return Played(digest, ledger.committed, ledger.trace_digests(), outputs, list(ledger.accumulators), stats)
 
 
 def _feed(engine: Engine, source: Source, inputs: Sequence[Late], end: int) -> None:
@@ -87,52 +87,52 @@ def random_case(seed: int, index: int) -> Case:
     def pick(*values: Any) -> Any:
         return values[stream.below(len(values))]
 
-    lookahead = pick(0, 0, 1, 2)
-    links = pick("none", "none", "some", "forward")
+    lookahead = pick(0, 0, 0, 0, 0, 1, 2)
+    links = pick("none", "none", "none", "some", "forward")
     model = hurt(
         pick(*CLASSES),
         pick(1, 2, 4, 8),
-        population=pick(1, 4, 12),
+        population=pick(1, 3, 8),
         lookahead=lookahead,
         spread=pick(2, 4, 4),
-        remote=pick(0.05, 0.5, 1.0),
+        remote=pick(0.1, 0.5, 1.0),
         emit=pick(0.0, 0.1),
         links=links,
         publish_every=pick(None, None, 5),
         trace_interval=pick(1, 8, 1000),
         seed=stream.bits(),
     )
-    until = pick(3, 20, 60)
-    n_inputs = pick(0, 0, 1, 6)
+    until = pick(3, 15, 25)
+    n_inputs = pick(0, 0, 1, 4)
     inputs = [Late(stream.below(until + 2), stream.below(model.n_lps), stream.bits()) for _ in range(n_inputs)]
-    options = random_options(stream, model.n_lps, conservative=lookahead > 0 or links == "forward")
+    options = random_options(stream, model, conservative=lookahead > 0 or links == "forward")
     return Case(model, until, inputs, options)
 
 
-def random_options(stream: Stream, lps: int, *, conservative: bool) -> dict[str, Any]:
-    """Options of a parallel run of ``lps`` LPs; one in eight is conservative where that is possible."""
+def random_options(stream: Stream, model: Model, *, conservative: bool) -> dict[str, Any]:
+    """Options of a parallel run; one in twelve is conservative where that is possible."""
 
     def pick(*values: Any) -> Any:
         return values[stream.below(len(values))]
 
-    workers = min(lps, pick(1, 2, 3, 4))
     options = {
-        "workers": workers,
-        "batch": pick(1, 8, 64),
+        "workers": min(model.n_lps, pick(1, 2, 2, 3, 3, 4, 4, 4)),
+        "batch": pick(1, 8, 64, 64, 64, 256),
         "gvt_interval": pick(1, 4, 16),
         "ring": pick(8, 64, 4096),
         "slice_turns": pick(3, 1000),
         "schedule_seed": stream.below(2**32),
         "outputs_max": pick(3, 2**20),
     }
-    if conservative and stream.below(8) == 0:
+    if conservative and stream.below(12) == 0:
         return {"kernel": "conservative", **options}
+    first_bytes = 1024 * model.n_lps * (2 + model.params.population)
     return {
         "kernel": "optimistic",
         **options,
-        "window": pick("auto", "lookahead", 1, 2, 20, 10**9, 10**9),
-        "kps": pick(None, 1, 4, lps),
+        "window": pick("auto", "lookahead", 1, 3, 20, 10**9, 10**9, 10**9, 10**9, 10**9),
+        "kps": pick(None, 1, 1, 2, 4, model.n_lps),
         "cancellation": pick("aggressive", "lazy"),
         "saving": pick(None, None, "copy", "periodic:5", "delta"),
-        "memory_max_bytes": pick(None, None, None, None, None, None, None, 2 ** stream.below(9) * 4096),
+        "memory_max_bytes": first_bytes * pick(1, 2, 3, 4) if stream.below(8) == 0 else None,
     }

@@ -10,6 +10,9 @@ Nothing can cross the threshold without input, so steps without any are skipped;
 evaluates the same expression and ends in the same bits. The spikes of a step leave as one bitmap for each projection.
 Spikes for a step arrive at its boundary, and it is integrated one tick later, when all of them are there: that is why
 the lookahead of a projection is its axonal delay less one tick.
+
+Loops over all neurons stand in the handlers themselves, without a branch that does more than choose a number, and with
+values whose range can be seen: that is what lets a compiler use vector instructions in spite of all checks.
 """
 
 # No `from __future__ import annotations`: the lengths of the arrays below are those of one call.
@@ -18,13 +21,16 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from tidewarp.errors import ModelError
-from tidewarp.kernel import Array, Context, LogicalProcess, function, i32, i64, mix64, on, u64
+from tidewarp.kernel import Array, Context, LogicalProcess, function, i32, i64, mix64, on, u32
 
-__all__ = ["CONNECTS", "NEVER", "Activity", "Kinds", "Pulse", "Step", "kinds"]
+__all__ = ["CONNECTS", "NEVER", "WORD", "Activity", "Kinds", "Pulse", "Step", "kinds"]
 
 CONNECTS = ("dense", "csr", "procedural")
 NEVER = 2**62
 """Place of the next kick of a population that gets none."""
+WORD = 32
+"""Neurons in a word of a bitmap."""
+LIMIT = 2**30  # a potential saturates here, at 16384 mV
 
 
 class Step(NamedTuple):
@@ -47,60 +53,21 @@ class Kinds(NamedTuple):
     """The LP class of a population and the message class of its spikes."""
 
     population: type[LogicalProcess]
-    spikes: type
+    spikes: Any
 
 
 @function
-def integrate(v: Any, ready: Any, inputs: Any, fired: Any, step: int, decay: int, threshold: int, refractory: int) -> int:
-    """Bring all neurons to ``step``, take their inputs, reset who fires and set their bits; how many fired.
-
-    The first loop is the one that costs; it has no branch and no store that depends on another neuron, so that it
-    is compiled to vector instructions.
-    """
-    count = 0
-    for i in range(len(v)):
-        x = (v[i] * decay >> 16) + inputs[i]
-        if ready[i] > step:
-            x = 0
-        inputs[i] = 0
-        if x >= threshold:
-            count += 1
-        v[i] = x
-    for word in range(len(fired)):
-        fired[word] = 0
-    if count > 0:
-        for i in range(len(v)):
-            if v[i] >= threshold:
-                v[i] = 0
-                ready[i] = step + 1 + refractory
-                fired[i >> 6] |= 1 << (i & 63)
-    return count
-
-
-@function
-def deliver_dense(inputs: Any, bits: Any, row: int, weight: Any) -> None:
-    """Add the rows of ``weight`` (neurons of all projections, neurons) whose bits are set; ``row`` is that of bit 0."""
-    for half in range(2 * len(bits)):
-        word = (bits[half >> 1] >> 32 * (half & 1)) & 0xFFFFFFFF
-        i = row + 32 * half
-        while word != 0:
-            if word & 0xFF == 0:
-                word >>= 8
-                i += 8
-            else:
-                if word & 1:
-                    for j in range(len(inputs)):
-                        inputs[j] += weight[i, j]
-                word >>= 1
-                i += 1
+def step_of(now: int, step: int) -> int:
+    """The step whose boundary is at ``now`` or comes next."""
+    return (now + step - 1) // step
 
 
 @function
 def deliver_csr(inputs: Any, bits: Any, row: int, first: Any, target: Any, weight: Any) -> None:
-    """The same with compressed rows: synapses ``first[i]`` to ``first[i + 1] - 1`` of neuron i."""
-    for half in range(2 * len(bits)):
-        word = (bits[half >> 1] >> 32 * (half & 1)) & 0xFFFFFFFF
-        i = row + 32 * half
+    """Add the synapses of every neuron whose bit is set: those of bit i are ``first[row + i]`` up to ``first[row + i + 1]``."""
+    for place in range(len(bits)):
+        word = int(bits[place])
+        i = row + WORD * place
         while word != 0:
             if word & 0xFF == 0:
                 word >>= 8
@@ -111,25 +78,6 @@ def deliver_csr(inputs: Any, bits: Any, row: int, first: Any, target: Any, weigh
                         inputs[target[k]] += weight[k]
                 word >>= 1
                 i += 1
-
-
-@function
-def deliver_procedural(
-    inputs: Any, bits: Any, row: int, neurons: int, key: int, chance: int, excitatory: int, plus: int, minus: int
-) -> None:
-    """The same without a table: neuron i reaches j if a hash of both lies below ``chance``, of 2**32."""
-    for half in range(2 * len(bits)):
-        word = (bits[half >> 1] >> 32 * (half & 1)) & 0xFFFFFFFF
-        i = 32 * half
-        while word != 0:
-            if word & 1:
-                row_key = mix64(key ^ (row + i))
-                weight = plus if i < excitatory else minus
-                for j in range(neurons):
-                    if (mix64(row_key ^ j) >> 32) & 0xFFFFFFFF < chance:
-                        inputs[j] += weight
-            word >>= 1
-            i += 1
 
 
 @cache
@@ -143,19 +91,19 @@ def kinds(neurons: int, connect: str) -> Kinds:
         raise ModelError(f"{neurons!r} neurons", "a population has 8 to 1024", "use more, or fewer, populations")
     if connect not in CONNECTS:
         raise ModelError(f"connect {connect!r}", f"it is one of {', '.join(CONNECTS)}", "choose one of them")
-    words = -(-neurons // 64)
-    size = 64 * words  # neurons beyond the last get no input, ever
+    words = -(-neurons // WORD)
+    size = WORD * words  # neurons beyond the last get no input, ever
 
     class Spikes(NamedTuple):
-        """Who fired: bit i & 63 of word i >> 6 is neuron i."""
+        """Who fired: bit i % 32 of word i // 32 is neuron i."""
 
         projection: i64
-        bits: Array[u64, words]
+        bits: Array[u32, words]
 
     class Population(LogicalProcess):
         """Neurons, their inputs of the coming step, and the next kick of their background."""
 
-        first: i64  # projections from here are numbered from this one
+        first: i64  # the number of its first projection
         projections: i64
         anchor: i64  # step that v is as of
         kick: i64  # step * neurons + neuron of the next kick
@@ -166,7 +114,7 @@ def kinds(neurons: int, connect: str) -> Kinds:
         v: Array[i32, size]
         ready: Array[i32, size]  # the first step after the refractory ones
         inputs: Array[i32, size]
-        fired: Array[u64, words]
+        fired: Array[u32, words]
 
         def start(self, ctx: Context) -> None:
             """Plan the first kick."""
@@ -178,16 +126,6 @@ def kinds(neurons: int, connect: str) -> Kinds:
                 self.planned = self.kick // ctx.params.neurons
                 ctx.send(ctx.lp, self.planned * ctx.params.step + 1, Step())
 
-        @on(Pulse)
-        def pulse(self, now: int, pulse: Pulse, ctx: Context) -> None:
-            """Take a sensor's spike."""
-            if 0 <= pulse.neuron < ctx.params.neurons:
-                self.inputs[pulse.neuron] += ctx.params.pulse
-            step = (now + ctx.params.step - 1) // ctx.params.step
-            if step != self.planned and step != self.called:
-                self.called = step
-                ctx.send(ctx.lp, step * ctx.params.step + 1 - now, Step())
-
         @on(Step)
         def integrate(self, now: int, message: Step, ctx: Context) -> None:
             """Integrate one step, send its spikes, plan the next kick."""
@@ -197,72 +135,118 @@ def kinds(neurons: int, connect: str) -> Kinds:
             while self.kick < place + params.neurons:
                 self.inputs[self.kick - place] += params.kick
                 self.kick += 1 + ctx.exponential(params.kick_gap)
-            table = ctx.table("decay")
             gap = step - self.anchor
-            decay = table[gap] if gap < len(table) else 0
-            count = integrate(self.v, self.ready, self.inputs, self.fired, step, decay, params.threshold, params.refractory)
+            decay = 0
+            if gap < len(ctx.table("decay")):
+                decay = min(max(int(ctx.table("decay")[gap]), 0), 65536)
             self.anchor = step
             self.steps += 1
-            if count > 0:
+            v = self.v
+            ready = self.ready
+            inputs = self.inputs
+            top = 0
+            for i in range(len(v)):
+                x = (v[i] * decay >> 16) + inputs[i]
+                if ready[i] > step:
+                    x = 0
+                x = min(max(x, -LIMIT), LIMIT)
+                inputs[i] = 0
+                top = max(top, x)
+                v[i] = x
+            if top >= params.threshold:
+                count = 0
+                fired = self.fired
+                for word in range(len(fired)):
+                    fired[word] = 0
+                for i in range(len(v)):
+                    if v[i] >= params.threshold:
+                        fired[i >> 5] |= 1 << (i & 31)
+                        count += 1
+                again = min(max(step + 1 + params.refractory, 0), LIMIT)
+                for i in range(len(v)):
+                    if v[i] >= params.threshold:
+                        v[i] = 0
+                        ready[i] = again
                 self.spikes += count
                 for i in range(self.projections):
                     delay = ctx.table("delay")[self.first + i]
                     ctx.send(ctx.out(i), delay - 1, Spikes(self.first + i, self.fired))
                 if ctx.n_out > self.projections:
-                    ctx.send(ctx.out(self.projections), params.activity_delay, Activity(count))
+                    ctx.send(ctx.out(self.projections), params.activity_delay - 1, Activity(count))
             if self.kick < NEVER and self.planned <= step:
                 self.planned = self.kick // params.neurons
                 if self.planned != self.called:
                     ctx.send(ctx.lp, self.planned * params.step + 1 - now, Step())
+
+        @on(Pulse)
+        def pulse(self, now: int, pulse: Pulse, ctx: Context) -> None:
+            """Take a sensor's spike."""
+            if not 0 <= pulse.neuron < ctx.params.neurons:
+                raise IndexError("no such neuron")
+            self.inputs[pulse.neuron] += ctx.params.pulse
+            step = step_of(now, ctx.params.step)
+            if step != self.planned and step != self.called:
+                self.called = step
+                ctx.send(ctx.lp, step * ctx.params.step + 1 - now, Step())
 
     class Dense(Population):
         """With a matrix of weights for each projection."""
 
         @on(Spikes)
         def receive(self, now: int, spikes: Spikes, ctx: Context) -> None:
-            """Add the weights of all synapses from neurons that fired."""
-            deliver_dense(self.inputs, spikes.bits, spikes.projection * ctx.params.neurons, ctx.table("weight"))
-            step = now // ctx.params.step
+            """Add the rows of all neurons that fired."""
+            inputs = self.inputs
+            weight = ctx.table("weight")
+            for place in range(len(spikes.bits)):
+                word = int(spikes.bits[place])
+                row = spikes.projection * ctx.params.neurons + WORD * place
+                while word != 0:
+                    if word & 1:
+                        for i in range(len(inputs)):
+                            inputs[i] += weight[row, i]
+                    word >>= 1
+                    row += 1
+            step = step_of(now, ctx.params.step)
             if step != self.planned and step != self.called:
                 self.called = step
-                ctx.send(ctx.lp, 1, Step())
+                ctx.send(ctx.lp, step * ctx.params.step + 1 - now, Step())
 
     class Sparse(Population):
-        """With a compressed row of weights for each neuron of each projection."""
+        """With a compressed row of synapses for each neuron of each projection."""
 
         @on(Spikes)
         def receive(self, now: int, spikes: Spikes, ctx: Context) -> None:
-            """Add the weights of all synapses from neurons that fired."""
+            """Add the synapses of all neurons that fired."""
             row = spikes.projection * ctx.params.neurons
             deliver_csr(self.inputs, spikes.bits, row, ctx.table("first"), ctx.table("target"), ctx.table("weight"))
-            step = now // ctx.params.step
+            step = step_of(now, ctx.params.step)
             if step != self.planned and step != self.called:
                 self.called = step
-                ctx.send(ctx.lp, 1, Step())
+                ctx.send(ctx.lp, step * ctx.params.step + 1 - now, Step())
 
     class Procedural(Population):
-        """With synapses that are computed anew from a hash: no memory."""
+        """With synapses that a hash decides anew each time: no memory."""
 
         @on(Spikes)
         def receive(self, now: int, spikes: Spikes, ctx: Context) -> None:
-            """Add the weights of all synapses from neurons that fired."""
+            """Add the synapses of all neurons that fired: i reaches j if the hash of both is below ``chance``, of 2**32."""
             params = ctx.params
-            row = spikes.projection * params.neurons
-            deliver_procedural(
-                self.inputs,
-                spikes.bits,
-                row,
-                params.neurons,
-                params.key,
-                params.chance,
-                params.excitatory,
-                params.plus,
-                params.minus,
-            )
-            step = now // params.step
+            for place in range(len(spikes.bits)):
+                word = int(spikes.bits[place])
+                i = WORD * place
+                while word != 0:
+                    if word & 1:
+                        key = mix64(params.key ^ (spikes.projection * params.neurons + i))
+                        weight = params.plus if i < params.excitatory else params.minus
+                        for j in range(params.neurons):
+                            if int(mix64(key ^ j) >> 32) < params.chance:
+                                self.inputs[j] += weight
+                    word >>= 1
+                    i += 1
+            step = step_of(now, params.step)
             if step != self.planned and step != self.called:
                 self.called = step
-                ctx.send(ctx.lp, 1, Step())
+                ctx.send(ctx.lp, step * params.step + 1 - now, Step())
 
     population = {"dense": Dense, "csr": Sparse, "procedural": Procedural}[connect]
     return Kinds(population, Spikes)

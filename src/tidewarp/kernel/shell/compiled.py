@@ -1,0 +1,186 @@
+"""Opens the compiled tier: decides whether a model runs there, and brings its code in from the cache."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import warnings
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tidewarp.errors import MissingExtra, NotCompilable
+from tidewarp.kernel.compiled.refusals import check_compilable
+from tidewarp.kernel.contract import Kernel, Statistics
+from tidewarp.kernel.model import Model
+from tidewarp.kernel.options import Options
+from tidewarp.kernel.records import Event, Image
+from tidewarp.kernel.shell.cache import Cache
+from tidewarp.kernel.shell.watchdog import WATCHDOG, Block
+from tidewarp.kernel.trace import Ledger
+
+if TYPE_CHECKING:
+    from tidewarp.kernel.compiled.dispatch import Dispatch
+
+__all__ = ["KERNELS", "WatchedKernel", "dispatch_of", "has_numba", "load_kernel", "open_sequential", "the_cache"]
+
+KERNELS = ("records", "sequential", "merge", "slices", "conservative")
+"""Modules of :mod:`tidewarp.kernel.compiled` whose functions the cache keeps; a module stands after those that it imports."""
+
+_DISPATCHES: dict[str, Dispatch] = {}
+_REFUSALS: dict[str, NotCompilable] = {}
+
+
+@cache
+def the_cache() -> Cache:
+    """The cache of this process."""
+    return Cache()
+
+
+def has_numba() -> bool:
+    """Whether the compiled tier is installed."""
+    return importlib.util.find_spec("numba") is not None
+
+
+def load_kernel(name: str) -> Any:
+    """The module ``name`` of :data:`KERNELS`, with what it needs."""
+    for module in KERNELS[: KERNELS.index(name) + 1]:
+        if module == name or module == KERNELS[0]:
+            _load_module(module)
+    return importlib.import_module(f"tidewarp.kernel.compiled.{name}")
+
+
+@cache
+def _load_module(name: str) -> Any:
+    return the_cache().load(name, lambda place: importlib.import_module(f"tidewarp.kernel.compiled.{name}"))
+
+
+def dispatch_of(model: Model, options: Options) -> Dispatch | None:
+    """The compiled handlers of a model; None if it is to run in the Python tier.
+
+    Blocks while they are compiled: about a second, once for each version of their source.
+
+    Raises:
+        NotCompilable, MissingExtra: ``tier`` is "compiled" and cannot be had.
+    """
+    if options.tier == "python":
+        return None
+    if not has_numba():
+        if options.tier == "compiled":
+            raise MissingExtra("tier 'compiled'", "Numba is not installed", "pip install 'tidewarp[fast]'")
+        _warn_once()
+        return None
+    try:
+        return _dispatch(model)
+    except NotCompilable:
+        if options.tier == "compiled":
+            raise
+        return None
+
+
+@cache
+def _warn_once() -> None:
+    warnings.warn("Numba is not installed: models run in the Python tier; pip install 'tidewarp[fast]'", RuntimeWarning, stacklevel=4)
+
+
+def _dispatch(model: Model) -> Dispatch:
+    check_compilable(model)
+    load_kernel("records")
+    from tidewarp.kernel.compiled.dispatch import digest_of
+
+    digest = digest_of(model)
+    if digest in _REFUSALS:
+        raise _REFUSALS[digest]
+    if digest not in _DISPATCHES:
+        try:
+            _DISPATCHES[digest] = the_cache().load(f"model-{digest[:32]}", _builder(model))
+        except NotCompilable as error:
+            _REFUSALS[digest] = error
+            raise
+    return _DISPATCHES[digest]
+
+
+def _builder(model: Model) -> Callable[[Path], Dispatch]:
+    from numba import njit
+    from numba.core.errors import NumbaError
+
+    from tidewarp.kernel.compiled.dispatch import HOME, names_of, source_of
+
+    def build(place: Path) -> Dispatch:
+        path = place / "dispatch.py"
+        source = source_of(model)
+        if path.exists():
+            try:
+                return _executed(path, source, {"njit": njit, "__name__": HOME})
+            except NumbaError:  # Numba did not find what it had kept: it asks for the handlers
+                pass
+        path.write_text(source)
+        return _executed(path, source, names_of(model))
+
+    return build
+
+
+def _executed(path: Path, source: str, names: dict[str, Any]) -> Dispatch:
+    """What is executed is the text that was made just now; the file is where Numba finds what belongs to it."""
+    exec(compile(source, str(path), "exec"), names)
+    dispatch: Dispatch = names["dispatch"]
+    return dispatch
+
+
+def open_sequential(model: Model, image: Image, ledger: Ledger, options: Options) -> Kernel | None:
+    """The sequential engine of the compiled tier; None if the model is to run in the Python tier."""
+    dispatch = dispatch_of(model, options)
+    if dispatch is None:
+        return None
+    module = load_kernel("sequential")
+    kernel = module.CompiledSequential(model, image, ledger, options, dispatch)
+    return WatchedKernel(kernel, model, [kernel.block], options.handler_timeout_s)
+
+
+class WatchedKernel:
+    """A compiled engine that is watched while it works: Ctrl-C is heard, a handler that never ends ends the process."""
+
+    def __init__(self, kernel: Kernel, model: Model, blocks: list[Block], timeout_s: float) -> None:
+        self._kernel = kernel
+        self._model = model
+        self._blocks = blocks
+        self._timeout_s = timeout_s
+
+    @property
+    def gvt(self) -> int:
+        """As the engine has it."""
+        return self._kernel.gvt
+
+    @gvt.setter
+    def gvt(self, tick: int) -> None:
+        self._kernel.gvt = tick
+
+    def advance(self, until: int, safe: int) -> None:
+        """As the engine does it, watched."""
+        with WATCHDOG.watching(self._model, self._blocks, self._timeout_s):
+            self._kernel.advance(until, safe)
+
+    def inject(self, event: Event) -> None:
+        """As the engine does it."""
+        self._kernel.inject(event)
+
+    def image(self) -> Image:
+        """As the engine has it."""
+        return self._kernel.image()
+
+    def state(self, lp: int) -> dict[str, object]:
+        """As the engine has it."""
+        return self._kernel.state(lp)
+
+    def statistics(self) -> Statistics:
+        """As the engine counts."""
+        return self._kernel.statistics()
+
+    def stalls(self) -> list[str]:
+        """As the engine says it."""
+        return self._kernel.stalls()
+
+    def close(self) -> None:
+        """As the engine does it."""
+        self._kernel.close()
