@@ -108,7 +108,9 @@ def test_vector_clocks_know_the_causal_order(history):
             assert clock_of(a).concurrent_with(b) == (i != j and not before and not after)
 
 
-@pytest.mark.parametrize("other", [np.array([1]), np.array([1, 2, 3]), np.array([1.0, 2.0]), [[1, 2]], np.array([-1, 0])])
+@pytest.mark.parametrize(
+    "other", [np.array([1]), np.array([1, 2, 3]), np.array([1.0, 2.0]), [[1, 2]], np.array([-1, 0])]
+)
 def test_another_shape_or_kind_is_refused(other):
     """Counts of other nodes cannot be compared with these."""
     clock = VectorClock(0, 2)

@@ -32,6 +32,7 @@ class Spread(NamedTuple):
     spread: i64  # a delay exceeds the lookahead by less than this
     fail_at: i64  # the hit of LP 0 at which its handler divides by 0; 0: never
     emit: f64  # share of events that emit
+    stride: i64  # of the table of lookaheads
 
 
 class Node(LogicalProcess):
@@ -62,7 +63,7 @@ class Node(LogicalProcess):
             if kind != 0 and ctx.n_out > 0:
                 place = ctx.below(ctx.n_out)
                 dst = ctx.out(place)
-                ahead = ctx.table("ahead")[ctx.lp * ctx.n_lps + dst]
+                ahead = ctx.table("ahead")[ctx.lp * ctx.params.stride + dst]
                 ctx.send(dst, ahead + ctx.below(ctx.params.spread), Token(token.hops - 1, self.hash))
             if kind == 3:
                 ctx.send(ctx.lp, 0, Token(token.hops - 2, self.hash))
@@ -80,11 +81,13 @@ def linked(
     seed: int = 1,
 ) -> Model:
     """A model of ``lps`` nodes; ``links`` maps (LP, LP) to the lookahead in ticks. Without links all are linked, 1 tick."""
-    model = Model("linked", Spread(tokens, hops, spread, fail_at, emit), lookahead=1, seed=seed, trace_interval=5)
+    stride = max(lps, 8)  # the same for all small models: compiled code depends on the shapes of tables
+    params = Spread(tokens, hops, spread, fail_at, emit, stride)
+    model = Model("linked", params, lookahead=1, seed=seed, trace_interval=5)
     model.add(Node, lps, path="node")
     model.accumulator("events")
     model.input("outside")
-    ahead = np.ones((lps, lps), np.int64)
+    ahead = np.ones((stride, stride), np.int64)
     for (src, dst), ticks in links.items():
         model.link(src, dst, ticks)
         ahead[src, dst] = ticks

@@ -25,8 +25,6 @@ def chain_of(count):
     return chain, checkpoints, [chain.append(checkpoint) for checkpoint in checkpoints]
 
 
-
-
 def test_a_chain_verifies_and_its_hashes_are_full():
     """append returns the entry's SHA-256; length, chain and head agree."""
     chain, checkpoints, hashes = chain_of(4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from linked_models import Token, linked, linked_models, partitions
 
@@ -178,7 +178,6 @@ def test_a_failing_handler_ends_the_run_where_the_sequential_one_ends(data: st.D
 
 
 @given(outputs_max=st.integers(1, 40), seed=st.integers(0, 20))
-@settings(max_examples=30)
 def test_full_outputs_stop_the_run_at_an_exact_state(outputs_max: int, seed: int) -> None:
     """With few outputs left the run stops behind the event that filled them, in the state of the sequential run there."""
     model = linked(4, {(0, 1): 1, (1, 2): 1, (2, 3): 1, (3, 0): 1}, emit=0.5, seed=seed)

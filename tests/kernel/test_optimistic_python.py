@@ -72,7 +72,10 @@ def test_a_window_of_the_lookahead_never_rolls_back() -> None:
 def test_an_image_is_exact_where_the_run_stands(options: dict[str, Any], seed: int, outputs_max: int) -> None:
     """At a full queue of outputs, and at a tick before the end; the run goes on after it as if it had not been taken."""
     model = hurt(CLASSES[1], 2, population=2, emit=0.4, seed=seed)
-    with Engine(model, tier="python", outputs_max=outputs_max) as one, Engine(model, outputs_max=outputs_max, **options) as other:
+    with (
+        Engine(model, tier="python", outputs_max=outputs_max) as one,
+        Engine(model, outputs_max=outputs_max, **options) as other,
+    ):
         for until in (4, 9):
             while True:
                 status = one.advance(until)
@@ -144,10 +147,10 @@ def witnessed(seed: int) -> Model:
 def test_an_lp_that_is_not_speculative_runs_each_event_once(options: dict[str, Any], seed: int) -> None:
     """In key order, with zero delays around it, in the order of the reference."""
     HEARD.clear()
-    expected = run(witnessed(seed), 12, tier="python")
+    expected = run(witnessed(seed), 8, tier="python")
     heard = sorted(HEARD)
     HEARD.clear()
-    assert run(witnessed(seed), 12, **options).digest == expected.digest
+    assert run(witnessed(seed), 8, **options).digest == expected.digest
     assert sorted(HEARD) == heard, "an event ran twice, or too early"
     for lp in (3, 4):
         ticks = [now for now, one, _ in HEARD if one == lp]
@@ -202,7 +205,7 @@ def test_an_error_counts_only_if_its_event_is_committed(saving: str, workers: in
     model = trap()
     (hand,) = model.sources
     for late in (True, False):
-        with Engine(model, **OPTIMISTIC, workers=workers, kps=1, saving=saving) as engine:
+        with Engine(model, **OPTIMISTIC, workers=workers, kps=1, saving=saving, window=1000) as engine:
             engine.inject(hand, 0, 5, Arm())
             engine.inject(hand, 1, 20, Try(1))
             engine.inject(hand, 1, 30, Try(2))
@@ -361,10 +364,10 @@ def need_of(model: Model, until: int) -> int:
 def test_a_memory_bound_costs_time_not_the_digest() -> None:
     """Twice the need of a sequential run is enough for any schedule; messages are sent back on the way."""
     cancelbacks = 0
-    for seed in range(12):
-        model = hurt(CLASSES[0], 6, population=6, remote=0.8, seed=seed)
-        need = need_of(model, 25)
-        case = Case(model, 25, [], {})
+    for seed in range(6):
+        model = hurt(CLASSES[0], 6, population=4, remote=0.8, seed=seed)
+        need = need_of(model, 15)
+        case = Case(model, 15, [], {})
         options = {**OPTIMISTIC, "workers": 3, "window": 2**40, "kps": 1 + seed % 2, "schedule_seed": seed, "batch": 16}
         bound = (2 * need + 4) * ENTRY_BYTES
         for cancellation in ("aggressive", "lazy"):

@@ -189,7 +189,10 @@ class OnePe(RuleBasedStateMachine):
     @rule(data=st.data())
     def drain(self, data: st.DataObject) -> None:
         """The PE reads its inbox: channels in any order, each in its own."""
-        channels = {1: [one for one in self.inbox if one.source == 1], 2: [one for one in self.inbox if one.source == 2]}
+        channels = {
+            1: [one for one in self.inbox if one.source == 1],
+            2: [one for one in self.inbox if one.source == 2],
+        }
         self.inbox.clear()
         while channels[1] or channels[2]:
             source = data.draw(st.sampled_from([source for source in (1, 2) if channels[source]]))

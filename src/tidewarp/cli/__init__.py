@@ -32,6 +32,7 @@ COMMANDS: dict[str, Entry] = {
     "verify": Entry("tidewarp.cli.verify:command", "Check a journal's chain without running a model."),
     "log": Entry("tidewarp.cli.log:command", "Show a journal's inputs, dead letters and turns of the run."),
     "bench": Entry("tidewarp.cli.bench:command", "Measure this machine, beside plain SimPy."),
+    "warm": Entry("tidewarp.cli.warm:command", "Compile the kernels before a run needs them."),
     "doctor": Entry("tidewarp.cli.doctor:command", "Say what is installed and whether it works here."),
 }
 """Every command by name, in the order of the help page."""

@@ -284,7 +284,9 @@ class TimeWarpEngine:
         self._check_promises()
         self.traffic.settle()
         while True:
-            if self.traffic.stream is not None:
+            if self.mode is SyncMode.CONSERVATIVE:
+                self.traffic.quiesce()  # a promise says nothing of what is on its way already
+            elif self.traffic.stream is not None:
                 self.traffic.deliver_some()
             node = self._choose(before_ns)
             if node is not None and not self._annihilated(node):

@@ -17,11 +17,11 @@ BATCH = 4096  # events handed to the ledger at once
 
 
 class SequentialKernel:
-    """Executes events one after the other in key order."""
+    """Executes events one after the other in key order, on ``objects`` if a check brings its own."""
 
-    def __init__(self, model: Model, image: Image, ledger: Ledger) -> None:
+    def __init__(self, model: Model, image: Image, ledger: Ledger, objects: Objects | None = None) -> None:
         self.gvt = 0
-        self._objects = Objects(model, image)
+        self._objects = objects or Objects(model, image)
         self._ledger = ledger
         self._pending: list[Event] = [unpack_event(model, record) for record in split_frames(image.pending)]
         self._failed: TidewarpError | None = None

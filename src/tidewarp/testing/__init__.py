@@ -1,5 +1,6 @@
 """Tools for tests of models, sources, sinks and stores. Public; imported by no other part of the package.
 
+check_model   a kernel model in every engine and tier, and each of its events twice
 clock      ManualClock: a wall clock that moves when the test says so, for ``tw.open(..., clock=...)``
 kill       KillTrial: kill a twin anywhere, as often as wanted, and check what is left; lives, remains, report are its parts
 faults     armed, hearing: have something happen at the n-th arrival at a stage
@@ -15,11 +16,12 @@ from __future__ import annotations
 
 import sys
 
+from tidewarp.testing.check_model import Checked, check_model
 from tidewarp.testing.clock import ManualClock
 from tidewarp.testing.faults import armed, die, hearing, raising
 from tidewarp.testing.kill import KillTrial
 
-__all__ = ["KillTrial", "ManualClock", "armed", "die", "hearing", "raising"]
+__all__ = ["Checked", "KillTrial", "ManualClock", "armed", "check_model", "die", "hearing", "raising"]
 
 # Under pytest a failed assertion of a suite shows both sides, as one of the author's own does.
 if (_pytest := sys.modules.get("pytest")) is not None:

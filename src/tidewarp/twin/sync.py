@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, cast
+from typing import Any
 
 from tidewarp.clocks.drift import DriftAutoCorrector, DriftCorrection
 from tidewarp.clocks.logical import checked_int
@@ -301,15 +301,9 @@ class SessionSnapshot:
         """
         try:
             engine_bytes, saved = unpack_value(self.engine_state)
-            drift = (
-                None
-                if saved["drift"] is None
-                else DriftAutoCorrector(*saved["drift"][:2], max_step_ns=saved["drift"][2])
-            )
-            session = cast("TwinSession", TwinSession.__new__(TwinSession))
-            TwinSession.__init__(
-                session, self.num_nodes, SyncMode.OPTIMISTIC, drift=drift, journal=journal, **saved["options"]
-            )
+            told = saved["drift"]
+            drift = None if told is None else DriftAutoCorrector(*told[:2], max_step_ns=told[2])
+            session = TwinSession(self.num_nodes, drift=drift, journal=journal, **saved["options"])
         except (CodecError, KeyError, TypeError, ValueError) as error:
             raise CheckpointRefused("a snapshot", f"{type(error).__name__}: {error}", "take it whole") from error
         session.engine = TimeWarpEngine.from_bytes(engine_bytes, handler=handler or self.handler)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import click
 
-from tidewarp.cli.bench import control, phold, spiking, stress
+from tidewarp.cli.bench import control, kernel, phold, spiking, stress
 
 __all__ = ["command"]
 
@@ -27,3 +27,4 @@ command.add_command(control.command, "control")
 command.add_command(phold.command, "phold")
 command.add_command(spiking.command, "spiking")
 command.add_command(stress.command, "stress")
+command.add_command(kernel.command, "kernel")

@@ -16,7 +16,7 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic, models, overload_attribute, overload_method, register_model
 
 from tidewarp.kernel.compiled import words
-from tidewarp.kernel.compiled.exact import copy_array, fitting
+from tidewarp.kernel.compiled.exact import FIT, copy_array
 from tidewarp.kernel.compiled.layout import (
     ADD,
     BAD_DELAY,
@@ -122,7 +122,7 @@ def address_of(typing: Any, ctx: Any) -> Any:
     return types.int64(ctx), lambda context, builder, signature, args: args[0]
 
 
-@njit
+@njit("void(int64, int64)", cache=True)
 def refuse(address: Any, code: Any) -> None:
     """End the handler with an error code."""
     put(address + 8 * ERROR, code)
@@ -170,7 +170,7 @@ def _n_out(ctx: Any) -> Any:
     return lambda ctx: links_of(address_of(ctx))
 
 
-@njit
+@njit("int64(int64)", cache=True)
 def links_of(a: Any) -> Any:
     """How many LPs are linked from this one."""
     if get(a + 8 * LINKED) == 0:
@@ -186,7 +186,7 @@ def _out(ctx: Any, i: Any) -> Any:
     return lambda ctx, i: out_of(address_of(ctx), np.int64(i))
 
 
-@njit
+@njit("int64(int64, int64)", cache=True)
 def out_of(a: Any, i: Any) -> Any:
     """The i-th LP that is linked from this one."""
     if not 0 <= i < links_of(a):
@@ -200,7 +200,7 @@ def out_of(a: Any, i: Any) -> Any:
 # --- random numbers -----------------------------------------------------------------------------------
 
 
-@njit
+@njit("uint64(int64)", cache=True)
 def next_bits(a: Any) -> Any:
     """Draw from the LP's stream; the count is a word of its row."""
     row = get(a + 8 * STATE)
@@ -209,13 +209,13 @@ def next_bits(a: Any) -> Any:
     return draw(get_u64(a + 8 * KEY), get_u64(a + 8 * GAMMA), count)
 
 
-@njit
+@njit("float64(int64)", cache=True)
 def next_unit(a: Any) -> Any:
     """A float in [0, 1) with 53 random bits."""
     return np.float64(np.int64(next_bits(a) >> np.uint64(11))) * _TO_UNIT
 
 
-@njit
+@njit("int64(int64, int64)", cache=True)
 def next_below(a: Any, n: Any) -> Any:
     """An unbiased whole number in [0, n): low bits of a word, drawn anew while they are n or more."""
     if n < 1:
@@ -233,7 +233,7 @@ def next_below(a: Any, n: Any) -> Any:
     return x
 
 
-@njit
+@njit("int64(int64, float64)", cache=True)
 def next_exponential(a: Any, mean: Any) -> Any:
     """A whole number of ticks, exponentially distributed."""
     if not 0.0 < mean <= _MEAN_MAX:
@@ -277,7 +277,7 @@ def _normal(ctx: Any) -> Any:
 # --- effects ------------------------------------------------------------------------------------------
 
 
-@njit
+@njit("int64(int64, int64)", cache=True)
 def least_delay(a: Any, dst: Any) -> Any:
     """The lookahead of the link from this LP to another."""
     if get(a + 8 * LINKED) == 0:
@@ -296,7 +296,7 @@ def least_delay(a: Any, dst: Any) -> Any:
     return get(get(a + 8 * LINK_AHEAD) + 8 * low)
 
 
-@njit
+@njit("void(int64, int64, int64)", cache=True)
 def check_send(a: Any, dst: Any, delay: Any) -> None:
     """Refuse what :meth:`tidewarp.kernel.Context.send` refuses, in its order."""
     if dst != get(a + 8 * LP):
@@ -310,7 +310,7 @@ def check_send(a: Any, dst: Any, delay: Any) -> None:
         refuse(a, TOO_MANY_GENERATIONS)
 
 
-@njit
+@njit("int64(int64, int64, int64, int64)", cache=True)
 def new_effect(a: Any, x: Any, y: Any, tag: Any) -> Any:
     """Begin a row of the effects buffer; the address of its fields."""
     n = get(a + 8 * EFFECTS)
@@ -391,12 +391,11 @@ def _writer(ctx: Any, index: int, message: Any) -> Callable[[Any, Any], None]:
     form = ctx.around.message_forms[index]
     names: dict[str, Any] = {"__name__": HOME, "view": view, "dtype": native_dtype(form), "copy_array": copy_array}
     source = ["def write(address, message):", " record = view(address, dtype)" if form.fields else " pass"]
-    for field, given in zip(form.fields, message.types, strict=True):
-        what = f"{form.name}.{field.name}"
+    for field in form.fields:
         if field.shape:
             source.append(f" copy_array(record.{field.name}, message.{field.name})")
         else:
-            names[f"fit_{field.name}"] = fitting(field.kind.name, given, what)
+            names[f"fit_{field.name}"] = FIT[field.kind.name]
             source.append(f" record.{field.name} = fit_{field.name}(message.{field.name})")
     exec("\n".join(source), names)  # every name in it is a field of a NamedTuple, so an identifier
     return njit(names["write"])  # type: ignore[no-any-return]

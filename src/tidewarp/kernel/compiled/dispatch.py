@@ -235,7 +235,7 @@ def _message_maker(message: Any, form: Form) -> Any:
     return njit("(int64,)")(names["make"])
 
 
-@njit
+@njit("void(int64)", cache=True)
 def count_effects(a: Any) -> None:
     """Refuse an event with more effects of one kind than any may have."""
     sends = emits = adds = 0

@@ -1,128 +1,463 @@
 """Python's whole numbers in machine words: the right result, or an error; never a wrong one.
 
 Numba computes u64 with i64 as i64, small unsigned numbers as uint64, and wraps around silently. Handlers are therefore
-compiled with the operators of this module in place of ``+ - * // % & | ^ << >> **``, ``int``, ``min``, ``max`` and
+compiled with the operators of this module in place of ``+ - * / // % & | ^ << >> **``, ``int``, ``min``, ``max`` and
 ``range`` (:mod:`tidewarp.kernel.compiled.handlers` puts them in). A result that no 64 bits hold raises; so does a number
 that its field cannot hold. The event then runs once more in the Python tier, which words the error.
+
+They are intrinsics: machine code written down, since a compiled function for each would take most of the time in
+which a handler is compiled. Whole numbers are *signed*, held as i64, or *unsigned*, u64.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import njit, types
 from numba.core.errors import TypingError
 from numba.extending import intrinsic, overload
 
 from tidewarp import seeds
 from tidewarp.kernel import arithmetic
-from tidewarp.kernel.compiled.words import HOME, bare, exp_of, log_of, mix
+from tidewarp.kernel.compiled.words import bare, exp_of, log_of
 
-__all__ = ["FIT", "OPERATORS", "UNARY", "copy_array", "fit_into", "fitting", "greatest", "least", "spread", "whole"]
+__all__ = ["FIT", "KNOWN", "OPERATORS", "UNARY", "copy_array", "fit_into", "greatest", "least", "spread", "whole"]
 
+_WORD, _WIDE = ir.IntType(64), ir.IntType(128)
+_LEAST, _GREATEST = -(2**63), 2**63 - 1
+_EXACT = 2**53  # whole numbers up to here are floats
 _LIMITS = {"i8": (-(2**7), 2**7 - 1), "i16": (-(2**15), 2**15 - 1), "i32": (-(2**31), 2**31 - 1)}
 _LIMITS |= {"u8": (0, 2**8 - 1), "u16": (0, 2**16 - 1), "u32": (0, 2**32 - 1)}
-_TRUNCATED_MAX = 9223372036854775808.0  # 2**63
-_EXACT_FLOAT = 2**53
 
 
-# --- fields -------------------------------------------------------------------------------------------
+def _is_whole(given: Any) -> bool:
+    return isinstance(given, (types.Integer, types.Boolean))
 
 
-def fitting(kind: str, given: Any, what: str) -> Callable[[Any], Any]:
-    """A compiled function that makes a number of type ``given`` one of ``kind``, or raises.
+def _is_unsigned(given: Any) -> bool:
+    """A u64, the only whole number that int64 does not hold."""
+    return isinstance(given, types.Integer) and not given.signed and given.bitwidth == 64
 
-    Raises:
-        TypingError: no number of that type belongs into such a field.
-    """
+
+class _Writer:
+    """Writes the machine code of one operation."""
+
+    def __init__(self, context: Any, builder: Any) -> None:
+        self.context = context
+        self.b = builder
+
+    def word(self, value: Any, given: Any) -> Any:
+        """A whole number as 64 bits."""
+        return self.context.cast(self.b, value, given, types.uint64 if _is_unsigned(given) else types.int64)
+
+    def wide(self, word: Any, unsigned: bool) -> Any:
+        """64 bits as 128, where every sum and difference is right."""
+        return self.b.zext(word, _WIDE) if unsigned else self.b.sext(word, _WIDE)
+
+    def refuse(self, bad: Any, text: str, exception: type[Exception] = OverflowError) -> None:
+        """Raise if ``bad``."""
+        with self.b.if_then(bad, likely=False):
+            self.context.call_conv.return_user_exc(self.b, exception, (text,))
+
+    def natural(self, word: Any, unsigned: bool) -> Any:
+        """A word that may stand for a u64: raises below 0."""
+        if not unsigned:
+            self.refuse(self.b.icmp_signed("<", word, _WORD(0)), "u64 and a negative number")
+        return word
+
+    def narrow(self, wide: Any, unsigned: bool) -> Any:
+        """128 bits as 64; raises if they do not fit."""
+        word = self.b.trunc(wide, _WORD)
+        self.refuse(self.b.icmp_signed("!=", self.wide(word, unsigned), wide), "a result beyond 64 bits")
+        return word
+
+    def checked(self, name: str, a: Any, b: Any) -> Any:
+        """One of LLVM's operations that say whether they overflowed."""
+        pair = getattr(self.b, f"{name}_with_overflow")(a, b)
+        self.refuse(self.b.extract_value(pair, 1), "a result beyond 64 bits")
+        return self.b.extract_value(pair, 0)
+
+    def nonzero(self, divisor: Any) -> None:
+        """Raise if it is 0."""
+        self.refuse(self.b.icmp_signed("==", divisor, _WORD(0)), "division by zero", ZeroDivisionError)
+
+    def floor_division(self, a: Any, b: Any) -> tuple[Any, Any]:
+        """Quotient and rest as Python rounds them, signed. The machine's division traps at the least number by -1."""
+        self.nonzero(b)
+        is_minus = self.b.icmp_signed("==", b, _WORD(-1))
+        by = self.b.select(is_minus, _WORD(1), b)
+        quotient, rest = self.b.sdiv(a, by), self.b.srem(a, by)
+        differs = self.b.icmp_signed("<", self.b.xor(rest, by), _WORD(0))
+        off = self.b.and_(self.b.icmp_signed("!=", rest, _WORD(0)), differs)
+        quotient = self.b.select(off, self.b.sub(quotient, _WORD(1)), quotient)
+        rest = self.b.select(off, self.b.add(rest, by), rest)
+        self.refuse(self.b.and_(is_minus, self.b.icmp_signed("==", a, _WORD(_LEAST))), "a result beyond 64 bits")
+        return self.b.select(is_minus, self.b.neg(a), quotient), rest
+
+    def exact_float(self, word: Any, unsigned: bool) -> Any:
+        """A whole number as a float; raises where that would round."""
+        shifted = word if unsigned else self.b.add(word, _WORD(_EXACT))
+        self.refuse(self.b.icmp_unsigned(">", shifted, _WORD(_EXACT if unsigned else 2 * _EXACT)), "beyond 2**53: write float(a) / b")
+        return self.b.sitofp(word, ir.DoubleType())
+
+    def shift_count(self, word: Any, unsigned: bool) -> Any:
+        """A count of bits; raises below 0."""
+        if not unsigned:
+            self.refuse(self.b.icmp_signed("<", word, _WORD(0)), "negative shift count", ValueError)
+        return word
+
+
+# --- operators of two numbers: (writer, a, b, a is unsigned, b is unsigned) -> word ----------------------
+
+
+def _add(w: _Writer, a: Any, b: Any, ua: bool, ub: bool) -> Any:
+    if ua == ub:
+        return w.checked("uadd" if ua else "sadd", a, b)
+    return w.narrow(w.b.add(w.wide(a, ua), w.wide(b, ub)), True)
+
+
+def _sub(w: _Writer, a: Any, b: Any, ua: bool, ub: bool) -> Any:
+    if not (ua or ub):
+        return w.checked("ssub", a, b)
+    return w.narrow(w.b.sub(w.wide(a, ua), w.wide(b, ub)), False)
+
+
+def _mult(w: _Writer, a: Any, b: Any, ua: bool, ub: bool) -> Any:
+    if not (ua or ub):
+        return w.checked("smul", a, b)
+    return w.checked("umul", w.natural(a, ua), w.natural(b, ub))
+
+
+def _floor_div(w: _Writer, a: Any, b: Any, ua: bool, ub: bool) -> Any:
+    if not (ua or ub):
+        return w.floor_division(a, b)[0]
+    w.nonzero(b)
+    return w.b.udiv(w.natural(a, ua), w.natural(b, ub))
+
+
+def _mod(w: _Writer, a: Any, b: Any, ua: bool, ub: bool) -> Any:
+    if not (ua or ub):
+        return w.floor_division(a, b)[1]
+    w.nonzero(b)
+    return w.b.urem(w.natural(a, ua), w.natural(b, ub))
+
+
+def _div(w: _Writer, a: Any, b: Any, ua: bool, ub: bool) -> Any:
+    w.nonzero(b)
+    return w.b.fdiv(w.exact_float(a, ua), w.exact_float(b, ub))
+
+
+def _and(w: _Writer, a: Any, b: Any, ua: bool, ub: bool) -> Any:
+    return w.b.and_(a, b)
+
+
+def _or(w: _Writer, a: Any, b: Any, ua: bool, ub: bool) -> Any:
+    if ua or ub:
+        a, b = w.natural(a, ua), w.natural(b, ub)
+    return w.b.or_(a, b)
+
+
+def _xor(w: _Writer, a: Any, b: Any, ua: bool, ub: bool) -> Any:
+    if ua or ub:
+        a, b = w.natural(a, ua), w.natural(b, ub)
+    return w.b.xor(a, b)
+
+
+def _left(w: _Writer, a: Any, b: Any, ua: bool, ub: bool) -> Any:
+    count = w.shift_count(b, ub)
+    is_far = w.b.icmp_unsigned(">", count, _WORD(63))
+    by = w.b.select(is_far, _WORD(63), count)
+    result = w.b.shl(a, by)
+    back = w.b.lshr(result, by) if ua else w.b.ashr(result, by)
+    lost = w.b.or_(w.b.icmp_signed("!=", back, a), w.b.and_(is_far, w.b.icmp_signed("!=", a, _WORD(0))))
+    w.refuse(lost, "a shift beyond 64 bits")
+    return w.b.select(is_far, _WORD(0), result)
+
+
+def _right(w: _Writer, a: Any, b: Any, ua: bool, ub: bool) -> Any:
+    count = w.shift_count(b, ub)
+    is_far = w.b.icmp_unsigned(">", count, _WORD(63))
+    by = w.b.select(is_far, _WORD(63), count)
+    return w.b.select(is_far, _WORD(0), w.b.lshr(a, by)) if ua else w.b.ashr(a, by)
+
+
+_Emit = Callable[[_Writer, Any, Any, bool, bool], Any]
+_TABLE: dict[str, tuple[Any, _Emit]] = {
+    "Add": (operator.add, _add),
+    "Sub": (operator.sub, _sub),
+    "Mult": (operator.mul, _mult),
+    "FloorDiv": (operator.floordiv, _floor_div),
+    "Mod": (operator.mod, _mod),
+    "Div": (operator.truediv, _div),
+    "BitAnd": (operator.and_, _and),
+    "BitOr": (operator.or_, _or),
+    "BitXor": (operator.xor, _xor),
+    "LShift": (operator.lshift, _left),
+    "RShift": (operator.rshift, _right),
+}
+
+
+def _result(name: str, ua: bool, ub: bool) -> Any:
+    """The type of an operator's result."""
+    if name == "Div":
+        return types.float64
+    if name == "Sub":
+        return types.int64
+    if name in ("FloorDiv", "LShift", "RShift"):
+        return types.uint64 if ua else types.int64
+    if name == "Mod":
+        return types.uint64 if ua and ub else types.int64
+    return types.uint64 if ua or ub else types.int64
+
+
+def _operator(name: str) -> Any:
+    function, emit = _TABLE[name]
+
+    @intrinsic
+    def operate(typing: Any, a: Any, b: Any) -> Any:
+        """An operator of two numbers."""
+        given = types.unliteral(a), types.unliteral(b)
+        if isinstance(given[0], types.Boolean) and isinstance(given[1], types.Boolean) and name.startswith("Bit"):
+            return _booleans(name)
+        if not (_is_whole(given[0]) and _is_whole(given[1])):
+            return _as_numba_does(typing, function, given)
+        signs = _is_unsigned(given[0]), _is_unsigned(given[1])
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            writer = _Writer(context, builder)
+            return emit(writer, writer.word(args[0], given[0]), writer.word(args[1], given[1]), *signs)
+
+        return _result(name, *signs)(*given), generate
+
+    return operate
+
+
+def _booleans(name: str) -> Any:
+    method = {"BitAnd": "and_", "BitOr": "or_", "BitXor": "xor"}[name]
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return getattr(builder, method)(*args)
+
+    return types.boolean(types.boolean, types.boolean), generate
+
+
+def _as_numba_does(typing: Any, function: Any, given: tuple[Any, ...]) -> Any:
+    """The operator on floats, or on a float and a whole number."""
+    if not all(isinstance(one, (types.Number, types.Boolean)) for one in given):
+        raise TypingError(f"{function.__name__} of {' and '.join(map(str, given))}: handlers compute with numbers")
+    found = typing.resolve_function_type(function, given, {})
+    if found is None:
+        raise TypingError(f"{function.__name__} of {' and '.join(map(str, given))}: it is not defined")
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        values = [context.cast(builder, value, one, wanted) for value, one, wanted in zip(args, given, found.args, strict=True)]
+        return context.get_function(function, found)(builder, values)
+
+    return found.return_type(*given), generate
+
+
+def _power(a: Any, b: Any) -> Any:
+    return a**b
+
+
+@overload(_power)
+@bare
+def _power_of(a: Any, b: Any) -> Any:
+    if not (_is_whole(a) and _is_whole(b)):
+        return lambda a, b: np.float64(a) ** np.float64(b)
+    if _is_unsigned(b):
+        raise TypingError("an exponent is an i64")
+    multiply = OPERATORS["Mult"]
+
+    def power(a: Any, b: Any) -> Any:
+        if b < 0:
+            raise OverflowError("a negative exponent of a whole number: write float(a) ** b")
+        result = multiply(a, 0)
+        result += result + 1
+        for _ in range(b):
+            result = multiply(result, a)
+        return result
+
+    return power
+
+
+OPERATORS: dict[str, Any] = {name: _operator(name) for name in _TABLE}
+"""By the name of the node in :mod:`ast`: a function of two operands."""
+OPERATORS["Pow"] = _power
+
+
+# --- operators of one number --------------------------------------------------------------------------
+
+
+def _unary(name: str, on_floats: Any, emit: Callable[[_Writer, Any, bool], Any], result: Callable[[bool], Any]) -> Any:
+    @intrinsic
+    def operate(typing: Any, x: Any) -> Any:
+        """An operator of one number."""
+        given = types.unliteral(x)
+        if not _is_whole(given):
+            return _as_numba_does(typing, on_floats, (given,))
+        unsigned = _is_unsigned(given)
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            writer = _Writer(context, builder)
+            return emit(writer, writer.word(args[0], given), unsigned)
+
+        return result(unsigned)(given), generate
+
+    return operate
+
+
+def _signed(unsigned: bool) -> Any:
+    return types.int64
+
+
+def _of_kind(unsigned: bool) -> Any:
+    return types.uint64 if unsigned else types.int64
+
+
+def _as_i64(w: _Writer, word: Any, unsigned: bool) -> Any:
+    if unsigned:
+        w.refuse(w.b.icmp_signed("<", word, _WORD(0)), "a number beyond int64")
+    return word
+
+
+UNARY: dict[str, Any] = {
+    "USub": _unary("USub", operator.neg, lambda w, x, u: _sub(w, _WORD(0), x, False, u), _signed),
+    "Invert": _unary("Invert", operator.invert, lambda w, x, u: w.b.not_(_as_i64(w, x, u)), _signed),
+    "UAdd": _unary("UAdd", operator.pos, lambda w, x, u: x, _of_kind),
+}
+"""By the name of the node in :mod:`ast`: a function of one operand."""
+
+
+@intrinsic
+def whole(typing: Any, x: Any) -> Any:
+    """``int(x)``."""
+    given = types.unliteral(x)
+    if not isinstance(given, (types.Integer, types.Boolean, types.Float)):
+        raise TypingError(f"int({given}): it takes a number")
+    result = types.uint64 if _is_unsigned(given) else types.int64
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        writer = _Writer(context, builder)
+        if _is_whole(given):
+            return writer.word(args[0], given)
+        low = builder.fcmp_ordered(">=", args[0], ir.Constant(args[0].type, float(_LEAST)))
+        high = builder.fcmp_ordered("<", args[0], ir.Constant(args[0].type, float(2**63)))
+        writer.refuse(builder.not_(builder.and_(low, high)), "a whole number beyond int64")
+        return builder.fptosi(args[0], _WORD)
+
+    return result(given), generate
+
+
+@intrinsic
+def spread(typing: Any, x: Any) -> Any:
+    """A bound of ``range``, as int64."""
+    given = types.unliteral(x)
+    if not isinstance(given, types.Integer):
+        raise TypingError(f"range({given}): it takes whole numbers")
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        writer = _Writer(context, builder)
+        return _as_i64(writer, writer.word(args[0], given), _is_unsigned(given))
+
+    return types.int64(given), generate
+
+
+def _choice(name: str, sign: str) -> Any:
+    @intrinsic
+    def choose(typing: Any, a: Any, b: Any) -> Any:
+        """The first of two numbers, unless the second is beyond it."""
+        given = types.unliteral(a), types.unliteral(b)
+        if given == (types.float64, types.float64):
+            return types.float64(*given), _pick_float
+        if not (_is_whole(given[0]) and _is_whole(given[1])):
+            raise TypingError(f"{name}{given}: Python keeps the type of the one it takes; write float(...) around the whole number")
+        signs = _is_unsigned(given[0]), _is_unsigned(given[1])
+        is_unsigned = all(signs) if name == "min" else any(signs)
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            w = _Writer(context, builder)
+            x, y = w.word(args[0], given[0]), w.word(args[1], given[1])
+            return builder.select(builder.icmp_signed(sign, w.wide(y, signs[1]), w.wide(x, signs[0])), y, x)
+
+        return _of_kind(is_unsigned)(*given), generate
+
+    def _pick_float(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.select(builder.fcmp_ordered(sign, args[1], args[0]), args[1], args[0])
+
+    return choose
+
+
+least, greatest = _choice("min", "<"), _choice("max", ">")
+
+
+# --- stores -------------------------------------------------------------------------------------------
+
+
+def _fit(w: _Writer, kind: str, value: Any, given: Any) -> Any:
+    """A number as the value of a field of ``kind``, in the type of :func:`_kept`."""
+    if kind == "b1":
+        return value
+    if kind == "f64":
+        return w.context.cast(w.b, value, given, types.float64)
+    word, unsigned = w.word(value, given), _is_unsigned(given)
+    if kind == "u64":
+        return w.natural(word, unsigned)
+    word = _as_i64(w, word, unsigned)
+    if kind != "i64":
+        low, high = _LIMITS[kind]
+        outside = w.b.or_(w.b.icmp_signed("<", word, _WORD(low)), w.b.icmp_signed(">", word, _WORD(high)))
+        w.refuse(outside, "a number beyond its kind")
+    return word
+
+
+def _kept(kind: str, given: Any, what: str) -> Any:
+    """The type in which a number of type ``given`` is stored into a field of ``kind``; refuses what does not belong there."""
     if not isinstance(given, (types.Number, types.Boolean)):
         raise TypingError(f"{what} takes {kind}, not {given}")
-    if kind == "b1":
-        if not isinstance(given, types.Boolean):
-            raise TypingError(f"{what} takes True or False, not {given}")
-        return njit(lambda x: x)  # type: ignore[no-any-return]
-    if kind == "f64":
-        return njit(lambda x: np.float64(x))  # type: ignore[no-any-return]
-    if isinstance(given, types.Float):
+    if kind == "b1" and not isinstance(given, types.Boolean):
+        raise TypingError(f"{what} takes True or False, not {given}")
+    if kind not in ("b1", "f64") and isinstance(given, types.Float):
         raise TypingError(f"{what} takes {kind}, not {given}: write int(...)")
-    return _fitting_whole(kind, _is_unsigned(given))
+    return {"b1": types.boolean, "f64": types.float64, "u64": types.uint64}.get(kind, types.int64)
 
 
-def _fitting_whole(kind: str, unsigned: bool) -> Callable[[Any], Any]:
-    if kind == "u64":
-        return _same if unsigned else _to_u64  # type: ignore[no-any-return]
-    if kind == "i64":
-        return _to_i64 if unsigned else _as_i64  # type: ignore[no-any-return]
-    low, high = _LIMITS[kind]
-    before = _to_i64 if unsigned else _as_i64
+def _fitting(kind: str) -> Any:
+    @intrinsic
+    def fit(typing: Any, x: Any) -> Any:
+        """A number as the value of a field, or an error."""
+        given = types.unliteral(x)
+        result = _kept(kind, given, "the field")
 
-    @njit
-    def fit(x: Any) -> Any:
-        y = before(x)
-        if y < low or y > high:
-            raise OverflowError("a number beyond its kind")
-        return y
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return _fit(_Writer(context, builder), kind, args[0], given)
 
-    return fit  # type: ignore[no-any-return]
+        return result(given), generate
+
+    return fit
 
 
-@njit
-def _same(x: Any) -> Any:
-    return x
+FIT: dict[str, Any] = {kind: _fitting(kind) for kind in ("i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "f64", "b1")}
+"""By kind: a function that makes a number fit a field, or raises."""
 
 
-@njit
-def _as_i64(x: Any) -> Any:
-    return np.int64(x)
+@intrinsic
+def fit_into(typing: Any, array: Any, x: Any) -> Any:
+    """The same for a number of an array."""
+    given = types.unliteral(x)
+    if not isinstance(array, types.Array):
+        raise TypingError(f"{array}: only array fields are stored into")
+    kind = _kind_of(array.dtype)
+    result = _kept(kind, given, "the array")
 
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _fit(_Writer(context, builder), kind, args[1], given)
 
-@njit
-def _to_i64(x: Any) -> Any:
-    if np.int64(x) < 0:
-        raise OverflowError("a number beyond int64")
-    return np.int64(x)
-
-
-@njit
-def _to_u64(x: Any) -> Any:
-    if np.int64(x) < 0:
-        raise OverflowError("a number below 0")
-    return np.uint64(x)
-
-
-def copy_array(target: Any, source: Any) -> None:
-    """Copy the numbers of an array or tuple into an array field."""
-
-
-@overload(copy_array)
-@bare
-def _copy_array(target: Any, source: Any) -> Any:
-    if isinstance(source, types.UniTuple) and target.ndim == 1:
-        if source.count != target.shape[0]:
-            raise TypingError(f"{source.count} numbers for an array of {target.shape[0]}")
-    elif not (isinstance(source, types.Array) and source.ndim == target.ndim):
-        raise TypingError(f"{source} for an array field")
-    fit = fitting(_kind_of(target.dtype), source.dtype, "an array")
-    if target.ndim > 1:
-        if source.dtype != target.dtype:
-            raise TypingError(f"numbers of type {source.dtype} for an array of {target.dtype}")
-
-        def copy_all(target: Any, source: Any) -> None:
-            if target.shape != source.shape:
-                raise ValueError("another shape")
-            target[:] = source
-
-        return copy_all
-
-    def copy(target: Any, source: Any) -> None:
-        if len(target) != len(source):
-            raise ValueError("another shape")
-        for i in range(len(target)):
-            target[i] = fit(source[i])
-
-    return copy
+    return result(array, given), generate
 
 
 def _kind_of(dtype: Any) -> str:
@@ -133,591 +468,98 @@ def _kind_of(dtype: Any) -> str:
     return f"{'i' if dtype.signed else 'u'}{dtype.bitwidth}"
 
 
-# --- operators ----------------------------------------------------------------------------------------
+def copy_array(target: Any, source: Any) -> None:
+    """Copy the numbers of an array or tuple into an array field."""
 
 
-def _is_unsigned(given: Any) -> bool:
-    """A u64, the only numbers that int64 does not hold."""
-    return isinstance(given, types.Integer) and not given.signed and given.bitwidth == 64
-
-
-def _is_whole(given: Any) -> bool:
-    return isinstance(given, (types.Integer, types.Boolean))
-
-
-def _flagged(name: str) -> Any:
-    @intrinsic
-    def operate(typing: Any, a: Any, b: Any) -> Any:
-        """The low 64 bits of a result, and whether there are more."""
-
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            pair = getattr(builder, name)(*args)
-            parts = [builder.extract_value(pair, place) for place in (0, 1)]
-            return context.make_tuple(builder, signature.return_type, parts)
-
-        return types.Tuple((a, types.boolean))(a, a), generate
-
-    return operate
-
-
-_add_i, _add_u = _flagged("sadd_with_overflow"), _flagged("uadd_with_overflow")
-_sub_i = _flagged("ssub_with_overflow")
-_mul_i, _mul_u = _flagged("smul_with_overflow"), _flagged("umul_with_overflow")
-
-
-@njit
-def _add_ii(a: Any, b: Any) -> Any:
-    result, over = _add_i(np.int64(a), np.int64(b))
-    if over:
-        raise OverflowError("a sum beyond int64")
-    return result
-
-
-@njit
-def _add_uu(a: Any, b: Any) -> Any:
-    result, over = _add_u(np.uint64(a), np.uint64(b))
-    if over:
-        raise OverflowError("a sum beyond u64")
-    return result
-
-
-@njit
-def _add_ui(a: Any, b: Any) -> Any:
-    c = np.int64(b)
-    if c >= 0:
-        return _add_uu(a, np.uint64(c))
-    if np.uint64(-c) > a:
-        raise OverflowError("u64 and a negative number: a sum below 0")
-    return a - np.uint64(-c)
-
-
-@njit
-def _add_iu(a: Any, b: Any) -> Any:
-    return _add_ui(b, a)
-
-
-@njit
-def _sub_ii(a: Any, b: Any) -> Any:
-    result, over = _sub_i(np.int64(a), np.int64(b))
-    if over:
-        raise OverflowError("a difference beyond int64")
-    return result
-
-
-@njit
-def _sub_uu(a: Any, b: Any) -> Any:
-    """As int64: a difference may be negative."""
-    result = np.int64(np.uint64(a) - np.uint64(b))
-    if (result < 0) != (a < b):
-        raise OverflowError("a difference of u64 beyond int64")
-    return result
-
-
-@njit
-def _sub_ui(a: Any, b: Any) -> Any:
-    c = np.int64(b)
-    if c >= 0:
-        return _sub_uu(a, np.uint64(c))
-    return _to_i64(_add_uu(a, np.uint64(-c)))
-
-
-@njit
-def _sub_iu(a: Any, b: Any) -> Any:
-    c = np.int64(a)
-    if c >= 0:
-        return _sub_uu(np.uint64(c), b)
-    return _sub_ii(c, _to_i64(b))
-
-
-@njit
-def _mul_ii(a: Any, b: Any) -> Any:
-    result, over = _mul_i(np.int64(a), np.int64(b))
-    if over:
-        raise OverflowError("a product beyond int64")
-    return result
-
-
-@njit
-def _mul_uu(a: Any, b: Any) -> Any:
-    result, over = _mul_u(np.uint64(a), np.uint64(b))
-    if over:
-        raise OverflowError("a product beyond u64")
-    return result
-
-
-@njit
-def _mul_ui(a: Any, b: Any) -> Any:
-    return _mul_uu(a, _to_u64(b))
-
-
-@njit
-def _mul_iu(a: Any, b: Any) -> Any:
-    return _mul_uu(_to_u64(a), b)
-
-
-@njit
-def _div_ii(a: Any, b: Any) -> Any:
-    c, d = np.int64(a), np.int64(b)
-    if d == -1:  # the machine's division traps at the least int64
-        return _sub_ii(0, c)
-    if d == 0:
-        raise ZeroDivisionError("division by zero")
-    return c // d
-
-
-@njit
-def _div_uu(a: Any, b: Any) -> Any:
-    if b == np.uint64(0):
-        raise ZeroDivisionError("division by zero")
-    return np.uint64(a) // np.uint64(b)
-
-
-@njit
-def _div_ui(a: Any, b: Any) -> Any:
-    return _div_uu(a, _to_u64(b))
-
-
-@njit
-def _div_iu(a: Any, b: Any) -> Any:
-    return np.int64(_div_uu(_to_u64(a), b))
-
-
-@njit
-def _mod_ii(a: Any, b: Any) -> Any:
-    c, d = np.int64(a), np.int64(b)
-    if d == -1:
-        return 0
-    if d == 0:
-        raise ZeroDivisionError("division by zero")
-    return c % d
-
-
-@njit
-def _mod_uu(a: Any, b: Any) -> Any:
-    if b == np.uint64(0):
-        raise ZeroDivisionError("division by zero")
-    return np.uint64(a) % np.uint64(b)
-
-
-@njit
-def _mod_ui(a: Any, b: Any) -> Any:
-    return np.int64(_mod_uu(a, _to_u64(b)))
-
-
-@njit
-def _mod_iu(a: Any, b: Any) -> Any:
-    return np.int64(_mod_uu(_to_u64(a), b))
-
-
-@njit
-def _true_ii(a: Any, b: Any) -> Any:
-    c, d = np.int64(a), np.int64(b)
-    if d == 0:
-        raise ZeroDivisionError("division by zero")
-    if c > _EXACT_FLOAT or c < -_EXACT_FLOAT or d > _EXACT_FLOAT or d < -_EXACT_FLOAT:
-        raise OverflowError("a quotient of whole numbers beyond 2**53: write float(a) / b")
-    return np.float64(c) / np.float64(d)
-
-
-@njit
-def _true_mixed(a: Any, b: Any) -> Any:
-    return _true_ii(_to_i64(a), _to_i64(b))
-
-
-@njit
-def _true_ui(a: Any, b: Any) -> Any:
-    return _true_ii(_to_i64(a), b)
-
-
-@njit
-def _true_iu(a: Any, b: Any) -> Any:
-    return _true_ii(a, _to_i64(b))
-
-
-@njit
-def _and_ii(a: Any, b: Any) -> Any:
-    return np.int64(a) & np.int64(b)
-
-
-@njit
-def _and_uu(a: Any, b: Any) -> Any:
-    return np.uint64(a) & np.uint64(np.int64(b))
-
-
-@njit
-def _and_iu(a: Any, b: Any) -> Any:
-    return np.uint64(np.int64(a)) & np.uint64(b)
-
-
-@njit
-def _or_ii(a: Any, b: Any) -> Any:
-    return np.int64(a) | np.int64(b)
-
-
-@njit
-def _or_uu(a: Any, b: Any) -> Any:
-    return a | b
-
-
-@njit
-def _or_ui(a: Any, b: Any) -> Any:
-    return a | _to_u64(b)
-
-
-@njit
-def _or_iu(a: Any, b: Any) -> Any:
-    return _to_u64(a) | b
-
-
-@njit
-def _xor_ii(a: Any, b: Any) -> Any:
-    return np.int64(a) ^ np.int64(b)
-
-
-@njit
-def _xor_uu(a: Any, b: Any) -> Any:
-    return a ^ b
-
-
-@njit
-def _xor_ui(a: Any, b: Any) -> Any:
-    return a ^ _to_u64(b)
-
-
-@njit
-def _xor_iu(a: Any, b: Any) -> Any:
-    return _to_u64(a) ^ b
-
-
-@njit
-def _bits_of_shift(b: Any) -> Any:
-    c = np.int64(b)
-    if c < 0:
-        raise ValueError("negative shift count")
-    return min(c, 64)
-
-
-@njit
-def _left_i(a: Any, b: Any) -> Any:
-    c, n = np.int64(a), _bits_of_shift(b)
-    if n > 63:
-        if c != 0:
-            raise OverflowError("a shift beyond int64")
-        return 0
-    result = c << n
-    if result >> n != c:
-        raise OverflowError("a shift beyond int64")
-    return result
-
-
-@njit
-def _left_u(a: Any, b: Any) -> Any:
-    n = np.uint64(_bits_of_shift(b))
-    if n > np.uint64(63):
-        if a != np.uint64(0):
-            raise OverflowError("a shift beyond u64")
-        return np.uint64(0)
-    result = a << n
-    if result >> n != a:
-        raise OverflowError("a shift beyond u64")
-    return result
-
-
-@njit
-def _right_i(a: Any, b: Any) -> Any:
-    return np.int64(a) >> min(_bits_of_shift(b), 63)
-
-
-@njit
-def _right_u(a: Any, b: Any) -> Any:
-    n = np.uint64(_bits_of_shift(b))
-    return np.uint64(0) if n > np.uint64(63) else a >> n
-
-
-@njit
-def _pow_ii(a: Any, b: Any) -> Any:
-    if b < 0:
-        raise OverflowError("a negative exponent of a whole number: write float(a) ** b")
-    result = 1
-    for _ in range(b):
-        result = _mul_ii(result, a)
-    return result
-
-
-def _plain(symbol: str) -> Callable[[Any, Any], Any]:
-    names: dict[str, Any] = {"__name__": HOME}
-    exec(f"def plain(a, b): return a {symbol} b", names)
-    return names["plain"]  # type: ignore[no-any-return]
-
-
-_TABLE: dict[str, tuple[str, tuple[Any, Any, Any, Any]]] = {
-    # name: symbol, functions for (i, i), (u, u), (u, i), (i, u)
-    "Add": ("+", (_add_ii, _add_uu, _add_ui, _add_iu)),
-    "Sub": ("-", (_sub_ii, _sub_uu, _sub_ui, _sub_iu)),
-    "Mult": ("*", (_mul_ii, _mul_uu, _mul_ui, _mul_iu)),
-    "FloorDiv": ("//", (_div_ii, _div_uu, _div_ui, _div_iu)),
-    "Mod": ("%", (_mod_ii, _mod_uu, _mod_ui, _mod_iu)),
-    "Div": ("/", (_true_ii, _true_mixed, _true_ui, _true_iu)),
-    "BitAnd": ("&", (_and_ii, _and_uu, _and_uu, _and_iu)),
-    "BitOr": ("|", (_or_ii, _or_uu, _or_ui, _or_iu)),
-    "BitXor": ("^", (_xor_ii, _xor_uu, _xor_ui, _xor_iu)),
-    "LShift": ("<<", (_left_i, _left_u, _left_u, _left_i)),
-    "RShift": (">>", (_right_i, _right_u, _right_u, _right_i)),
-    "Pow": ("**", (_pow_ii, None, None, None)),
-}
-_BITWISE = ("BitAnd", "BitOr", "BitXor")
-
-
-def _operator(name: str) -> Callable[[Any, Any], Any]:
-    symbol, functions = _TABLE[name]
-    plain = _plain(symbol)
-
-    def operate(a: Any, b: Any) -> Any:
-        return plain(a, b)
-
-    operate.__name__ = operate.__qualname__ = f"exact_{name}"
-
-    @overload(operate)
-    @bare
-    def choose(a: Any, b: Any) -> Any:
-        if isinstance(a, types.Boolean) and isinstance(b, types.Boolean) and name in _BITWISE:
-            return lambda a, b: bool(np.int64(plain_i(np.int64(a), np.int64(b))))
-        if _is_whole(a) and _is_whole(b):
-            pick = functions[{(0, 0): 0, (1, 1): 1, (1, 0): 2, (0, 1): 3}[_is_unsigned(a), _is_unsigned(b)]]
-            if pick is None:
-                raise TypingError(f"{symbol} of u64: it has no exact form")
-            return lambda a, b: pick(a, b)
-        if isinstance(a, types.Array) or isinstance(b, types.Array):
-            raise TypingError(f"{symbol} of arrays: handle them number by number")
-        if name == "Pow":
-            return lambda a, b: np.float64(a) ** np.float64(b)
-        return plain
-
-    plain_i = functions[0]
-    return operate
-
-
-OPERATORS = {name: _operator(name) for name in _TABLE}
-"""By the name of the node in :mod:`ast`: a function of two operands."""
-
-
-def _negative(x: Any) -> Any:
-    return -x
-
-
-@overload(_negative)
+@overload(copy_array)
 @bare
-def _negative_of(x: Any) -> Any:
-    if _is_unsigned(x):
-        return lambda x: _sub_uu(np.uint64(0), x)
-    return (lambda x: _sub_ii(0, x)) if _is_whole(x) else (lambda x: -x)
+def _copy_array(target: Any, source: Any) -> Any:
+    if isinstance(source, types.UniTuple) and target.ndim == 1:
+        _kept(_kind_of(target.dtype), source.dtype, "the array")
+    elif not (isinstance(source, types.Array) and source.ndim == target.ndim):
+        raise TypingError(f"{source} for an array field")
+    if target.ndim == 1:
 
+        def copy(target: Any, source: Any) -> None:
+            if len(target) != len(source):
+                raise ValueError("another shape")
+            for i in range(len(target)):
+                target[i] = fit_into(target, source[i])
 
-def _inverse(x: Any) -> Any:
-    return ~x
+        return copy
+    if source.dtype != target.dtype:
+        raise TypingError(f"numbers of type {source.dtype} for an array of {target.dtype}")
 
+    def copy_all(target: Any, source: Any) -> None:
+        if target.shape != source.shape:
+            raise ValueError("another shape")
+        target[:] = source
 
-@overload(_inverse)
-@bare
-def _inverse_of(x: Any) -> Any:
-    return (lambda x: ~_to_i64(x)) if _is_unsigned(x) else (lambda x: ~np.int64(x))
-
-
-def _positive(x: Any) -> Any:
-    return +x
-
-
-@overload(_positive)
-@bare
-def _positive_of(x: Any) -> Any:
-    return (lambda x: np.int64(x)) if isinstance(x, types.Boolean) else (lambda x: x)
-
-
-UNARY = {"USub": _negative, "Invert": _inverse, "UAdd": _positive}
-"""By the name of the node in :mod:`ast`: a function of one operand."""
-
-
-def whole(x: Any) -> Any:
-    """``int(x)``."""
-    return int(x)
-
-
-@overload(whole)
-@bare
-def _whole(x: Any) -> Any:
-    if _is_unsigned(x):
-        return lambda x: x
-    if _is_whole(x):
-        return lambda x: np.int64(x)
-    if not isinstance(x, types.Float):
-        raise TypingError(f"int({x}): it takes a number")
-
-    def truncate(x: Any) -> Any:
-        if not -_TRUNCATED_MAX <= x < _TRUNCATED_MAX:
-            raise OverflowError("a whole number beyond int64")
-        return np.int64(x)
-
-    return truncate
-
-
-def spread(x: Any) -> Any:
-    """A bound of ``range``, as int64."""
-    return x
-
-
-@overload(spread)
-@bare
-def _spread(x: Any) -> Any:
-    if not isinstance(x, types.Integer):
-        raise TypingError(f"range({x}): it takes whole numbers")
-    return (lambda x: _to_i64(x)) if _is_unsigned(x) else (lambda x: np.int64(x))
-
-
-def least(a: Any, b: Any) -> Any:
-    """``min(a, b)``."""
-    return min(a, b)
-
-
-@overload(least)
-@bare
-def _least(a: Any, b: Any) -> Any:
-    if not (_is_whole(a) and _is_whole(b)):
-        return _of_one_type("min", a, b, lambda a, b: b if b < a else a)
-    if _is_unsigned(a) and _is_unsigned(b):
-        return lambda a, b: b if b < a else a
-    if _is_unsigned(a):
-        return lambda a, b: np.int64(b) if b < a else np.int64(a)
-    if _is_unsigned(b):
-        return lambda a, b: np.int64(b) if b < a else np.int64(a)
-    return lambda a, b: np.int64(b) if b < a else np.int64(a)
-
-
-def greatest(a: Any, b: Any) -> Any:
-    """``max(a, b)``."""
-    return max(a, b)
-
-
-@overload(greatest)
-@bare
-def _greatest(a: Any, b: Any) -> Any:
-    if not (_is_whole(a) and _is_whole(b)):
-        return _of_one_type("max", a, b, lambda a, b: b if b > a else a)
-    if _is_unsigned(a) or _is_unsigned(b):
-        return lambda a, b: np.uint64(b) if b > a else np.uint64(a)
-    return lambda a, b: np.int64(b) if b > a else np.int64(a)
-
-
-def _of_one_type(name: str, a: Any, b: Any, choice: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    if isinstance(a, types.Float) and isinstance(b, types.Float):
-        return choice
-    raise TypingError(f"{name}({a}, {b}): Python keeps the type of the one it takes; write float(...) around the whole number")
+    return copy_all
 
 
 # --- what handlers may call ---------------------------------------------------------------------------
 
 
-def _check_whole(name: str, *given: Any) -> None:
-    if not all(_is_whole(x) for x in given):
-        raise TypingError(f"{name} takes whole numbers")
+def _on_words(name: str, count: int, emit: Callable[..., Any], result: Any) -> Any:
+    """An intrinsic on the low 64 bits of whole numbers."""
+
+    def typed(given: tuple[Any, ...]) -> Any:
+        given = tuple(types.unliteral(one) for one in given)
+        if not all(_is_whole(one) for one in given):
+            raise TypingError(f"{name} takes whole numbers")
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            writer = _Writer(context, builder)
+            return emit(writer, *(writer.word(value, one) for value, one in zip(args, given, strict=True)))
+
+        return result(*given), generate
+
+    if count == 1:
+
+        @intrinsic
+        def one(typing: Any, x: Any) -> Any:
+            return typed((x,))
+
+        return one
+
+    @intrinsic
+    def two(typing: Any, a: Any, b: Any) -> Any:
+        return typed((a, b))
+
+    return two
 
 
-@overload(arithmetic.mix64)
-@bare
-def _mix64(x: Any) -> Any:
-    _check_whole("mix64", x)
-    return lambda x: mix(np.uint64(x))
+def _scrambled(w: _Writer, x: Any) -> Any:
+    """:func:`tidewarp.seeds.mix64`."""
+    x = w.b.mul(w.b.xor(x, w.b.lshr(x, _WORD(30))), _WORD(0xBF58476D1CE4E5B9))
+    x = w.b.mul(w.b.xor(x, w.b.lshr(x, _WORD(27))), _WORD(0x94D049BB133111EB))
+    return w.b.xor(x, w.b.lshr(x, _WORD(31)))
 
 
-@overload(arithmetic.wrap_i64)
-@bare
-def _wrap_i64(x: Any) -> Any:
-    _check_whole("wrap_i64", x)
-    return lambda x: np.int64(x)
-
-
-@overload(arithmetic.u64_add)
-@bare
-def _u64_add(a: Any, b: Any) -> Any:
-    _check_whole("u64_add", a, b)
-    return lambda a, b: np.uint64(a) + np.uint64(b)
-
-
-@overload(arithmetic.u64_mul)
-@bare
-def _u64_mul(a: Any, b: Any) -> Any:
-    _check_whole("u64_mul", a, b)
-    return lambda a, b: np.uint64(a) * np.uint64(b)
-
-
-@overload(arithmetic.u64_div)
-@bare
-def _u64_div(a: Any, b: Any) -> Any:
-    _check_whole("u64_div", a, b)
-    return lambda a, b: _div_uu(np.uint64(a), np.uint64(b))
-
-
-@overload(arithmetic.u64_mod)
-@bare
-def _u64_mod(a: Any, b: Any) -> Any:
-    _check_whole("u64_mod", a, b)
-    return lambda a, b: _mod_uu(np.uint64(a), np.uint64(b))
-
-
-@overload(seeds.exact_log)
-@bare
+@njit("float64(float64)", cache=True)
 def _exact_log(x: Any) -> Any:
-    def log(x: Any) -> Any:
-        y = np.float64(x)
-        if not 0.0 < y < np.inf:
-            raise ValueError("exact_log needs a finite number above 0")
-        return log_of(y)
-
-    return log
+    if not 0.0 < x < np.inf:
+        raise ValueError("exact_log needs a finite number above 0")
+    return log_of(x)
 
 
-@overload(seeds.exact_exp)
-@bare
+@njit("float64(float64)", cache=True)
 def _exact_exp(x: Any) -> Any:
-    def exp(x: Any) -> Any:
-        y = np.float64(x)
-        if not y <= 709.782712893384:
-            raise ValueError("exact_exp needs at most 709.78")
-        return exp_of(y) if y >= -745.1332191019412 else 0.0
-
-    return exp
+    if not x <= 709.782712893384:
+        raise ValueError("exact_exp needs at most 709.78")
+    return exp_of(x) if x >= -745.1332191019412 else 0.0
 
 
-# --- stores -------------------------------------------------------------------------------------------
-
-
-def _fit(kind: str) -> Callable[[Any], Any]:
-    def fit(x: Any) -> Any:
-        return x
-
-    fit.__name__ = fit.__qualname__ = f"fit_{kind}"
-
-    @overload(fit)
-    @bare
-    def choose(x: Any) -> Any:
-        convert = fitting(kind, x, "the field")
-        return lambda x: convert(x)
-
-    return fit
-
-
-FIT = {kind: _fit(kind) for kind in ("i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "f64", "b1")}
-"""By kind: a function that makes a number fit a field, or raises."""
-
-
-def fit_into(array: Any, x: Any) -> Any:
-    """The same for a number of an array."""
-    return x
-
-
-@overload(fit_into)
-@bare
-def _fit_into(array: Any, x: Any) -> Any:
-    if not isinstance(array, types.Array):
-        raise TypingError(f"{array}: only array fields can be stored into")
-    convert = fitting(_kind_of(array.dtype), x, "the array")
-    return lambda array, x: convert(x)
+KNOWN: dict[Any, Any] = {
+    arithmetic.mix64: _on_words("mix64", 1, _scrambled, types.uint64),
+    arithmetic.wrap_i64: _on_words("wrap_i64", 1, lambda w, x: x, types.int64),
+    arithmetic.u64_add: _on_words("u64_add", 2, lambda w, a, b: w.b.add(a, b), types.uint64),
+    arithmetic.u64_mul: _on_words("u64_mul", 2, lambda w, a, b: w.b.mul(a, b), types.uint64),
+    arithmetic.u64_div: _on_words("u64_div", 2, lambda w, a, b: _floor_div(w, a, b, True, True), types.uint64),
+    arithmetic.u64_mod: _on_words("u64_mod", 2, lambda w, a, b: _mod(w, a, b, True, True), types.uint64),
+    seeds.exact_log: _exact_log,
+    seeds.exact_exp: _exact_exp,
+}
+"""Functions of ours that handlers may call, and their compiled forms."""

@@ -10,14 +10,13 @@ import ast
 import builtins
 import inspect
 import math
+import operator
 import textwrap
 from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from types import FunctionType, ModuleType
 from typing import Any, NoReturn
 
-from tidewarp import seeds
-from tidewarp.kernel import arithmetic
 from tidewarp.kernel.compiled import exact
 from tidewarp.kernel.compiled.refusals import refuse
 from tidewarp.kernel.compiled.words import HOME
@@ -47,14 +46,13 @@ _RULES: dict[type[ast.AST], str] = {
     ast.Starred: "compiled handlers pass arguments one by one",
 }
 _BUILTINS = {"abs", "bool", "enumerate", "float", "int", "len", "max", "min", "range", "round", "zip"}
-_KNOWN = {
-    *(getattr(arithmetic, name) for name in arithmetic.__all__),
-    seeds.exact_log,
-    seeds.exact_exp,
-}
 _CTX_VALUES = {"now", "lp", "n_lps", "params", "n_out"}
 _CTX_METHODS = {"send", "emit", "add", "note", "bits", "random", "below", "exponential", "normal", "table", "out"}
 _FOLDED_BITS_MAX = 4096
+_FOLDED = {
+    "Add": "add", "Sub": "sub", "Mult": "mul", "FloorDiv": "floordiv", "Mod": "mod", "Div": "truediv", "BitAnd": "and_",
+    "BitOr": "or_", "BitXor": "xor", "LShift": "lshift", "RShift": "rshift", "Pow": "pow",
+}  # fmt: skip
 
 
 class Role:
@@ -385,8 +383,8 @@ class _Rewriting(ast.NodeTransformer):
         if isinstance(found, FunctionType) and hasattr(found, "kernel_function"):
             where = f"{self.file}:{node.lineno}"
             return self._global(f"function_{name}_{id(found)}", self.rewriter.function(found, where))
-        if isinstance(found, FunctionType) and found in _KNOWN:
-            return self._global(name, found)
+        if isinstance(found, FunctionType) and found in exact.KNOWN:
+            return self._global(name, exact.KNOWN[found])
         if getattr(math, name, None) is found:
             return self._global(f"math_{name}", found)
         self._refuse(node, "compiled handlers call ctx, messages, @functions, math and plain builtins: mark it @function")
@@ -495,6 +493,6 @@ def _folded(name: str, a: Any, b: Any) -> Any:
     if name in ("LShift", "Pow") and not (isinstance(b, int) and 0 <= b < _FOLDED_BITS_MAX and abs(a) < 2**64):
         return None
     try:
-        return exact.OPERATORS[name](a, b)
+        return getattr(operator, _FOLDED[name])(a, b)
     except (ArithmeticError, TypeError, ValueError):
         return None

@@ -203,7 +203,7 @@ def mix(x: Any) -> Any:
     return x ^ (x >> np.uint64(31))
 
 
-@njit
+@inlined
 def draw(key: Any, gamma: Any, count: Any) -> Any:
     """Draw number ``count`` of a stream, as uint64."""
     return mix(key + count * gamma)
@@ -211,9 +211,9 @@ def draw(key: Any, gamma: Any, count: Any) -> Any:
 
 for _core in (seeds._log, seeds._exp, seeds._normal_centre, seeds._normal_shoulder, seeds._normal_tail):
     register_jitable(_core)
-log_of = njit(seeds._log)
+log_of = njit("float64(float64)", cache=True)(seeds._log)
 """The logarithm of a finite float > 0, the same bits as :func:`tidewarp.seeds.exact_log`."""
-exp_of = njit(seeds._exp)
+exp_of = njit("float64(float64)", cache=True)(seeds._exp)
 """The exponential for -745.2 < x < 709.8, the same bits as :func:`tidewarp.seeds.exact_exp`."""
-normal_of_top = njit(seeds._normal_of_top)
+normal_of_top = njit("float64(int64)", cache=True)(seeds._normal_of_top)
 """The standard normal value of the upper 53 bits of a draw, as int64."""

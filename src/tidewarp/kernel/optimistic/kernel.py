@@ -31,7 +31,10 @@ def kps_default(lps: int) -> int:
 
 
 def open_window(model: Model, options: Options, pending: Sequence[Event]) -> Window:
-    """The window that ``options`` ask for; adaptive ones begin at 8 lookaheads, or 64 mean gaps of the first events."""
+    """The window that ``options`` ask for; adaptive ones begin at 8 lookaheads, or 64 mean gaps of the first events.
+
+    Where neither says anything, they begin at the model's ``trace_interval``.
+    """
     lookahead = model.lookahead if model.links is None else int(model.links.lookahead.min())
     if options.window == "lookahead":
         return Window(lookahead, lookahead, False)
@@ -40,7 +43,7 @@ def open_window(model: Model, options: Options, pending: Sequence[Event]) -> Win
         return Window(options.window, min(least, options.window), False)
     times = [event[0] for event in pending]
     gap = (max(times) - min(times)) // len(times) if times else 0
-    return Window(8 * lookahead or max(1, 64 * gap), least, True)
+    return Window(8 * lookahead or 64 * gap or model.trace_interval, least, True)
 
 
 class OptimisticKernel:

@@ -74,7 +74,6 @@ class ProcessingElement(History):
         super().__init__(kps, executor, pool or Pool(None), lazy)
         self.number = number
         self.window = window or Window(2**62, 1, False)
-        self.generations_ahead = 2**63  # no bound; where messages take long, as between ranks, there has to be one
         self._pe_of = pe_of
         self._bulletin = bulletin
         self._seen = self._reported = bulletin.number  # rounds: the one read last, the one reported to last
@@ -158,9 +157,10 @@ class ProcessingElement(History):
         return ahead
 
     def _is_deep(self, entry: Entry) -> bool:
-        """Whether it lies too many sends without delay above GVT: what is wrong could run from its anti-messages for ever."""
+        """Whether it lies above GVT by sends without delay while the breaker is on: from rank to rank an anti-message is
+        only as fast as what it chases, and catches up when that stops."""
         time, generation = entry.event[:2]
-        return generation > self.generations_ahead + (self._gvt[1] if time == self._gvt[0] else 0)
+        return self.window.is_shut and generation > (self._gvt[1] if time == self._gvt[0] else 0)
 
     def _is_final(self, entry: Entry) -> bool:
         time, generation = entry.event[:2]

@@ -35,6 +35,11 @@ class Window:
         """How many ticks above GVT events may run."""
         return min(self._ticks, self._floor) if self._calm else self._ticks
 
+    @property
+    def is_shut(self) -> bool:
+        """The breaker is on."""
+        return self._calm > 0
+
     def look(self, executed: int, rolled_back: int) -> None:
         """Adapt to the counts so far; call it once per turn."""
         sample = executed - self._executed

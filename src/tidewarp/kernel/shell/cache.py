@@ -196,7 +196,8 @@ def _environment() -> str:
 
     digest = Digest("TWCACHE1")
     package = Path(__file__).parents[2]
-    for path in [package / "seeds.py", *sorted((package / "kernel").glob("*.py")), *sorted((package / "kernel" / "compiled").glob("*.py"))]:
+    outside = [package / f"{name}.py" for name in ("seeds", "units", "kernel/arithmetic", "kernel/context", "kernel/kinds")]
+    for path in [*outside, *sorted((package / "kernel" / "compiled").glob("*.py"))]:
         digest.add(path.name.encode())
         digest.add(path.read_bytes())
     settings: dict[str, Any] = {name: value for name, value in os.environ.items() if name.startswith("NUMBA_") and name != "NUMBA_CACHE_DIR"}

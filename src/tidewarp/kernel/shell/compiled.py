@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,26 +16,37 @@ from tidewarp.kernel.contract import Kernel, Statistics
 from tidewarp.kernel.model import Model
 from tidewarp.kernel.options import Options
 from tidewarp.kernel.records import Event, Image
-from tidewarp.kernel.shell.cache import Cache
+from tidewarp.kernel.shell.cache import Cache, Loaded
 from tidewarp.kernel.shell.watchdog import WATCHDOG, Block
 from tidewarp.kernel.trace import Ledger
 
 if TYPE_CHECKING:
     from tidewarp.kernel.compiled.dispatch import Dispatch
 
-__all__ = ["KERNELS", "WatchedKernel", "dispatch_of", "has_numba", "load_kernel", "open_sequential", "the_cache"]
+__all__ = ["KERNELS", "WatchedKernel", "dispatch_of", "has_numba", "load_kernel", "open_sequential", "the_cache", "warm"]
 
-KERNELS = ("records", "sequential", "merge", "slices", "conservative")
-"""Modules of :mod:`tidewarp.kernel.compiled` whose functions the cache keeps; a module stands after those that it imports."""
+COMMON = ("words", "exact", "context", "dispatch", "records")
+KERNELS = (*COMMON, "sequential", "merge", "slices", "conservative")
+"""Modules of :mod:`tidewarp.kernel.compiled` whose functions the cache keeps, each in its own unit; a module stands after those
+that it imports, all after COMMON."""
 
 _DISPATCHES: dict[str, Dispatch] = {}
 _REFUSALS: dict[str, NotCompilable] = {}
 
 
+_ROOT: list[Path] = []
+
+
 @cache
 def the_cache() -> Cache:
     """The cache of this process."""
-    return Cache()
+    return Cache(*_ROOT)
+
+
+def _keep_at(root: Path) -> None:
+    """Let the cache of this process, which nobody has used yet, be in another folder."""
+    _ROOT[:] = [root]
+    the_cache.cache_clear()
 
 
 def has_numba() -> bool:
@@ -45,9 +56,8 @@ def has_numba() -> bool:
 
 def load_kernel(name: str) -> Any:
     """The module ``name`` of :data:`KERNELS`, with what it needs."""
-    for module in KERNELS[: KERNELS.index(name) + 1]:
-        if module == name or module == KERNELS[0]:
-            _load_module(module)
+    for module in (*COMMON, name):
+        _load_module(module)
     return importlib.import_module(f"tidewarp.kernel.compiled.{name}")
 
 
@@ -126,6 +136,23 @@ def _executed(path: Path, source: str, names: dict[str, Any]) -> Dispatch:
     exec(compile(source, str(path), "exec"), names)
     dispatch: Dispatch = names["dispatch"]
     return dispatch
+
+
+def warm(models: Iterable[Model], root: Path | None = None, clear: bool = False) -> tuple[Path, list[Loaded]]:
+    """Compile all kernels and these models into the cache at ``root``; where that is, and what became of each unit.
+
+    Raises:
+        NotCompilable: a model that the compiled tier cannot run.
+    """
+    if root is not None:
+        _keep_at(root)
+    if clear:
+        the_cache().clear()
+    for name in KERNELS:
+        load_kernel(name)
+    for model in models:
+        _dispatch(model)
+    return the_cache().folder, list(the_cache().loaded.values())
 
 
 def open_sequential(model: Model, image: Image, ledger: Ledger, options: Options) -> Kernel | None:

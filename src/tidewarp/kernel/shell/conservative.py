@@ -97,6 +97,7 @@ class CompiledConservative:
         self._pes = self._new_pes(image)
         self._spare = [(np.zeros_like(pe.log), np.zeros_like(pe.data)) for pe in self._pes]
         self._merger = Merger(len(self._pes), ledger, model.trace_interval)
+        self._merger.upto = [(NEVER, 0)] * len(self._pes)  # what it gets is final
         self._threads = Threads(len(self._pes), clock)
         self._failures: list[tuple[Key, int]] = []
         self._failed: TidewarpError | None = None

@@ -41,6 +41,7 @@ from tidewarp.seeds import Stream
 __all__ = ["CLASSES", "Flake", "Hurt", "Ledgered", "Mixer", "Token", "Walker", "Wide", "hurt"]
 
 GOLDEN = 0x9E3779B97F4A7C15
+MINUS_ONE = 0xFFFFFFFFFFFFFFFF
 
 
 class Token(NamedTuple):
@@ -200,7 +201,7 @@ class Ledgered(LogicalProcess, saving="reverse"):
         """The inverse, in the opposite order."""
         self.count = (self.count + 255) % 256
         self.last = undo.bits
-        self.total = u64_add(self.total, u64_mul(mix64(token.value ^ now ^ self.last), 2**64 - 1))
+        self.total = u64_add(self.total, u64_mul(mix64(token.value ^ now ^ self.last), MINUS_ONE))
 
     @on(Flake)
     def catch(self, now: int, flake: Flake, ctx: Context) -> None:

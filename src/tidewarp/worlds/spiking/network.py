@@ -13,12 +13,13 @@ from tidewarp.kernel import Model, Source, f64, i64, u64
 from tidewarp.seeds import Stream, exact_exp, exact_log
 from tidewarp.units import seconds
 from tidewarp.worlds.spiking.identity import IDENTITIES
-from tidewarp.worlds.spiking.lif import CONNECTS, kinds
+from tidewarp.worlds.spiking.lif import CONNECTS, TARGET_BITS, kinds
 
 __all__ = ["Network", "Parameters", "Projection", "Settings", "Synapses", "build"]
 
 Q16 = 65536
 TAU_FAST_S, TAU_WORK_S, TAU_DEEP_S = 0.005, 0.2, 10.0
+WEIGHT_MV_MAX = 2.0 ** (31 - TARGET_BITS - 16)
 GAIN_MOST = 256.0  # of an identity neuron's input, as a stochastic product scales it
 
 
@@ -70,6 +71,8 @@ class Settings:
         for name in ("threshold_mv", "kick_mv", "weight_mv"):
             self._check(name, 0.0 < getattr(self, name) <= 1000.0, "it is above 0 and at most 1000 mV")
         self._check("inhibition", 0.0 <= self.inhibition <= 100.0, "it is 0 to 100")
+        heaviest = self.weight_mv * max(self.inhibition, 1.0)
+        self._check("weight_mv", heaviest < WEIGHT_MV_MAX, "the heaviest synapse weighs less than 32 mV")
         self._check("rate_hz", 0.0 <= self.rate_hz * self.step <= 0.5e9, "it is 0 to one kick in two steps")
         self._check("rate_hz", not 0.0 < self.rate_hz < 1e-3, "it is 0, or at least 0.001 Hz")
         self._check("gain", 0.0 <= self.gain <= GAIN_MOST, f"it is 0 to {GAIN_MOST}")
@@ -233,9 +236,9 @@ def _add_synapses(model: Model, settings: Settings, parameters: Parameters, proj
         return
     parts = [_synapses(parameters, number) for number in range(projections)]
     counts = np.concatenate([np.bincount(part.src, minlength=n) for part in parts])
-    model.table("first", np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
-    model.table("target", np.concatenate([part.dst for part in parts]).astype(np.int16))
-    model.table("weight", np.concatenate([part.weight for part in parts]).astype(np.int32))
+    synapses = [part.weight << TARGET_BITS | part.dst for part in parts]
+    model.table("first", np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
+    model.table("synapse", np.concatenate(synapses).astype(np.int32))
 
 
 def _synapses(parameters: Parameters, number: int) -> Synapses:

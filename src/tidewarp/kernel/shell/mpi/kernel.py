@@ -36,9 +36,6 @@ from tidewarp.kernel.trace import Ledger
 
 __all__ = ["RankKernel"]
 
-_GENERATIONS_AHEAD = 32
-"""How many sends without delay an event may lie above GVT. An anti-message is as fast as what it chases from rank to rank."""
-
 _STILL_MOST = 64  # rounds without movement of GVT after which a full pool is taken to be too small
 
 
@@ -82,7 +79,7 @@ class RankKernel:
         model, options = self._model, self._options
         lps = [lp for lp in range(model.n_lps) if self._pe_of[lp] == number]
         kps = grouped(lps, options.kps or kps_default(len(lps)), lambda lp: not model.class_of(lp).speculative)
-        pe = ProcessingElement(
+        return ProcessingElement(
             number,
             self._pe_of,
             kps,
@@ -92,8 +89,6 @@ class RankKernel:
             window=self._open_window(pending),
             lazy=options.cancellation == "lazy",
         )
-        pe.generations_ahead = _GENERATIONS_AHEAD
-        return pe
 
     def _open_window(self, pending: list[Event]) -> Window:
         window = "lookahead" if self._in_windows else self._options.window

@@ -1,0 +1,133 @@
+"""What the benchmarks of the kernel do with MPI ranks and checkpoints: options, starting ranks, and who of them speaks."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from tidewarp.cli.bench.kernel_options import duration
+from tidewarp.cli.frame import Reply
+from tidewarp.errors import OperatorError, TidewarpError
+from tidewarp.kernel import Model
+
+__all__ = ["launch_ranks", "rank_options", "saving_of", "speaking"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_LAUNCHERS = ("launch", "restarts", "transport", "resume", "as_json")
+"""What the launching process alone knows, or says itself."""
+
+_OPTIONS = (
+    click.option("--transport", type=click.Choice(["threads", "mpi"]), default="threads", show_default=True, help="mpi: this process is a rank of an mpiexec."),
+    click.option("--launch", type=click.IntRange(1, 4096), metavar="N", help="Start N ranks with mpiexec and watch them."),
+    click.option("--restarts", type=click.IntRange(0, 1000), default=0, show_default=True, help="With --launch: go on from the newest checkpoint so often."),
+    click.option("--checkpoint", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Leave checkpoints here."),
+    click.option("--checkpoint-every", type=duration, metavar="DUR", help="Virtual time between two; by default as often as loses least."),
+    click.option("--resume", type=click.Path(path_type=Path), metavar="DIR", help="Go on from the newest checkpoint in a folder, or from a file of it."),
+)  # fmt: skip
+
+
+def rank_options(command: Command) -> Command:
+    """Add the options of ranks and checkpoints."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def saving_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of ``kernel.run`` that leave and take up checkpoints.
+
+    Raises:
+        OperatorError: options that contradict each other.
+    """
+    _check(values)
+    return {name: values[name] for name in ("checkpoint", "checkpoint_every", "resume")}
+
+
+def _check(values: Mapping[str, Any]) -> None:
+    if values["checkpoint_every"] is not None and values["checkpoint"] is None:
+        raise OperatorError("--checkpoint-every", "it needs a folder to write to", "add --checkpoint DIR")
+    if values["repeat"] > 1 and (values["checkpoint"] is not None or values["resume"] is not None):
+        raise OperatorError("--repeat with checkpoints", "one run is saved or resumed", "leave --repeat out")
+    if values["restarts"] and values["launch"] is None:
+        raise OperatorError("--restarts", "somebody has to watch the ranks", "add --launch N")
+    if values["restarts"] and values["checkpoint"] is None:
+        raise OperatorError("--restarts", "there would be nothing to go on from", "add --checkpoint DIR")
+
+
+@contextlib.contextmanager
+def speaking(context: click.Context, transport: str) -> Iterator[bool]:
+    """Rank 0 answers, and alone ends with an error: what happens to all ranks is said once. Yields whether this one speaks.
+
+    Raises:
+        MissingExtra: MPI is not installed.
+    """
+    if transport != "mpi":
+        yield True
+        return
+    from tidewarp.kernel.shell.mpi.world import join_ranks
+
+    if join_ranks().rank == 0:
+        yield True
+        return
+    reply = context.find_object(Reply)
+    if reply is not None:
+        reply.given = True
+    with contextlib.suppress(TidewarpError):  # mpiexec would end rank 0 before it has said it
+        yield False
+
+
+def launch_ranks(context: click.Context, values: Mapping[str, Any], model: Model) -> dict[str, Any]:
+    """Run this command on ``--launch`` ranks; what rank 0 answered, and ``recovered``, the restarts.
+
+    Raises:
+        RankLost: a rank died, and no restart is left.
+        TidewarpError: what the ranks ended with.
+    """
+    from tidewarp.kernel.shell.checkpoint_files import whole_checkpoints
+    from tidewarp.kernel.shell.launch import launch
+
+    _check(values)
+    folder: Path | None = values["checkpoint"]
+    words = [*context.command_path.split()[1:], *_words(context, values), "--transport", "mpi", "--json"]
+
+    def command(resume: Path | None) -> list[str]:
+        source = resume or values["resume"]
+        return [sys.executable, "-m", "tidewarp", *words, *([] if source is None else ["--resume", str(source)])]
+
+    launched = launch(
+        command,
+        values["launch"],
+        restarts=values["restarts"],
+        newest=lambda: None if folder is None else next(whole_checkpoints(folder, model), None),
+        say=lambda line: click.echo(line, err=True),
+    )
+    if "error" in launched.answer:
+        raise _error_of(launched.answer)
+    return {**launched.answer, "ranks": launched.ranks, "recovered": launched.restarts}
+
+
+def _error_of(answer: Mapping[str, Any]) -> TidewarpError:
+    told = answer["error"]
+    error = TidewarpError(told["value"], told["rule"], told["action"])
+    error.exit_code = answer["exit"]  # type: ignore[misc]
+    return error
+
+
+def _words(context: click.Context, values: Mapping[str, Any]) -> list[str]:
+    """The words that give a rank the options of this process."""
+    words: list[str] = []
+    for param in context.command.params:
+        name = param.name or ""
+        given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if not given or name in _LAUNCHERS or values[name] is None:
+            continue
+        is_tick = param.type.name in ("duration", "window") and isinstance(values[name], int)
+        is_flag = isinstance(param, click.Option) and param.is_flag
+        words += [param.opts[0]] if is_flag else [param.opts[0], f"{values[name]}{'ns' * is_tick}"]
+    return words

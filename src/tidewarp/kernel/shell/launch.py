@@ -1,0 +1,154 @@
+"""``mpiexec`` from here: start ranks, watch them, and go on from the newest checkpoint when one of them dies."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tidewarp.errors import MissingExtra, RankLost
+
+__all__ = ["Ended", "Launched", "launch", "mpiexec_path", "run_ranks"]
+
+_ENVIRONMENT = {
+    # Open MPI refuses to run as root, and more ranks than cores, unless it is told to. MPICH reads none of these.
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+}
+_GRACE_S = 5.0
+_SAID_MOST = 65_536  # bytes
+
+
+class Ended(NamedTuple):
+    """How an ``mpiexec`` ended: its exit code (negative: the signal that ended it), and the answer of rank 0, if it gave one."""
+
+    code: int
+    answer: dict[str, Any] | None
+
+
+class Launched(NamedTuple):
+    """What a launch came to: rank 0's answer, mpiexec's exit code, how often it was started again."""
+
+    answer: dict[str, Any]
+    code: int
+    restarts: int
+    ranks: int
+
+
+def mpiexec_path() -> Path:
+    """The ``mpiexec`` beside this Python: one of another MPI may come first in the path.
+
+    Raises:
+        MissingExtra: there is none.
+    """
+    path = Path(sys.prefix, "bin", "mpiexec")
+    if not path.exists():
+        raise MissingExtra(f"{path}", "ranks are started with it", "pip install 'tidewarp[mpi]'")
+    return path
+
+
+def run_ranks(command: Sequence[str], ranks: int, env: Mapping[str, str] | None = None) -> Ended:
+    """Run ``command`` on so many ranks until it ends; rank 0 answers with a JSON object as the last line of its output.
+
+    Blocks. What the ranks say on their error output follows at the end, but for the error that is their answer.
+    Whatever ends this call ends all ranks.
+    """
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            [str(mpiexec_path()), "-n", str(ranks), *command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            env={**os.environ, **_ENVIRONMENT, **(env or {})},
+            start_new_session=True,
+        )
+        try:
+            out, _ = process.communicate()
+        finally:
+            _end(process)
+        answer = _answer_in(out)
+        said.seek(0)
+        _pass_on(said.read(_SAID_MOST).decode("utf-8", "replace"), answer)
+    return Ended(process.returncode, answer)
+
+
+def _pass_on(said: str, answer: dict[str, Any] | None) -> None:
+    for line in said.splitlines():
+        if answer is None or not line.startswith("error: "):
+            sys.stderr.write(f"{line}\n")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Leave nothing of the session behind: mpiexec is asked to end its ranks, then all are killed."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_GRACE_S)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+def _answer_in(out: bytes) -> dict[str, Any] | None:
+    for line in reversed(out.decode("utf-8", "replace").splitlines()):
+        if line.startswith("{"):
+            with contextlib.suppress(ValueError):
+                answer = json.loads(line)
+                return answer if isinstance(answer, dict) else None
+    return None
+
+
+def launch(
+    command: Callable[[Path | None], Sequence[str]],
+    ranks: int,
+    *,
+    restarts: int,
+    newest: Callable[[], Path | None],
+    say: Callable[[str], None],
+) -> Launched:
+    """Run ``command(checkpoint to resume from)`` on ``ranks`` until it answers, at most ``restarts`` times again.
+
+    ``newest`` gives the newest whole checkpoint, ``say`` takes lines for people. A start that dies without having left
+    a newer checkpoint is repeated with one rank less: what killed it may be what that rank needs.
+
+    Raises:
+        RankLost: a rank died, and no restart is left.
+        MissingExtra: there is no mpiexec.
+    """
+    begun_with: Path | None = None
+    resume: Path | None = None
+    for restart in range(restarts + 1):
+        ended = run_ranks(command(resume), ranks)
+        if ended.answer is not None:
+            return Launched(ended.answer, ended.code, restart, ranks)
+        begun_with, resume = resume, newest()
+        if restart < restarts:
+            if resume == begun_with and ranks > 1:
+                ranks -= 1
+            say(f"{_death(ended)}: {_from(resume)} on {ranks} ranks (restart {restart + 1} of {restarts})")
+    raise _lost(ended, resume)
+
+
+def _death(ended: Ended) -> str:
+    return f"rank died (mpiexec exit {ended.code})"
+
+
+def _from(checkpoint: Path | None) -> str:
+    return "from the start" if checkpoint is None else f"resuming from {checkpoint}"
+
+
+def _lost(ended: Ended, newest: Path | None) -> RankLost:
+    if newest is None:
+        return RankLost(_death(ended), "there is no checkpoint to go on from", "start anew, with --checkpoint DIR")
+    seconds = int(newest.name.partition("-")[0]) / 1e9
+    return RankLost(_death(ended), f"the newest checkpoint is at t={seconds:g} s", f"resume with --resume {newest.parent}")
