@@ -795,6 +795,19 @@ def test_a_failing_member_is_reported_and_stops_nobody_within_the_window():
     assert federation.global_gvt() == 50
 
 
+def test_an_event_that_a_member_refuses_is_reported_and_counted():
+    """The member goes on."""
+    federation = TwinFederation()
+    session = member(100, 200)
+    federation.register("a", session)
+    federation.advance_all(1)
+    session.engine.fossil_collect()
+    federation.send("a", TwinEvent(50))
+    assert federation.advance_all(1) == {"a": 1}
+    assert federation.refused_events == 1
+    assert isinstance(federation.failures["a"], LateInput)
+
+
 def test_a_federations_gvt_is_not_pinned_by_idle_members():
     """With nothing left anywhere it is the largest local time."""
     federation = TwinFederation()

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tidewarp.compat.twinsync import TimeWarpEngine, TwinEvent
+from tidewarp.kernel.values import unpack_value
 from tidewarp.seeds import Stream
 
 NODES = 3
@@ -43,12 +44,14 @@ class Oracle:
         )
         self.states, self.counts, self.deep = [0] * NODES, [0] * NODES, [0.0] * NODES
         self.log, self.outputs, sends = [], [], [0] * NODES
+        self.history = [[0] for _ in range(NODES)]  # the state of each node after so many events
         while queue:
             *key, value = queue.pop(0)
             time, generation, _, node, _, _ = key
             self.log.append(tuple(key))
             self.states[node], sent = hop(self.states[node], time, value)
             self.counts[node] += 1
+            self.history[node].append(self.states[node])
             self.deep[node] += self.states[node]
             if sent is not None:
                 offset, delay, passed, priority = sent
@@ -70,6 +73,11 @@ def agrees(engine, events, outputs):
     assert [node.identity_deep for node in nodes] == oracle.deep
     assert sorted(event.order for event in engine.processed) == oracle.log[engine.ledger.committed :]
     assert engine.verify_causal_order() == []
+    for node, checkpoints in engine.checkpoint_mgr.checkpoints.items():
+        for checkpoint in checkpoints:
+            processed, _, state = unpack_value(checkpoint.state)
+            assert checkpoint.verify()
+            assert oracle.history[node][processed] == state
     engine.finish()
     assert [(o.tick, o.lp, o.message) for o in [*outputs, *engine.outputs()]] == oracle.outputs
 

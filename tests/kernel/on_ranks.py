@@ -1,4 +1,4 @@
-"""A program for ``mpiexec``: what it is told to run, on every rank; one JSON line from each. Run by test_mpi*.py."""
+"""A program for ``mpiexec``: what it is told to run, on every rank; one JSON file from each. Run by test_mpi*.py."""
 
 from __future__ import annotations
 
@@ -8,16 +8,62 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tidewarp.errors import TidewarpError
-from tidewarp.kernel import Engine, run
+from tidewarp.kernel import Context, Engine, LogicalProcess, Model, i64, on, run
+from tidewarp.kernel.checkpoints import digest_of
 from tidewarp.kernel.shell.mpi.world import join_ranks
 from tidewarp.units import seconds
 from tidewarp.worlds.hurt import Played, play, random_case
 from tidewarp.worlds.phold import phold
 
 SMALL = {"lps": 24, "population": 4, "remote": 0.5}
+END = seconds(6)
+
+
+class Order(NamedTuple):
+    """What to do when it arrives."""
+
+    number: i64
+
+
+class Clerk(LogicalProcess):
+    """Hands orders on until one is due to fail."""
+
+    count: i64
+
+    def start(self, ctx: Context) -> None:
+        """One order each."""
+        ctx.send(ctx.lp, 1 + ctx.below(10), Order(ctx.lp))
+
+    @on(Order)
+    def serve(self, now: int, order: Order, ctx: Context) -> None:
+        """Fail at tick 200 in the way that the parameters ask for."""
+        self.count += 1
+        ctx.add("served")
+        ctx.emit(order)
+        failing = now >= 200 and ctx.lp == ctx.params.at
+        if failing and ctx.params.how == 1:
+            self.count //= 0
+        if failing and ctx.params.how == 2:
+            ctx.send((ctx.lp + 3) % ctx.n_lps, 5, Order(2**70))
+        ctx.send(ctx.below(ctx.n_lps), 1 + ctx.below(20), order)
+
+
+class Failing(NamedTuple):
+    """Which LP fails, and how: 1 its handler raises, 2 it sends a number that its kind cannot hold, 0 not at all."""
+
+    at: i64
+    how: i64
+
+
+def office(at: int, how: int, seed: int = 1) -> Model:
+    """Six clerks, one of them careless."""
+    model = Model("office", Failing(at, how), lookahead=1, seed=seed, trace_interval=50)
+    model.add(Clerk, 6, path="clerk")
+    model.accumulator("served")
+    return model
 
 
 def parity(seed: int, first: int, count: int, tier: str) -> dict[str, Any]:
@@ -64,17 +110,127 @@ def told(outcome: Played | str, rank: int) -> Any:
     return (outcome.digest, outcome.committed, outcome.accumulators, own)
 
 
-PROGRAMS: dict[str, Callable[..., Any]] = {"parity": parity}
+def failing(at: int, how: int, kernel: str, transport: str) -> list[Any]:
+    """A run that fails: the error, and how much was committed before it."""
+    with Engine(office(at, how), kernel=kernel, tier="python", transport=transport) as engine:
+        try:
+            engine.advance(400)
+        except TidewarpError as error:
+            error_text = f"{type(error).__name__}: {error}"
+        else:
+            error_text = ""
+        try:
+            engine.advance(401)
+            again = ""
+        except TidewarpError as error:
+            again = f"{type(error).__name__}: {error}"
+    return [error_text, again, engine.ledger.committed, engine.ledger.accumulators]
+
+
+def all_failures() -> list[Any]:
+    """Each way to fail, on each rank, beside the sequential engine."""
+    found = []
+    for at, how in ((0, 1), (5, 1), (1, 2)):
+        for kernel in ("optimistic", "conservative", "sequential"):
+            expected = failing(at, how, "sequential", "threads")
+            found.append([at, how, kernel, failing(at, how, kernel, "mpi"), expected])
+    return found
+
+
+def different(field: str) -> None:
+    """Ranks that do not agree: RankMismatch on all of them."""
+    rank = join_ranks().rank
+    model = office(0, 0, seed=1 + (rank if field == "seed" else 0))
+    run(model, 10, kernel="optimistic", transport="mpi", tier="python", batch=64 + (rank if field == "batch" else 0))
+
+
+def crowded() -> None:
+    """More events than the memory bound allows for: PoolExhausted on all ranks."""
+    run(phold(**SMALL), END, kernel="optimistic", transport="mpi", tier="python", memory_max_bytes=8192)
+
+
+def broken() -> None:
+    """A fault that only rank 1 has: nobody waits for it."""
+    ranks = join_ranks()
+    with Engine(phold(**SMALL), kernel="optimistic", transport="mpi", tier="python") as engine:
+        if ranks.rank == 1:
+            engine._kernel._step = lambda horizon: 1 // 0
+        engine.advance(END)
+
+
+def looked_at(kernel: str, tier: str, folder: str) -> list[Any]:
+    """What a session shows on the way: state, counts, a checkpoint, the digest; equal on all ranks."""
+    model = office(0, 0)
+    with Engine(model, kernel=kernel, transport="mpi", tier=tier) as engine:
+        engine.advance(120)
+        engine.outputs()
+        middle = [engine.state(lp) for lp in range(model.n_lps)]
+        data = engine.checkpoint()
+        engine.outputs()
+        committed = engine.ledger.committed
+        engine.advance(300)
+        digest = engine.digest()
+    if join_ranks().rank == 0:
+        Path(folder, f"{kernel}-{tier}").write_bytes(data)
+    with Engine.restore(model, data, kernel=kernel, transport="mpi", tier=tier, workers=2) as engine:
+        engine.advance(300)
+        return [middle, digest_of(data), committed, digest, engine.digest()]
+
+
+def phold_run(tier: str, kernel: str, workers: int, digest: str) -> list[Any]:
+    """The digest of a small PHOLD."""
+    result = run(phold(**SMALL), END, kernel=kernel, transport="mpi", tier=tier, workers=workers, digest=digest)
+    return [result.digest, result.committed, result.rolled_back]
+
+
+def saving(folder: str, resume: str | None, die_at: int, dying: int) -> list[Any]:
+    """A PHOLD that leaves checkpoints; rank ``dying`` is killed at its turn ``die_at`` (0: never)."""
+    from tidewarp.kernel.shell.mpi.kernel import RankKernel
+
+    step, turns = RankKernel._step, 0
+
+    def counted(self: RankKernel, horizon: int) -> bool:
+        nonlocal turns
+        turns += 1
+        if turns == die_at and join_ranks().rank == dying:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(self, horizon)
+
+    RankKernel._step = counted
+    result = run(
+        phold(**SMALL),
+        END,
+        kernel="optimistic",
+        transport="mpi",
+        tier="python",
+        checkpoint=Path(folder),
+        checkpoint_every=seconds(1),
+        resume=None if resume is None else Path(resume),
+    )
+    return [result.digest, turns]
+
+
+PROGRAMS: dict[str, Callable[..., Any]] = {
+    "parity": parity,
+    "failures": all_failures,
+    "different": different,
+    "crowded": crowded,
+    "broken": broken,
+    "looked_at": looked_at,
+    "phold": phold_run,
+    "saving": saving,
+}
 
 
 def main() -> int:
-    """Run a program with JSON arguments; its answer, or its error, as a line."""
-    name, *arguments = sys.argv[1:]
+    """Run a program with JSON arguments; its answer, or its error, as a line in a file for each rank."""
+    name, folder, *arguments = sys.argv[1:]
     try:
         answer, code = PROGRAMS[name](*map(json.loads, arguments)), 0
     except TidewarpError as error:
-        answer, code = {"error": type(error).__name__, "text": str(error)}, error.exit_code
-    sys.stdout.write(json.dumps({"rank": join_ranks().rank, "answer": answer}) + "\n")
+        answer, code = {"error": type(error).__name__, "text": str(error)}, 0
+    Path(folder, f"rank-{join_ranks().rank}.json").write_text(json.dumps(answer))
+    sys.stdout.write(json.dumps({"answer": answer}) + "\n" if join_ranks().rank == 0 else "")
     return code
 
 

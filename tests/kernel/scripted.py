@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from tidewarp.kernel import Array, Context, Engine, LogicalProcess, Model, Result, b1, f64, i64, on, run, u8
+from tidewarp import kernel
+from tidewarp.kernel import Array, Context, Engine, LogicalProcess, Model, Result, b1, f64, i64, on, u8
 
 
 class Go(NamedTuple):
@@ -85,9 +86,14 @@ def scripted(script: Script, *, lookahead: int = 0, links: bool = False, seed: i
     return model
 
 
+def run(model: Model, until: int, **options: Any) -> Result:
+    """``kernel.run`` in the Python tier: nothing is compiled."""
+    return kernel.run(model, until, **{"tier": "python", **options})
+
+
 def play(script: Script, until: int = 1000, **arguments: Any) -> Result:
     """Run the script to the end, in the reference."""
-    return run(scripted(script, **arguments), until, tier="python")
+    return run(scripted(script, **arguments), until)
 
 
 def opened(script: Script, **arguments: Any) -> Engine:

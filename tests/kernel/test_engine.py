@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted import Go, Letter, Unknown, opened, play, scripted
+from scripted import Go, Letter, Unknown, opened, play, run, scripted
 
 from tidewarp.errors import LateInput, ModelError, OperatorError, RangeError, UnhandledMessage, UnknownDestination
-from tidewarp.kernel import Context, Engine, LogicalProcess, Model, Options, Published, Source, Status, i64, on, run
+from tidewarp.kernel import Context, Engine, LogicalProcess, Model, Options, Published, Source, Status, i64, on
 from tidewarp.observe import SilentProbe
 from tidewarp.units import TICK_MAX, seconds
 from tidewarp.worlds.phold import phold
@@ -76,7 +76,7 @@ def test_a_closed_engine_refuses() -> None:
 def test_wall_time_is_that_of_advancing() -> None:
     """Between two calls the clock does not count."""
     clock = ManualClock()
-    with Engine(scripted(quiet), clock=clock) as engine:
+    with Engine(scripted(quiet), clock=clock, tier="python") as engine:
         engine.advance(5)
         clock.at += 1000.0
         engine.advance(10)
@@ -94,7 +94,7 @@ def test_progress_is_told() -> None:
             self.heard.append(done)
 
     probe = Hears()
-    with Engine(scripted(quiet), probe=probe) as engine:
+    with Engine(scripted(quiet), probe=probe, tier="python") as engine:
         engine.advance(5)
         engine.advance(20)
     assert probe.heard == [0, 1]
@@ -342,7 +342,7 @@ def test_an_accumulator_is_published_at_its_multiples() -> None:
 def test_publication_does_not_depend_on_the_steps(stops: list[int], every: int, marks: list[int]) -> None:
     """Of ``advance``, of watermarks, or of a full ledger."""
     expected = run(workers(every), 40).digest
-    with Engine(workers(every)) as engine:
+    with Engine(workers(every), tier="python") as engine:
         (source,) = engine.model.sources
         for stop, mark in zip([*sorted(stops), 40], [*sorted(marks), *[TICK_MAX] * 9], strict=False):
             engine.watermark(source, mark)

@@ -161,14 +161,14 @@ class OnePe(RuleBasedStateMachine):
         self.pe.inject(event)
 
     @precondition(lambda self: self._cancellable())
-    @rule(data=st.data(), again=st.booleans())
-    def cancel(self, data: st.DataObject, again: bool) -> None:
+    @rule(data=st.data(), again=st.booleans(), change=st.integers(0, 1))
+    def cancel(self, data: st.DataObject, again: bool, change: int) -> None:
         """An anti-message; perhaps the same event follows under a new number, or with another message."""
         source, number = channel = data.draw(st.sampled_from(self._cancellable()))
         event = self.arrived.pop(channel)
         self.inbox.append(Letter(ANTI, source, 0, number, *event[:2], None, (self.floor, 0)))
         if again:
-            self._send(source, (*event[:5], event[5] + data.draw(st.integers(0, 1))))
+            self._send(source, (*event[:5], event[5] + change))
 
     def _cancellable(self) -> list[tuple[int, int]]:
         return sorted(channel for channel, event in self.arrived.items() if event[0] >= self.floor)
@@ -186,17 +186,13 @@ class OnePe(RuleBasedStateMachine):
         return sorted(channel for channel in found if channel not in self.returned)
 
     @precondition(lambda self: self.inbox)
-    @rule(data=st.data())
-    def drain(self, data: st.DataObject) -> None:
+    @rule(order=st.lists(st.sampled_from([1, 2]), max_size=12))
+    def drain(self, order: list[int]) -> None:
         """The PE reads its inbox: channels in any order, each in its own."""
-        channels = {
-            1: [one for one in self.inbox if one.source == 1],
-            2: [one for one in self.inbox if one.source == 2],
-        }
-        self.inbox.clear()
-        while channels[1] or channels[2]:
-            source = data.draw(st.sampled_from([source for source in (1, 2) if channels[source]]))
-            self.pe.receive([channels[source].pop(0)])
+        while self.inbox:
+            source = order.pop() if order else 0
+            place = next((i for i, one in enumerate(self.inbox) if one.source == source), 0)
+            self.pe.receive([self.inbox.pop(place)])
 
     # --- what the PE does -------------------------------------------------------------------------
 

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted import Go, Letter, opened, play, scripted
+from scripted import Go, Letter, opened, play, run, scripted
 
 from tidewarp.errors import HandlerError, ModelError, RangeError
-from tidewarp.kernel import Context, Engine, LogicalProcess, Model, Status, i64, on, run, sequential
+from tidewarp.kernel import Context, Engine, LogicalProcess, Model, Status, i64, on, sequential
 from tidewarp.kernel.objects import initial_image
 from tidewarp.units import seconds
 from tidewarp.worlds.phold import phold
@@ -71,7 +71,7 @@ def test_ties_go_by_destination_source_and_count() -> None:
 def test_a_run_in_parts_is_the_same_run(seed: int, stops: list[int]) -> None:
     """However often it is stopped, between any two ticks."""
     whole = run(phold(lps=6, population=3, lookahead=0, mean=2, seed=seed), 20)
-    with Engine(phold(lps=6, population=3, lookahead=0, mean=2, seed=seed)) as engine:
+    with Engine(phold(lps=6, population=3, lookahead=0, mean=2, seed=seed), tier="python") as engine:
         for stop in [*sorted(stops), 20]:
             assert engine.advance(stop) is Status.DONE
             assert engine.gvt == stop + 1
@@ -83,12 +83,12 @@ def test_a_run_in_parts_is_the_same_run(seed: int, stops: list[int]) -> None:
 def test_a_run_goes_on_from_an_image(seed: int, stop: int) -> None:
     """The image is the whole state, hidden words and pending events included."""
     model = phold(lps=4, population=3, lookahead=0, mean=2, seed=seed)
-    with Engine(model) as engine:
+    with Engine(model, tier="python") as engine:
         engine.advance(stop)
         middle = engine.image()
         engine.advance(20)
         end = engine.image()
-    with Engine(phold(lps=4, population=3, lookahead=0, mean=2, seed=seed), image=middle) as engine:
+    with Engine(phold(lps=4, population=3, lookahead=0, mean=2, seed=seed), image=middle, tier="python") as engine:
         engine.advance(20)
         assert engine.image() == end
 

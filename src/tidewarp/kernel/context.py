@@ -6,6 +6,7 @@ same methods. Both refuse the same things, so an error of the model is the same 
 
 from __future__ import annotations
 
+from math import log
 from operator import index
 from typing import Any, NoReturn
 
@@ -30,6 +31,7 @@ GENERATIONS_MAX = 1_000_000
 SENDS_MAX = 2**20
 _MASK = 2**64 - 1
 _TO_UNIT = 1.0 / 9007199254740992.0  # 2**-53
+_JUST_BELOW, _JUST_ABOVE = 1.0 - 2.0**-46, 1.0 + 2.0**-46  # 64 ulp: two logarithms and their products are much nearer
 
 
 class Undo:
@@ -61,12 +63,10 @@ class Context:
 
     __slots__ = (
         "_accumulators",
-        "_gamma",
-        "_key",
+        "_forms",
         "_lookahead",
         "_model",
         "_reach",
-        "_sealing",
         "_state",
         "_tables",
         "adds",
@@ -83,10 +83,10 @@ class Context:
     def __init__(self, model: Model) -> None:
         self._model = model
         self._accumulators = {name: index for index, name in enumerate(model.accumulator_names)}
-        self._lookahead = model.lookahead
+        self._lookahead = model.lookahead if model.links is None else None  # None: each link has its own
         self._reach: dict[int, dict[int, int]] = {}  # LP -> linked LP -> least delay; filled at the first send
         forms = zip(model.messages, model.message_forms, strict=True)
-        self._sealing = {message: form for message, form in forms if form.has_arrays}
+        self._forms = {message: form if form.has_arrays else None for message, form in forms}  # None: nothing to seal
         self._tables = {name: array.view(_Table) for name, array in model.tables.items()}
         self.n_lps = model.n_lps
         self.params = model.params
@@ -98,13 +98,10 @@ class Context:
         self.emitted: list[Any] = []
         self.adds: list[tuple[int, int]] = []  # (accumulator, n)
         self._state: Any = None
-        self._key = self._gamma = 0
 
     def begin(self, state: Any, lp: int, now: int, generation: int) -> None:
         """Turn to an LP for one event: forget what the last one did."""
         self._state = state
-        self._key = state._key
-        self._gamma = state._gamma
         self.lp = lp
         self.now = now
         self.generation = generation
@@ -135,7 +132,9 @@ class Context:
         if dst != lp:
             if not 0 <= dst < self.n_lps:
                 self._refuse_destination(dst)
-            least = self._lookahead if self._model.links is None else self._least_delay(dst)
+            least = self._lookahead
+            if least is None:
+                least = self._least_delay(dst)
             if delay < least:
                 self._refuse_delay(dst, delay, least)
         if delay > 0:
@@ -148,15 +147,22 @@ class Context:
                 self._refuse_generation()
         else:
             self._refuse_delay(dst, delay, 0)
-        if type(message) not in self._model.message_index:
-            self._refuse_message(message)
-        if type(message) in self._sealing:
-            message = type(message)._make(self._sealing[type(message)].sealed(message))
+        if self._forms.get(type(message), self) is not None:
+            message = self._sealed(message)
         count = state._sends
         state._sends = count + 1
-        self.sends.append((now + delay, generation, dst, lp, count, message))
-        if len(self.sends) > SENDS_MAX:
+        sends = self.sends
+        sends.append((now + delay, generation, dst, lp, count, message))
+        if len(sends) > SENDS_MAX:
             self._refuse_sends()
+
+    def _sealed(self, message: Any) -> Any:
+        """A message whose arrays nobody can change any more."""
+        kind: Any = type(message)
+        if kind not in self._forms:
+            self._refuse_message(message)
+        form = self._forms[kind]
+        return message if form is None else kind._make(form.sealed(message))
 
     def _whole(self, dst: Any, delay: Any) -> tuple[int, int]:
         """Python's own numbers for numpy's; what is no whole number is refused."""
@@ -210,11 +216,7 @@ class Context:
         Raises:
             UnhandledMessage: a message of a class that the model does not know.
         """
-        if type(message) not in self._model.message_index:
-            self._refuse_message(message)
-        if type(message) in self._sealing:
-            message = type(message)._make(self._sealing[type(message)].sealed(message))
-        self.emitted.append(message)
+        self.emitted.append(self._sealed(message))
         if len(self.emitted) > SENDS_MAX:
             self._refuse_sends()
 
@@ -268,14 +270,19 @@ class Context:
         """The next 64 random bits of this LP; how many were drawn is part of its state."""
         state = self._state
         state._draws = count = state._draws + 1
-        x: int = self._key + count * self._gamma & _MASK
+        x: int = state._key + count * state._gamma & _MASK
         x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & _MASK
         x = (x ^ x >> 27) * 0x94D049BB133111EB & _MASK
         return x ^ x >> 31
 
     def random(self) -> float:
         """A float in [0, 1) with 53 random bits."""
-        return (self.bits() >> 11) * _TO_UNIT
+        state = self._state  # bits(), written out: most of what handlers do is to draw
+        state._draws = count = state._draws + 1
+        x: int = state._key + count * state._gamma & _MASK
+        x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & _MASK
+        x = (x ^ x >> 27) * 0x94D049BB133111EB & _MASK
+        return ((x ^ x >> 31) >> 11) * _TO_UNIT
 
     def below(self, n: int) -> int:
         """A whole number in [0, n), each equally likely: low bits of a word, drawn anew while they are n or more.
@@ -295,12 +302,20 @@ class Context:
     def exponential(self, mean: float) -> int:
         """An exponentially distributed whole number of ticks, rounded down; ``mean`` in ticks.
 
+        It is ``-mean`` times the exact logarithm of a uniform number. libm's logarithm is quicker, and never off by
+        more than some ulp: only where so little could change the tick is the exact one asked.
+
         Raises:
             RangeError: a mean that is not above 0 and at most 2**57.
         """
         if not 0.0 < mean <= 144115188075855872.0:
             raise RangeError(f"exponential({mean!r})", "a mean is above 0 and at most 2**57 ticks", "correct the mean")
-        return int(-mean * exact_log(1.0 - (self.bits() >> 11) * _TO_UNIT))
+        uniform = 1.0 - self.random()
+        ticks = -mean * log(uniform)
+        least = int(ticks * _JUST_BELOW)
+        if least == int(ticks * _JUST_ABOVE):
+            return least
+        return int(-mean * exact_log(uniform))
 
     def normal(self) -> float:
         """A standard normal value, |x| < 8.3 (Wichura's AS 241, as in :meth:`tidewarp.seeds.Stream.normal`)."""

@@ -170,7 +170,7 @@ def _restore(engine: TimeWarpEngine, run: dict[str, Any]) -> None:
         for config, told in zip(engine.promises.configs.values(), run["promised"], strict=True):
             config.last_null_message_ns = told
         for value in run["events"]:
-            engine.take_back(_event_of(value))
+            engine.inbox.add_again(_event_of(value))
         engine.execute_again([_key_of(key) for key in run["executed"]])
         if engine.traffic.stream is not None:
             engine.traffic.stream.count = run["draws"]

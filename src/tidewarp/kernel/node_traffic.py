@@ -55,7 +55,8 @@ class Traffic:
         ]
         self._nodes = nodes
         self._earlier = [node.rollback_count for node in nodes]  # rollbacks of a life before this one
-        self._heap: list[tuple[Key, int]] = []
+        self._heap: list[Key] = []  # the next event of each node, and some that were
+        self._heaped: set[Key] = set()
         self._dirty: set[int] = set()
         self._failed: set[int] = set()
         self._injected = 0
@@ -129,9 +130,9 @@ class Traffic:
     def lowest(self) -> Key | None:
         """The key of the least event that is not executed; None if there is none."""
         heap = self._heap
-        while heap and self.firsts[heap[0][1]] != heap[0][0]:
-            heappop(heap)
-        return heap[0][0] if heap else None
+        while heap and self.firsts[heap[0][2]] != heap[0]:
+            self._heaped.discard(heappop(heap))
+        return heap[0] if heap else None
 
     def execute(self, node: int) -> Entry:
         """Execute the next event of a node, which may run; returns it."""
@@ -152,10 +153,10 @@ class Traffic:
         pe = self.pes[node]
         entry = pe.first()
         key = None if entry is None else entry.event[:5]
-        if key != self.firsts[node]:
-            self.firsts[node] = key
-            if key is not None:
-                heappush(self._heap, (key, node))
+        self.firsts[node] = key
+        if key is not None and key not in self._heaped:
+            self._heaped.add(key)
+            heappush(self._heap, key)
         if pe.kps[0].failed is None:
             self._failed.discard(node)
         else:

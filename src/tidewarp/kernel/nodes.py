@@ -10,13 +10,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from tidewarp.clocks.logical import VectorClock, checked_int
-from tidewarp.errors import CheckpointRefused, LateInput, OperatorError, RangeError, UnknownDestination
+from tidewarp.errors import CheckpointRefused, LateInput, OperatorError, UnknownDestination
 from tidewarp.kernel.flow import BackpressureController
 from tidewarp.kernel.lookahead import NullMessageOptimizer
 from tidewarp.kernel.node_bytes import pack_engine, unpack_engine
 from tidewarp.kernel.node_checkpoints import AdaptiveCheckpointInterval, CheckpointManager
-from tidewarp.kernel.node_events import EventType, Key, SyncMode, TwinEvent, event_of, key_of, twin_event, word_of
+from tidewarp.kernel.node_events import EventType, Key, SyncMode, TwinEvent, event_of, twin_event
+from tidewarp.kernel.node_inbox import Inbox
 from tidewarp.kernel.node_ledger import Effect, NodeLedger, causal_violations
+from tidewarp.kernel.node_policy import Conservative, Lockstep, Optimistic, Policy
 from tidewarp.kernel.node_runtime import IDENTITIES, Handler, NodeContext, NodeExecutor, NodeState, check_type
 from tidewarp.kernel.node_traffic import FOREVER, Traffic
 from tidewarp.kernel.optimistic.commit import Committer
@@ -26,11 +28,8 @@ from tidewarp.kernel.records import Event
 from tidewarp.kernel.trace import Ledger, Output
 from tidewarp.kernel.values import check_value, copied
 from tidewarp.seeds import Stream
-from tidewarp.units import TICK_MAX, TICK_MIN
 
 __all__ = ["EventType", "NodeContext", "NodeState", "SyncMode", "TimeWarpEngine", "TwinEvent"]
-
-INJECTED_MAX = 2**62 - 1  # sequence numbers above it are those of what nodes send
 
 
 class TimeWarpEngine:
@@ -105,16 +104,20 @@ class TimeWarpEngine:
     def _begin(self, gvt: Mark) -> None:
         final = self.identity == "non_speculative"
         self.traffic = Traffic(list(self.nodes.values()), self.executor, final, self.schedule_seed, gvt)
-        self._sequences: dict[int, int] = {}  # source -> the next sequence number
-        self._given: dict[Key, tuple[TwinEvent | None, int]] = {}  # injected and not committed
-        self._watermarks: dict[int, int] = {}
-        self._fed: dict[int, set[int]] = {}  # source -> nodes that it gave events to
+        self.inbox = Inbox(self.traffic)
+        self._policy = self._new_policy()
         self._barriers: list[int] = []
-        self._frontier_ns = -1  # LOCKSTEP: where the physical side stands
         self._places: dict[Key, int] = {}  # executed event -> its place in the order of execution
         self._place = 0
         self._before = {"executed": 0, "rolled_back": 0, "anti_messages": 0}  # counts of a life before this one
-        self._checked_promises = False
+
+    def _new_policy(self) -> Policy:
+        if self.mode is SyncMode.OPTIMISTIC:
+            return Optimistic(self.traffic, self.window_ns, self.compute_gvt)
+        if self.mode is SyncMode.LOCKSTEP:
+            return Lockstep(self.inbox, lambda: self.now_ns)
+        exchanges = self.handler is not None and self.num_nodes > 1
+        return Conservative(self.traffic, self.inbox, self.promises, exchanges)
 
     def _check_options(self) -> None:
         if self.identity not in IDENTITIES:
@@ -167,64 +170,33 @@ class TimeWarpEngine:
             self.traffic.backlog, now_ns=self.gvt_ns
         ):
             return False
-        made = self._stamp(event, made)
-        self._given[made[:5]] = (event, self.traffic.inject(made))
-        self._fed.setdefault(event.source_node, set()).add(event.target_node)
-        self._frontier_ns = max(self._frontier_ns, event.virtual_time_ns)
+        self.inbox.add(event, made)
         return True
 
-    def _stamp(self, event: TwinEvent, made: Event) -> Event:
-        following = self._sequences.get(event.source_node, 0)
-        sequence = following if event.sequence < 0 else event.sequence
-        made = (*made[:4], sequence, made[5])
-        if made[:5] in self._given or sequence > INJECTED_MAX:
-            raise RangeError(
-                f"sequence {sequence} of source {event.source_node}",
-                f"an event has a number of its own, at most {INJECTED_MAX}",
-                "leave it at -1, or count the source's events",
-            )
-        event.sequence = sequence
-        self._sequences[event.source_node] = max(following, sequence + 1)
-        return made
-
     def _check_late(self, event: TwinEvent, made: Event) -> None:
+        """By GVT, by the watermark of its source, then by the policy of the mode."""
         time = event.virtual_time_ns
-        watermark = self._watermarks.get(event.source_node, 0)
-        bound, what = self.gvt_ns, "GVT stands"
-        if (made[0], made[1], TRANSIT) >= self.traffic.rounds.gvt and time >= watermark:
-            if self.mode is SyncMode.OPTIMISTIC:
-                return
-            bound, what = self._bound_of(event.target_node)
-            if time >= bound and not self._precedes_executed(made):
-                return
-        elif time < watermark:
-            bound, what = watermark, "its source's watermark stands"
+        watermark_ns, bound_ns = self.inbox.watermark_of(event.source_node), self._policy.bound_ns(event.target_node)
+        if (made[0], made[1], TRANSIT) < self.traffic.rounds.gvt:
+            bound, what = self.gvt_ns, "GVT stands"
+        elif time < watermark_ns:
+            bound, what = watermark_ns, "its source's watermark stands"
+        elif time < bound_ns or self._policy.precedes(made):
+            bound, what = bound_ns, self._policy.stands
+        else:
+            return
         raise LateInput(
             f"an event at {time} ns for node {event.target_node}",
             f"{what} at {bound} ns",
             "hold the watermark of its source back for as long as it may be late",
         )
 
-    def _bound_of(self, node: int) -> tuple[int, str]:
-        if self.mode is SyncMode.LOCKSTEP:
-            return self.now_ns, "both sides have come together, and stand"
-        return self.promises.configs[node].last_null_message_ns, "the node has executed or promised, and stands"
-
     def earliest_input_ns(self, source_node: int, target_node: int) -> int:
-        """The first time at which an event of this source (priority 0) would be taken for this node as things stand."""
+        """A time from which on events of this source are taken for this node as things stand, whatever their priority."""
         gvt = self.traffic.rounds.gvt
-        settled = (gvt[0], word_of(0, 0), TRANSIT) < gvt
-        least = max(gvt[0] + settled, self._watermarks.get(source_node, 0))
-        if self.mode is SyncMode.OPTIMISTIC:
-            return least
-        executed = self.traffic.executed(target_node)
-        after = executed[-1].event[0] + 1 if executed and self.mode is SyncMode.CONSERVATIVE else 0
-        return max(least, self._bound_of(target_node)[0], after)
-
-    def _precedes_executed(self, made: Event) -> bool:
-        executed = self.traffic.executed(made[2])
-        conservative = self.mode is SyncMode.CONSERVATIVE
-        return conservative and bool(executed) and made[:4] < executed[-1].event[:4]
+        past_instant = (gvt[0], 0, TRANSIT) < gvt or self.mode is SyncMode.CONSERVATIVE
+        bound_ns = max(gvt[0], self._policy.bound_ns(target_node))
+        return max(bound_ns + past_instant, self.inbox.watermark_of(source_node))
 
     def retract_event(self, event: TwinEvent) -> None:
         """Take an injected event back: it is annihilated, and what it caused is undone.
@@ -232,12 +204,7 @@ class TimeWarpEngine:
         Raises:
             LateInput: it is committed, or was never injected here.
         """
-        given = self._given.pop(key_of(event), None)
-        if given is None:
-            raise LateInput(
-                f"{event.order}", "only an injected event that is not committed can be taken back", "send another one"
-            )
-        self.traffic.retract(key_of(event), given[1])
+        self.inbox.retract(event)
 
     def watermark(self, source_node: int, tick_ns: int) -> None:
         """Promise that ``source_node`` gives nothing below ``tick_ns`` any more; GVT does not pass it.
@@ -247,13 +214,7 @@ class TimeWarpEngine:
         Raises:
             RangeError: the watermark would go back.
         """
-        source = checked_int("source_node", source_node, TICK_MIN)
-        self._watermarks[source] = checked_int("watermark tick_ns", tick_ns, self._watermarks.get(source, 0))
-        self._frontier_ns = max(self._frontier_ns, tick_ns)
-
-    def watermark_of(self, source_node: int) -> int:
-        """What a source has promised last; 0 if it never did."""
-        return self._watermarks.get(source_node, 0)
+        self.inbox.watermark(source_node, tick_ns)
 
     def inject_sync_barrier(self, virtual_time_ns: int) -> None:
         """Let nothing later than this time run before all up to it is committed; it passes when something later is next.
@@ -281,18 +242,18 @@ class TimeWarpEngine:
             ZeroLookahead: CONSERVATIVE without lookahead on a cycle of nodes.
         """
         before_ns = FOREVER if before_ns is None else checked_int("before_ns", before_ns)
-        self._check_promises()
         self.traffic.settle()
         while True:
             if self.mode is SyncMode.CONSERVATIVE:
                 self.traffic.quiesce()  # a promise says nothing of what is on its way already
             elif self.traffic.stream is not None:
                 self.traffic.deliver_some()
-            node = self._choose(before_ns)
-            if node is not None and not self._annihilated(node):
-                return self._execute(node)
-            if node is None and not self.traffic.deliver_one():
-                return None
+            key = self._choose(before_ns)
+            if key is None:
+                if not self.traffic.deliver_one():
+                    return None
+            elif not self.inbox.annihilates(key):
+                return self._execute(key[2])
 
     def _execute(self, node: int) -> TwinEvent:
         entry = self.traffic.execute(node)
@@ -300,53 +261,44 @@ class TimeWarpEngine:
         self._places[entry.event[:5]] = self._place
         return twin_event(entry.event)
 
-    def _choose(self, before_ns: int) -> int | None:
+    def _choose(self, before_ns: int) -> Key | None:
         traffic = self.traffic
         failure = traffic.failure()
         if failure is not None and failure[0] <= traffic.low():
             raise failure[1]
         lowest = traffic.lowest()
-        if lowest is None:
-            return None
-        if traffic.stream is not None:
-            able = [n for n, key in enumerate(traffic.firsts) if key is not None and self._may_run(key, before_ns)]
-            if able:
-                return able[traffic.stream.below(len(able))]
-        if not self._may_run(lowest, before_ns) and lowest[0] < before_ns:
+        if lowest is None or (traffic.stream is None and self._may_run(lowest, before_ns)):
+            return lowest
+        able = self._able(before_ns)
+        if not able and lowest[0] < before_ns:
             self._open_up(lowest)
-        if self._may_run(lowest, before_ns):
-            return lowest[2]
-        return self._choose_safe(before_ns) if self.mode is SyncMode.CONSERVATIVE else None
+            able = self._able(before_ns)
+        if not able or traffic.stream is None:
+            return min(able, default=None)
+        return able[traffic.stream.below(len(able))]
+
+    def _able(self, before_ns: int) -> list[Key]:
+        """The next events of all nodes that may run."""
+        return [key for key in self.traffic.firsts if key is not None and self._may_run(key, before_ns)]
 
     def _may_run(self, key: Key, before_ns: int) -> bool:
-        gvt = self.traffic.rounds.gvt
-        return self._is_open(key, before_ns) and (
-            self.identity != "non_speculative" or (key[0], key[1], PENDING) <= gvt
-        )
-
-    def _is_open(self, key: Key, before_ns: int) -> bool:
-        time = key[0]
-        if time >= before_ns or (self._barriers and time > self._barriers[0]):
+        if self.identity == "non_speculative" and (key[0], key[1], PENDING) > self.traffic.rounds.gvt:
             return False
-        if self.mode is SyncMode.LOCKSTEP:
-            return time <= self._frontier_ns
-        if self.mode is SyncMode.CONSERVATIVE:
-            return time < self._safe_ns(key[2])
-        return self.window_ns is None or time < self.gvt_ns + self.window_ns
+        return key[0] < before_ns and self._is_open(key)
+
+    def _is_open(self, key: Key) -> bool:
+        return not (self._barriers and key[0] > self._barriers[0]) and self._policy.may_run(key)
 
     def _open_up(self, lowest: Key) -> None:
-        """The least event may not run: move what can be moved without anybody else."""
+        """Nothing may run: move what can be moved without anybody else."""
         time, word = lowest[:2]
         self._pass_barriers(time)
-        if self.window_ns is not None:
-            self.compute_gvt()
-        if self.mode is SyncMode.CONSERVATIVE:
-            self._tell()
-        if self.identity == "non_speculative" and self._is_open(lowest, FOREVER) and time < self._held_ns:
+        self._policy.open_up()
+        if self.identity == "non_speculative" and self._is_open(lowest) and time < self.inbox.held_ns:
             self.traffic.move_gvt((time, word, PENDING))
 
     def _pass_barriers(self, time: int) -> None:
-        while self._barriers and self._barriers[0] < min(time, self._held_ns):
+        while self._barriers and self._barriers[0] < min(time, self.inbox.held_ns):
             beyond = (self._barriers[0] + 1, 0, TRANSIT)
             if self.traffic.low() < beyond:
                 return  # an anti-message or a late letter is still on its way there
@@ -356,47 +308,6 @@ class TimeWarpEngine:
                 return
             del self._barriers[0]
             self.barriers_passed += 1
-
-    def _annihilated(self, node: int) -> bool:
-        """Whether the user has marked the next event of a node as cancelled; then it is gone."""
-        key = self.traffic.firsts[node]
-        event, number = self._given.get(key, (None, 0)) if key is not None else (None, 0)
-        if key is None or event is None or not event.cancelled:
-            return False
-        del self._given[key]
-        self.traffic.retract(key, number)
-        self.traffic.settle()
-        return True
-
-    # --- the conservative policy ------------------------------------------------------------------
-
-    def _check_promises(self) -> None:
-        if self.mode is SyncMode.CONSERVATIVE and not self._checked_promises:
-            self._checked_promises = True
-            if self._exchanges:
-                self.promises.require_progress()
-
-    @property
-    def _exchanges(self) -> bool:
-        """Whether nodes may send to one another at all."""
-        return self.handler is not None and self.num_nodes > 1
-
-    def _choose_safe(self, before_ns: int) -> int | None:
-        """The node with the least event that may run, where a lookahead of 0 keeps the least of all waiting."""
-        able = [key for key in self.traffic.firsts if key is not None and self._may_run(key, before_ns)]
-        return min(able)[2] if able else None
-
-    def _safe_ns(self, node: int) -> int:
-        """Nothing arrives at a node below this time any more."""
-        return min(self._held_ns, self.promises.safe_advance_time(node) if self._exchanges else FOREVER)
-
-    def _tell(self) -> None:
-        """All nodes promise anew: none sends before its next event, nor before what another's can cause."""
-        firsts = [TICK_MAX if first is None else first[0] for first in self.traffic.firsts]
-        for node, time in enumerate(self.promises.earliest(firsts)):
-            come_ns = min(time, self._held_ns, TICK_MAX)
-            if come_ns > self.promises.configs[node].last_null_message_ns:
-                self.promises.broadcast_null(node, come_ns)
 
     # --- virtual time -----------------------------------------------------------------------------
 
@@ -410,18 +321,13 @@ class TimeWarpEngine:
         """The largest local virtual time."""
         return max(node.local_virtual_time_ns for node in self.nodes.values())
 
-    @property
-    def _held_ns(self) -> int:
-        """The least watermark; without one nothing is held."""
-        return min(self._watermarks.values(), default=FOREVER)
-
     def least_unfinished_ns(self) -> int | None:
         """The least time of anything unprocessed, on its way, or held by a watermark, as of now; None if there is nothing.
 
         Unlike ``compute_gvt`` it binds nobody: earlier events may still be injected.
         """
         self.traffic.settle()
-        least = min(self.traffic.low()[0], self._held_ns)
+        least = min(self.traffic.low()[0], self.inbox.held_ns)
         return None if least == FOREVER else least
 
     def next_ns(self) -> int | None:
@@ -466,7 +372,7 @@ class TimeWarpEngine:
             raise OperatorError(
                 f"finish() with an event at {low[0]} ns left", "it ends a run", "process all events first"
             )
-        self._watermarks.clear()
+        self.inbox.close()
         self.traffic.move_gvt(min(low, (self.now_ns + 1, 0, TRANSIT)) if low == NEVER else (low[0] + 1, 0, TRANSIT))
         return self._commit() + self.checkpoint_mgr.collect_fossils(self.gvt_ns)
 
@@ -477,10 +383,14 @@ class TimeWarpEngine:
         finally:
             done = [entry.event[:5] for final in finals for entry in final if entry.status == COMMITTED]
             self.traffic.collect()
-            for key in done:
-                self._given.pop(key, None)
-                self._places.pop(key, None)
+            self.inbox.forget(done)
+            self._forget_places()
         return len(done)
+
+    def _forget_places(self) -> None:
+        """Keep the places of what is executed and not committed; those of undone events may be gone for good."""
+        kept = [entry.event[:5] for entry in self._executed()]
+        self._places = {key: self._places[key] for key in kept}
 
     def outputs(self) -> list[Output]:
         """Take the released outputs, in key order; their ids are the same in every run."""
@@ -507,12 +417,9 @@ class TimeWarpEngine:
         """What is counted about input and execution, as a plain value."""
         pressure = self.backpressure
         return {
-            "sequences": dict(self._sequences),
-            "watermarks": dict(self._watermarks),
-            "fed": {source: sorted(nodes) for source, nodes in self._fed.items()},
+            "inbox": self.inbox.books(),
             "barriers": list(self._barriers),
             "barriers_passed": self.barriers_passed,
-            "frontier_ns": self._frontier_ns,
             "counts": {name: self._count(name) for name in self._before},
             "offers": None if pressure is None else [pressure.total_offered, pressure.rejected_count],
         }
@@ -520,22 +427,13 @@ class TimeWarpEngine:
     def resume(self, gvt: Mark, books: dict[str, Any]) -> None:
         """Begin anew at a GVT, with the nodes as they are and the books of an earlier life."""
         self._begin(gvt)
-        self._sequences.update(books["sequences"])
-        self._watermarks.update(books["watermarks"])
-        self._fed.update({source: set(nodes) for source, nodes in books["fed"].items()})
+        self.inbox.resume(books["inbox"])
         self._barriers = list(books["barriers"])
         self.barriers_passed = books["barriers_passed"]
-        self._frontier_ns = books["frontier_ns"]
         self._before = dict(books["counts"])
         self.checkpoint_mgr.collect_fossils(gvt[0])
         if self.backpressure is not None:
             self.backpressure.total_offered, self.backpressure.rejected_count = books["offers"]
-
-    def take_back(self, event: Event) -> None:
-        """Queue an event of an earlier life, as it is."""
-        number = self.traffic.inject(event)
-        if event[4] <= INJECTED_MAX:
-            self._given[event[:5]] = (None, number)
 
     def execute_again(self, keys: Sequence[Key]) -> None:
         """Execute these events, given in key order; nothing new is counted.
@@ -615,10 +513,7 @@ class TimeWarpEngine:
         behind_ns = self.now_ns - checked_int("threshold_ns", threshold_ns)
         self.traffic.settle()
         found = {n for n, key in enumerate(self.traffic.firsts) if key is not None and key[0] < behind_ns}
-        for source, tick in self._watermarks.items():
-            if tick < behind_ns:
-                found |= self._fed.get(source, set())
-        return sorted(found)
+        return sorted(found | self.inbox.starving(behind_ns))
 
     def node_throughput(self) -> dict[int, int]:
         """Events that each node has executed; what was undone is not counted."""

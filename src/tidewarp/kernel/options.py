@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from tidewarp.errors import OperatorError
+from tidewarp.errors import ModelError, OperatorError
 from tidewarp.kernel.lp import parse_saving
 from tidewarp.kernel.trace import DIGESTS
 
@@ -83,7 +83,10 @@ class Options:
                 f"partition {self.partition!r}", "it is blocks, graph, or the PE of each LP", "choose one of them"
             )
         if self.saving is not None:
-            parse_saving(self.saving, "option")
+            try:
+                parse_saving(self.saving, "option")
+            except ModelError as error:  # here it is the operator's
+                raise OperatorError(f"saving {self.saving!r}", error.rule, error.action) from None
         if not isinstance(self.handler_timeout_s, (int, float)) or not 0.0 < self.handler_timeout_s < 1e9:
             raise OperatorError(
                 f"handler_timeout_s {self.handler_timeout_s!r}", "it is a number of seconds above 0", "correct it"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, heapreplace
 
 from tidewarp.errors import TidewarpError
 from tidewarp.kernel.contract import Statistics
@@ -52,9 +52,13 @@ class SequentialKernel:
             objects.execute(event)
             if context.emitted:
                 ledger.emit(event, context.emitted)
-            heappop(pending)
-            for sent in context.sends:
-                heappush(pending, sent)
+            sends = context.sends
+            if sends:
+                heapreplace(pending, sends[0])  # pop and push at once
+                for sent in sends[1:]:
+                    heappush(pending, sent)
+            else:
+                heappop(pending)
             done.append(event)
             if context.adds:
                 ledger.add(context.adds)

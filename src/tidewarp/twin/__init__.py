@@ -13,6 +13,7 @@ replay     the run again, compared with its marks
 audit      checking a journal without its model
 reading    the journal as rows for people
 model      finding a model's code and naming it
+sync       sessions and federations over Time Warp nodes (their names are in compat.twinsync) · divergence
 """
 
 from __future__ import annotations

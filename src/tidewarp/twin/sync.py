@@ -169,7 +169,7 @@ class TwinSession:
 
     def _settle_beyond(self, horizon_ns: int) -> None:
         settled_ns = self.session_time_ns - horizon_ns
-        if settled_ns > self.engine.watermark_of(PHYSICAL):
+        if settled_ns > self.engine.inbox.watermark_of(PHYSICAL):
             self.engine.watermark(PHYSICAL, settled_ns)
             self.engine.fossil_collect()
 
@@ -347,6 +347,7 @@ class TwinFederation:
         self.window_ns = checked_int("window_ns", window_ns)
         self.twins: dict[str, TwinEndpoint] = {}
         self.failures: dict[str, TidewarpError] = {}
+        self.refused_events = 0
         self._transit: list[tuple[str, TwinEvent]] = []
 
     @property
@@ -389,31 +390,30 @@ class TwinFederation:
         return max((twin.session.session_time_ns for twin in self.twins.values()), default=0)
 
     def advance_all(self, steps: int = 1) -> dict[str, int]:
-        """Advance each member by up to ``steps`` events, the one furthest behind first; returns how many each did.
+        """Deliver what is on its way, then advance each member by up to ``steps`` events, the one furthest behind first.
 
-        A member that fails is named in ``failures`` and goes on holding GVT; the others advance within the window.
+        Returns how many each did. A member that fails is named in ``failures`` and goes on holding GVT; the others
+        advance within the window. An event that a member refuses is named there too, and counted in ``refused_events``.
         """
         checked_int("steps", steps)
         self.failures = {}
-        done = dict.fromkeys(self.twins, 0)
         self._deliver()
+        done = dict.fromkeys(self.twins, 0)
+        failed: set[str] = set()
         waiting: set[str] = set()
-        while (
-            twin := self._furthest_behind([i for i, n in done.items() if n < steps and i not in waiting])
-        ) is not None:
-            if self._advance(twin):
-                done[twin.twin_id] += 1
-                waiting = set(self.failures)  # GVT may have moved: the others are asked again
-            else:
-                waiting.add(twin.twin_id)
+        while able := [name for name, n in done.items() if n < steps and name not in failed | waiting]:
+            twin = self._furthest_behind(able)
+            if twin is None:
+                break
+            try:
+                advanced = twin.session.advance(1, before_ns=self.global_gvt() + self.window_ns + 1)
+            except TidewarpError as error:
+                self.failures[twin.twin_id] = error
+                failed.add(twin.twin_id)
+                continue
+            done[twin.twin_id] += advanced
+            waiting = set() if advanced else waiting | {twin.twin_id}  # GVT may have moved: ask the others again
         return done
-
-    def _advance(self, twin: TwinEndpoint) -> int:
-        try:
-            return twin.session.advance(1, before_ns=self.global_gvt() + self.window_ns + 1)
-        except TidewarpError as error:
-            self.failures[twin.twin_id] = error
-            return 0
 
     def _deliver(self) -> None:
         transit, self._transit = self._transit, []
@@ -422,9 +422,10 @@ class TwinFederation:
                 self.twins[twin_id].session.inject_event(event)
             except TidewarpError as error:
                 self.failures[twin_id] = error
+                self.refused_events += 1
 
     def _furthest_behind(self, able: list[str]) -> TwinEndpoint | None:
-        twins = [self.twins[twin_id] for twin_id in able if twin_id not in self.failures]
+        twins = [self.twins[twin_id] for twin_id in able]
         behind = [
             (t, twin.priority, twin.twin_id) for twin in twins if (t := twin.session.engine.next_ns()) is not None
         ]

@@ -114,7 +114,6 @@ def enlarge_out(memory: Memory, pe: Pe) -> Pe:
 
 def enlarge_log(pe: Pe, entries: int, size: int) -> Pe:
     """The same PE with room for so many entries and bytes more."""
-    pe.reg[LOG_CAP] += entries
     return pe._replace(log=_longer(pe.log, len(pe.log) + entries), data=_longer(pe.data, len(pe.data) + size))
 
 

@@ -113,6 +113,7 @@ def commit(me: Any, shared: Any, s: Any, ordered: Any) -> Any:
         c = sibling
     drop_saved(me.chunk_next, me.chunk_free, reg, me.saved[s])
     me.saved[s] = NONE
+    shared.lps[event.dst].since = 0  # the next one is saved: this row is gone
     release(pool, me.free, reg, s)
     reg[LIVE] -= 1
     me.stats[COMMITTED] += 1

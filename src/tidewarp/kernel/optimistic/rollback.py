@@ -104,7 +104,7 @@ class History:
             if entry.status == CANCELLED:
                 self._drop(entry)
                 self._cancelled -= 1
-            elif entry.kp.failed is not None:
+            elif entry.kp.failed is not None and heap[0] > entry.kp.failed.item:
                 entry.kp.blocked.append(entry)
             else:
                 return entry

@@ -307,16 +307,16 @@ class CompiledConservative:
         return self._ledger.outputs_max - len(self._ledger.outputs)
 
     def _limit_logs(self) -> None:
-        """Let no more events wait in the logs than outputs fit, if each emitted one."""
+        """Let no more events wait in the logs than outputs fit, if each emitted one; but what waits already may double."""
         most = max(self._room() // (2 * len(self._pes)), 256)
         for pe in self._pes:
-            pe.reg[LOG_CAP] = min(most, len(pe.log) - len(pe.out))
+            pe.reg[LOG_CAP] = min(max(most, 2 * int(pe.reg[N_LOG])), len(pe.log) - len(pe.out))
 
     def _widen_log(self, number: int) -> None:
-        """More room, where nothing of a full log can be committed yet or one event needs more than there is."""
+        """More room, where hardly anything of a full log can be committed yet or one event needs more than there is."""
         pe = self._pes[number]
         entries, size = 1 + int(pe.reg[WANTED]), (1 + int(pe.reg[WANTED])) * self._memory.record_bytes_max
-        is_full = pe.reg[N_LOG] >= pe.reg[LOG_CAP]
+        is_full = 2 * pe.reg[N_LOG] > len(pe.log) - len(pe.out)
         if is_full or pe.reg[N_LOG] + entries > len(pe.log) or pe.reg[N_DATA] + size > len(pe.data):
             self._pes[number] = enlarge_log(pe, len(pe.log) + entries, len(pe.data) + size)
 

@@ -17,7 +17,6 @@ from tidewarp.kernel.objects import initial_image
 from tidewarp.kernel.options import Options
 from tidewarp.kernel.records import Event, Image
 from tidewarp.kernel.shell.choice import open_kernel
-from tidewarp.kernel.shell.mpi.world import join_ranks
 from tidewarp.kernel.trace import Ledger, Output
 from tidewarp.observe import SILENT, Probe
 from tidewarp.units import TICK_MAX
@@ -79,7 +78,6 @@ class Engine:
         if saved is not None:
             self._take_up(saved)
             image = saved.image
-        self._ranks = join_ranks() if self.options.transport == "mpi" else None
         self._kernel: Kernel = open_kernel(model, image or initial_image(model), self.ledger, self.options)
         self._closed = False
 
@@ -90,15 +88,6 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    @property
-    def leads(self) -> bool:
-        """True but on ranks other than 0 of an MPI run: what is printed and written once is this engine's to do."""
-        return self._ranks is None or self._ranks.rank == 0
-
-    def agree(self, value: int) -> int:
-        """``value`` of rank 0 on every rank; all of them ask."""
-        return value if self._ranks is None else int(self._ranks.share(value))
 
     @property
     def gvt(self) -> int:

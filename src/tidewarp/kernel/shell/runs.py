@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tidewarp.kernel.options import Options
 from tidewarp.kernel.result import Result
 from tidewarp.kernel.shell.checkpoint_files import CheckpointFiles, Schedule, load_checkpoint
 from tidewarp.kernel.shell.engine import Engine, Status
+from tidewarp.kernel.shell.mpi.world import join_ranks
 from tidewarp.kernel.trace import Output
 from tidewarp.observe import SILENT, Probe
 
@@ -66,15 +68,22 @@ def run(
 def _open(model: Model, options: Options, resume: Path | None, clock: Clock, probe: Probe) -> Engine:
     if resume is None:
         return Engine(model, options, clock=clock, probe=probe)
-    return Engine.restore(model, load_checkpoint(resume, model), options, clock=clock, probe=probe)
+    data = _on_first(options, lambda: load_checkpoint(resume, model))
+    return Engine.restore(model, data, options, clock=clock, probe=probe)
+
+
+def _on_first(options: Options, make: Callable[[], bytes]) -> bytes:
+    """What ``make`` gives; of ranks the first alone calls it, and all get what it gave, or its error."""
+    return join_ranks().first(make) if options.transport == "mpi" else make()
 
 
 def _advance_saving(
     engine: Engine, until: int, folder: Path, every: int | None, clock: Clock
 ) -> tuple[list[Output], int]:
     """Advance to the last checkpoint that is due before ``until``: outputs, checkpoints. Ranks do this together, rank 0 writes."""
-    schedule = Schedule(every, engine.model.trace_interval, clock)
-    files = CheckpointFiles(folder, engine.model) if engine.leads else None
+    model, options = engine.model, engine.options
+    schedule = Schedule(every, model.trace_interval, clock)
+    files: list[CheckpointFiles] = []
     outputs: list[Output] = []
     count = 0
     tick = schedule.first(engine.until + 1)
@@ -82,10 +91,15 @@ def _advance_saving(
         outputs += _advance_taking(engine, tick - 1)
         schedule.begin()
         data = engine.checkpoint()
-        if files is not None:
-            files.save(tick, data)
+
+        def save(tick: int = tick, data: bytes = data) -> bytes:
+            if not files:
+                files.append(CheckpointFiles(folder, model))
+            files[0].save(tick, data)
+            return schedule.next(tick).to_bytes(16, "big")
+
+        tick = int.from_bytes(_on_first(options, save), "big")
         count += 1
-        tick = engine.agree(schedule.next(tick))
     return outputs, count
 
 

@@ -36,7 +36,8 @@ from tidewarp.kernel.trace import Ledger
 
 __all__ = ["RankKernel"]
 
-_STILL_MOST = 64  # rounds without movement of GVT after which a full pool is taken to be too small
+_STILL_MOST = 64  # rounds without a final event: somebody should hear of it
+_FULL_MOST = 4
 
 
 class RankKernel:
@@ -69,6 +70,7 @@ class RankKernel:
         self._turns = 0
         self._commits = 0  # rounds that ended with a new GVT
         self._still = 0
+        self._full = 0  # rounds
         self._failure: TidewarpError | None = None  # of this rank, before the others know
         self._failed: TidewarpError | None = None  # of all ranks
         self._counts = Statistics()
@@ -116,12 +118,13 @@ class RankKernel:
         rounds = self._rounds
         if rounds.resting and self._turns >= self._options.gvt_interval:
             rounds.begin()
-        busy = self._receive()
-        if self._failure is None:
-            try:
+        busy = False
+        try:
+            busy = self._receive()
+            if self._failure is None:
                 busy |= self._step(horizon)
-            except TidewarpError as error:
-                self._failure = error
+        except TidewarpError as error:
+            self._failure = self._failure or error
         if self._failure is not None and rounds.open:
             rounds.give_up()
         self._turns += 1 if busy else self._options.gvt_interval
@@ -231,8 +234,10 @@ class RankKernel:
             self._counts = total([unpack(data) for data in self._ranks.gather(pack(self._own_counts()))])
 
     def _check_pool(self) -> None:
+        """Refuse a bound that what is pending here does not fit, for rounds on end and with nothing left to undo."""
         pool = self._pool
-        if pool.full and self._still >= _STILL_MOST:
+        self._full = self._full + 1 if pool.full and not any(pe.speculative for pe in self._pes) else 0
+        if self._full == _FULL_MOST:
             need = pool.live * pool.entry_bytes
             self._failure = PoolExhausted(
                 f"rank {self._ranks.rank}: {need} bytes for {pool.live} events at tick {self._rounds.gvt[0]}",

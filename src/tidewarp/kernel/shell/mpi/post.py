@@ -43,12 +43,23 @@ class Post:
         self.accepted = np.zeros(ranks.size, np.uint64)  # letters for each rank so far
         self.received = 0  # letters of all ranks, all colours
         self._early = [0, 0]  # of these: of the current colour, and of the next, which another rank may have already
-        self.batches = 0
+        self._ranks = ranks
         self._comm = ranks.comm
-        self._rank = ranks.rank
         self._commits: deque[tuple[object, bytes]] = deque()  # on their way to rank 0
         self._own_commits: deque[bytes] = deque()
         self._boxes = [_Box() for _ in range(ranks.size)]
+        self._forget_others()
+
+    def _forget_others(self) -> None:
+        """Receive what a run before this one, which may have failed, has left on its way."""
+        while True:
+            for tag in (_TAG, _COMMIT_TAG):
+                for _ in self._arrived(tag):
+                    pass
+            sent, received = self._ranks.total([self._ranks.sent, self._ranks.received])
+            if sent == received:
+                self._ranks.unfinished = [self._commits, *(box.sending for box in self._boxes)]
+                return
 
     @property
     def received_before(self) -> int:
@@ -97,12 +108,13 @@ class Post:
 
     def add_commit(self, data: bytes) -> None:
         """Send rank 0 what this one has committed in a round."""
-        if self._rank == 0:
+        if self._ranks.rank == 0:
             self._own_commits.append(data)
             return
         while self._commits and self._commits[0][0].Test():  # type: ignore[attr-defined]
             self._commits.popleft()
         self._commits.append((self._comm.Isend(data, 0, _COMMIT_TAG), data))
+        self._ranks.sent += 1
 
     def poll_commits(self) -> Iterator[bytes | bytearray]:
         """What has arrived at rank 0 of :meth:`add_commit`, its own included."""
@@ -118,6 +130,7 @@ class Post:
             data = bytearray(status.Get_count(MPI.BYTE))
             rank = status.Get_source()
             message.Recv([data, MPI.BYTE])
+            self._ranks.received += 1
             yield rank, data
 
     def _open_batch(self, data: bytearray) -> memoryview:
@@ -143,4 +156,4 @@ class Post:
         while box.waiting and len(box.sending) < OUTSTANDING_MOST:
             batch = box.waiting.popleft()
             box.sending.append((self._comm.Isend(batch, rank, _TAG), batch))
-            self.batches += 1
+            self._ranks.sent += 1

@@ -38,6 +38,8 @@ class Ranks:
         self.comm = comm
         self.rank: int = comm.Get_rank()
         self.size: int = comm.Get_size()
+        self.sent = self.received = 0  # messages to and from single ranks, of all runs
+        self.unfinished: list[Any] = []  # sends of the last run, whose memory MPI may still read
 
     def gather(self, data: bytes) -> list[bytes]:
         """What each rank gave, on every rank; blocks until all have."""

@@ -1,0 +1,77 @@
+"""Whole numbers of compiled handlers: Python's result, or an error, for every operator and mixture of types."""
+
+from __future__ import annotations
+
+import operator
+from functools import cache
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _numba(require):
+    require("numba")
+
+I64 = st.one_of(st.integers(-(2**63), 2**63 - 1), st.integers(-70, 70), st.sampled_from([-(2**63), 2**63 - 1, -1, 0, 1, 63, 64]))
+U64 = st.one_of(st.integers(0, 2**64 - 1), st.integers(0, 70), st.sampled_from([0, 1, 63, 64, 2**63 - 1, 2**63, 2**64 - 1]))
+OPERATORS = {
+    "Add": operator.add, "Sub": operator.sub, "Mult": operator.mul, "FloorDiv": operator.floordiv, "Mod": operator.mod,
+    "Div": operator.truediv, "BitAnd": operator.and_, "BitOr": operator.or_, "BitXor": operator.xor,
+    "LShift": operator.lshift, "RShift": operator.rshift, "min": min, "max": max,
+}  # fmt: skip
+LIMITS = {"int64": (-(2**63), 2**63 - 1), "uint64": (0, 2**64 - 1)}
+
+
+@cache
+def compiled(name, kinds):
+    from numba import njit
+
+    from tidewarp.kernel.compiled import exact
+
+    function = {"min": exact.least, "max": exact.greatest}.get(name) or exact.OPERATORS[name]
+    made = njit(f"({kinds[0]}, {kinds[1]})")(lambda a, b: function(a, b))
+    return made, str(made.nopython_signatures[0].return_type)
+
+
+def check(name, kinds, a, b):
+    import numpy as np
+
+    function, result = compiled(name, kinds)
+    typed = [np.uint64(x) if kind == "uint64" else np.int64(x) for x, kind in zip((a, b), kinds, strict=True)]
+    try:
+        got = function(*typed)
+    except (ArithmeticError, ValueError) as error:
+        return error
+    expected = OPERATORS[name](a, b)
+    assert got == expected, f"{a} {name} {b} as {kinds}"
+    assert result == "float64" or LIMITS[result][0] <= expected <= LIMITS[result][1]
+    return None
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+@given(a=I64, b=I64)
+@example(a=-(2**63), b=-1)
+def test_signed_numbers_are_right_or_an_error(name, a, b):
+    """A result that int64 holds comes out, Python's errors are errors, and nothing wraps around."""
+    error = check(name, ("int64", "int64"), a, b)
+    if error is not None and name not in ("Div", "LShift"):
+        try:
+            expected = OPERATORS[name](a, b)
+        except (ArithmeticError, ValueError) as same:
+            assert type(error) is type(same)
+        else:
+            assert not -(2**63) <= expected < 2**63
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+@given(a=U64, b=U64, c=I64)
+def test_unsigned_and_mixed_numbers_are_right_or_an_error(name, a, b, c):
+    """Also beyond 2**63, where Numba by itself computes something else."""
+    check(name, ("uint64", "uint64"), a, b)
+    check(name, ("uint64", "int64"), a, c)
+    check(name, ("int64", "uint64"), c, a)
+    if name in ("FloorDiv", "Mod", "BitAnd", "BitOr", "BitXor", "min", "max") and b > 0:
+        assert check(name, ("uint64", "uint64"), a, b) is None
+        assert check(name, ("uint64", "int64"), a, abs(c) % 2**62 + 1) is None
