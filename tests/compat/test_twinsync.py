@@ -473,6 +473,21 @@ def test_retracted_events_are_undone_with_what_they_caused():
         engine.retract_event(second)
 
 
+@pytest.mark.parametrize("options", [{"mode": SyncMode.CONSERVATIVE}, {"identity": "non_speculative"}])
+def test_what_is_never_undone_is_not_retracted_once_it_has_run(options):
+    """Before, it is."""
+    engine = TimeWarpEngine(1, **options)
+    events = [TwinEvent(10), TwinEvent(20)]
+    for event in events:
+        engine.inject_event(event)
+    engine.process_next()
+    with pytest.raises(LateInput):
+        engine.retract_event(events[0])
+    engine.retract_event(events[1])
+    assert drained(engine) == []
+    assert engine.total_rollbacks == 0
+
+
 def test_a_window_bounds_how_far_the_engine_runs_ahead():
     """With a source that stands at 0, only what lies within it runs."""
     engine = engine_of(10, 50, 99, 100, 200, window_ns=100)

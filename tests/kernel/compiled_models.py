@@ -101,7 +101,7 @@ class Probe(LogicalProcess):
     real: f64
     ring: Array[i64, SIZE]
     grid: Array[f64, (2, 3)]
-    flags: Array[b1, 4]
+    flags: Array[u8, 4]
     tiny: i8
     short: i16
     half: i32
@@ -146,7 +146,7 @@ class Probe(LogicalProcess):
             self.ring[ctx.below(SIZE)] += a
             self.ring[0], self.ring[1] = self.ring[1], self.ring[0]
             self.grid[1][2] = x
-            self.flags[a % 4] = b > 0
+            self.flags[a % 4] += b > 0
             self.flag = not self.flags[0]
         elif do.step == Step.RAISE:
             raise ValueError("as told")

@@ -35,9 +35,15 @@ def told(tier, script, **shape):
             engine.inject(source, place % engine.model.n_lps, 3 * place, message)
         try:
             engine.advance(3 * len(script) + 20)
+            digest = engine.digest()
         except TidewarpError as error:
-            return type(error), str(error), engine.ledger.committed, engine.outputs(), engine.ledger.events.head()
-        return engine.digest(), engine.outputs(), engine.ledger.accumulators, [str(engine.state(lp)) for lp in range(4)]
+            return type(error), str(error), engine.ledger.committed, shown(engine), engine.ledger.events.head()
+        return digest, shown(engine), engine.ledger.accumulators, [str(engine.state(lp)) for lp in range(4)]
+
+
+def shown(engine):
+    """The outputs as text, members of enums as numbers."""
+    return [(output[:3], [str(x + 0) if isinstance(x, int) else str(x) for x in output.message]) for output in engine.outputs()]
 
 
 @given(script=st.lists(do(st.sampled_from(CALM), a=st.integers(0, 2**40), b=SMALL), max_size=20))
@@ -106,7 +112,7 @@ def test_the_image_of_one_tier_is_the_others():
 
 
 def test_the_pending_set_grows_and_has_a_bound():
-    """A million sends fit; with a bound on memory they are refused by name."""
+    """Sixteen thousand sends fit; with a bound on memory they are refused by name."""
     from tidewarp.errors import PoolExhausted
 
     script = [Do(Step.SEND_MANY, 399, 0, 0.0)] * 40

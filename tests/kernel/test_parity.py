@@ -136,9 +136,9 @@ def hurts(draw: st.DrawFn) -> Callable[[], Model]:
     """The model made to hurt, with any parameters."""
     arguments: dict[str, Any] = {
         "lps": draw(st.integers(1, 4)),
-        "population": draw(st.integers(1, 4)),
+        "population": draw(st.integers(1, 3)),
         "lookahead": draw(st.integers(0, 2)),
-        "spread": draw(st.integers(1, 4)),
+        "spread": draw(st.integers(2, 4)),
         "remote": draw(st.sampled_from([0.0, 0.5, 1.0])),
         "links": draw(st.sampled_from(["none", "some", "forward"])),
         "publish_every": draw(st.sampled_from([None, 3])),

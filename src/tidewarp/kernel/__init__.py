@@ -7,6 +7,7 @@
     records, trace        events and states as bytes; the committed side of a run
     sequential            the reference
     contract, options     what every engine offers; how a run is executed
+    nodes, node_*         Time Warp over nodes that own Python values · audit, flow: proofs over checkpoints, backpressure
     shell/                sessions, threads, ranks, the cache of compiled code (not pure)
 
 Names load at their first use, so that importing one module does not import Numba.

@@ -25,7 +25,7 @@ from tidewarp.kernel.model import Model
 from tidewarp.seeds import exact_log, normal_of
 from tidewarp.units import TICK_MAX
 
-__all__ = ["Context", "GENERATIONS_MAX", "SENDS_MAX", "Undo"]
+__all__ = ["GENERATIONS_MAX", "SENDS_MAX", "Context", "Undo"]
 
 GENERATIONS_MAX = 1_000_000
 SENDS_MAX = 2**20
@@ -66,6 +66,7 @@ class Context:
         "_forms",
         "_lookahead",
         "_model",
+        "_outs",
         "_reach",
         "_state",
         "_tables",
@@ -84,7 +85,8 @@ class Context:
         self._model = model
         self._accumulators = {name: index for index, name in enumerate(model.accumulator_names)}
         self._lookahead = model.lookahead if model.links is None else None  # None: each link has its own
-        self._reach: dict[int, dict[int, int]] = {}  # LP -> linked LP -> least delay; filled at the first send
+        self._outs: dict[int, list[int]] = {}  # LP -> linked LPs, filled when asked for
+        self._reach: dict[int, dict[int, int]] = {}  # LP -> linked LP -> least delay, filled with it
         forms = zip(model.messages, model.message_forms, strict=True)
         self._forms = {message: form if form.has_arrays else None for message, form in forms}  # None: nothing to seal
         self._tables = {name: array.view(_Table) for name, array in model.tables.items()}
@@ -179,8 +181,7 @@ class Context:
     @property
     def n_out(self) -> int:
         """How many LPs are linked from this one (without links: all)."""
-        links = self._model.links
-        return self.n_lps if links is None else int(links.first[self.lp + 1] - links.first[self.lp])
+        return self.n_lps if self._lookahead is not None else len(self._links_from(self.lp))
 
     def out(self, i: int) -> int:
         """The number of the i-th LP that is linked from this one, in the order declared.
@@ -188,22 +189,29 @@ class Context:
         Raises:
             UnknownDestination: i is not in [0, n_out).
         """
-        if not 0 <= i < self.n_out:
+        outs: Any = range(self.n_lps) if self._lookahead is not None else self._outs.get(self.lp)
+        if outs is None:
+            outs = self._links_from(self.lp)
+        if not 0 <= i < len(outs):
             raise UnknownDestination(
                 f"out({i}) of {self._model.path(self.lp)}", f"it has {self.n_out} links", "keep i in [0, ctx.n_out)"
             )
-        links = self._model.links
-        return i if links is None else int(links.dst[links.first[self.lp] + i])
+        return int(outs[i])
 
-    def _least_delay(self, dst: int) -> int:
-        reach = self._reach.get(self.lp)
-        if reach is None:
+    def _links_from(self, lp: int) -> list[int]:
+        """The LPs that ``lp`` is linked to, in the order declared."""
+        outs = self._outs.get(lp)
+        if outs is None:
             links = self._model.links
             assert links is not None
-            a, b = links.first[self.lp], links.first[self.lp + 1]
-            reach = self._reach[self.lp] = dict(
-                zip(links.dst[a:b].tolist(), links.lookahead[a:b].tolist(), strict=True)
-            )
+            a, b = links.first[lp], links.first[lp + 1]
+            outs = self._outs[lp] = links.dst[a:b].tolist()
+            self._reach[lp] = dict(zip(outs, links.lookahead[a:b].tolist(), strict=True))
+        return outs
+
+    def _least_delay(self, dst: int) -> int:
+        self._links_from(self.lp)
+        reach = self._reach[self.lp]
         if dst not in reach:
             self._refuse_destination(dst)
         return reach[dst]

@@ -9,6 +9,7 @@ import math
 import struct
 from bisect import bisect_right, insort
 from dataclasses import dataclass, field, fields
+from operator import sub
 from typing import Any
 
 import numpy as np
@@ -83,13 +84,16 @@ class Checkpoint:
 
     def _checksum(self) -> str:
         digest = Digest("TWNODE1")
-        for name, part in self._parts().items():
-            digest.add(name.encode())
+        for part in self._parts().values():
             digest.add(part)
         return digest.hexdigest()
 
     def _parts(self) -> dict[str, bytes]:
-        return {f.name: _part(getattr(self, f.name)) for f in fields(self) if f.name != "checksum"}
+        return {name: _part(getattr(self, name)) for name in _HASHED}
+
+
+_HASHED = tuple(f.name for f in fields(Checkpoint) if f.name != "checksum")
+"""The fields in the order in which they are hashed; each has a part of its own, absent ones too."""
 
 
 def _part(value: Any) -> bytes:
@@ -217,7 +221,8 @@ class CheckpointManager:
         if base > 0:
             del kept[0]
         elif len(kept) > 2:
-            gaps = [kept[i + 1].virtual_time_ns - kept[i - 1].virtual_time_ns for i in range(1, len(kept) - 1)]
+            times = [checkpoint.virtual_time_ns for checkpoint in kept]
+            gaps = list(map(sub, times[2:], times))
             del kept[1 + gaps.index(min(gaps))]
 
 

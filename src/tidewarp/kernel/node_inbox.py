@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from tidewarp.clocks.logical import checked_int
-from tidewarp.errors import LateInput, RangeError
-from tidewarp.kernel.node_events import Key, TwinEvent, key_of
+from tidewarp.errors import RangeError
+from tidewarp.kernel.node_events import Key, TwinEvent
 from tidewarp.kernel.node_traffic import FOREVER, Traffic
 from tidewarp.kernel.records import Event
 from tidewarp.units import TICK_MIN
@@ -31,14 +31,13 @@ class Inbox:
         self._watermarks: dict[int, int] = {}
         self._fed: dict[int, set[int]] = {}  # source -> nodes that it gave events to
 
-    def add(self, event: TwinEvent, made: Event) -> None:
-        """Stamp an event and queue ``made``, a copy of it.
+    def numbered(self, event: TwinEvent, made: Event) -> Event:
+        """``made``, a copy of an event, with the event's sequence number or the next of its source.
 
         Raises:
-            RangeError: its sequence number is taken, or too large.
+            RangeError: the number is taken, or too large.
         """
-        following = self._following.get(event.source_node, 0)
-        sequence = following if event.sequence < 0 else event.sequence
+        sequence = self._following.get(event.source_node, 0) if event.sequence < 0 else event.sequence
         made = (*made[:4], sequence, made[5])
         if made[:5] in self._given or sequence > INJECTED_MAX:
             raise RangeError(
@@ -46,8 +45,12 @@ class Inbox:
                 f"an event has a number of its own, at most {INJECTED_MAX}",
                 "leave it at -1, or count the source's events",
             )
-        event.sequence = sequence
-        self._following[event.source_node] = max(following, sequence + 1)
+        return made
+
+    def add(self, event: TwinEvent, made: Event) -> None:
+        """Queue ``made``, and stamp the event that it is a copy of."""
+        event.sequence = sequence = made[4]
+        self._following[event.source_node] = max(self._following.get(event.source_node, 0), sequence + 1)
         self._fed.setdefault(event.source_node, set()).add(event.target_node)
         self._given[made[:5]] = (event, self._traffic.inject(made))
         self.frontier_ns = max(self.frontier_ns, event.virtual_time_ns)
@@ -58,18 +61,12 @@ class Inbox:
         if event[4] <= INJECTED_MAX:
             self._given[event[:5]] = (None, number)
 
-    def retract(self, event: TwinEvent) -> None:
-        """Cancel an event.
-
-        Raises:
-            LateInput: it is committed, or was never injected here.
-        """
-        key = key_of(event)
+    def retract(self, key: Key) -> bool:
+        """Cancel an event; False if it is committed, or was never injected here."""
         if key not in self._given:
-            raise LateInput(
-                f"{event.order}", "only an injected event that is not committed can be taken back", "send another one"
-            )
+            return False
         self._cancel(key)
+        return True
 
     def annihilates(self, key: Key) -> bool:
         """Whether the user has marked this event as cancelled; then it is gone."""

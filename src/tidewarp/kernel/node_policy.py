@@ -13,7 +13,6 @@ from tidewarp.kernel.lookahead import NullMessageOptimizer
 from tidewarp.kernel.node_events import Key
 from tidewarp.kernel.node_inbox import Inbox
 from tidewarp.kernel.node_traffic import FOREVER, Traffic
-from tidewarp.kernel.records import Event
 from tidewarp.units import TICK_MAX
 
 __all__ = ["Conservative", "Lockstep", "Optimistic", "Policy"]
@@ -34,7 +33,7 @@ class Policy(Protocol):
     def bound_ns(self, node: int) -> int:
         """The first time at which input for a node is taken."""
 
-    def precedes(self, made: Event) -> bool:
+    def precedes(self, key: Key) -> bool:
         """Whether an event at that time or later is too late all the same."""
 
 
@@ -61,7 +60,7 @@ class Optimistic:
         """Whatever GVT has not passed can be repaired."""
         return 0
 
-    def precedes(self, made: Event) -> bool:
+    def precedes(self, key: Key) -> bool:
         """Nothing is too late above GVT."""
         return False
 
@@ -86,7 +85,7 @@ class Lockstep:
         """Now or later."""
         return self._now_ns()
 
-    def precedes(self, made: Event) -> bool:
+    def precedes(self, key: Key) -> bool:
         """At the same instant the order of keys is repaired."""
         return False
 
@@ -133,7 +132,7 @@ class Conservative:
         done_ns = executed[-1].event[0] if executed else 0
         return max(done_ns, self._promises.configs[node].last_null_message_ns)
 
-    def precedes(self, made: Event) -> bool:
-        """By the key, before what its node has executed at the same time."""
-        executed = self._traffic.executed(made[2])
-        return bool(executed) and made[:4] < executed[-1].event[:4]
+    def precedes(self, key: Key) -> bool:
+        """At the same time, by the key, not after what its node has executed."""
+        executed = self._traffic.executed(key[2])
+        return bool(executed) and key <= executed[-1].event[:5]

@@ -28,12 +28,18 @@ FOREVER = 2**63
 
 
 class _Open(Window):
-    """A window without an end: the engine of nodes decides what may run."""
+    """A window without an end and without a breaker: the engine of nodes decides what may run."""
 
     @property
     def ticks(self) -> int:
         """More than there are."""
         return FOREVER
+
+    def look(self, executed: int, rolled_back: int) -> None:
+        """There is nothing to adapt."""
+
+    def end_round(self, executed: int, rolled_back: int) -> None:
+        """There is nothing to shut."""
 
 
 class Traffic:

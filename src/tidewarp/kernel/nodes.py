@@ -15,7 +15,7 @@ from tidewarp.kernel.flow import BackpressureController
 from tidewarp.kernel.lookahead import NullMessageOptimizer
 from tidewarp.kernel.node_bytes import pack_engine, unpack_engine
 from tidewarp.kernel.node_checkpoints import AdaptiveCheckpointInterval, CheckpointManager
-from tidewarp.kernel.node_events import EventType, Key, SyncMode, TwinEvent, event_of, twin_event
+from tidewarp.kernel.node_events import EventType, Key, SyncMode, TwinEvent, event_of, key_of, twin_event
 from tidewarp.kernel.node_inbox import Inbox
 from tidewarp.kernel.node_ledger import Effect, NodeLedger, causal_violations
 from tidewarp.kernel.node_policy import Conservative, Lockstep, Optimistic, Policy
@@ -164,8 +164,8 @@ class TimeWarpEngine:
         vector = self.nodes[event.target_node].vector_clock
         if event.vector_ts is not None and vector is not None:
             vector.counts_of(event.vector_ts)
-        made = event_of(event)
-        self._check_late(event, made)
+        made = self.inbox.numbered(event, event_of(event))
+        self._check_late(made[:5])
         if self.backpressure is not None and not self.backpressure.should_accept(
             self.traffic.backlog, now_ns=self.gvt_ns
         ):
@@ -173,20 +173,20 @@ class TimeWarpEngine:
         self.inbox.add(event, made)
         return True
 
-    def _check_late(self, event: TwinEvent, made: Event) -> None:
+    def _check_late(self, key: Key) -> None:
         """By GVT, by the watermark of its source, then by the policy of the mode."""
-        time = event.virtual_time_ns
-        watermark_ns, bound_ns = self.inbox.watermark_of(event.source_node), self._policy.bound_ns(event.target_node)
-        if (made[0], made[1], TRANSIT) < self.traffic.rounds.gvt:
+        time, _, target, source, _ = key
+        watermark_ns, bound_ns = self.inbox.watermark_of(source), self._policy.bound_ns(target)
+        if (time, key[1], TRANSIT) < self.traffic.rounds.gvt:
             bound, what = self.gvt_ns, "GVT stands"
         elif time < watermark_ns:
             bound, what = watermark_ns, "its source's watermark stands"
-        elif time < bound_ns or self._policy.precedes(made):
+        elif time < bound_ns or self._policy.precedes(key):
             bound, what = bound_ns, self._policy.stands
         else:
             return
         raise LateInput(
-            f"an event at {time} ns for node {event.target_node}",
+            f"an event at {time} ns for node {target}",
             f"{what} at {bound} ns",
             "hold the watermark of its source back for as long as it may be late",
         )
@@ -202,9 +202,14 @@ class TimeWarpEngine:
         """Take an injected event back: it is annihilated, and what it caused is undone.
 
         Raises:
-            LateInput: it is committed, or was never injected here.
+            LateInput: it is committed, was never injected here, or the mode would not take an event in its place any more.
         """
-        self.inbox.retract(event)
+        key = key_of(event)
+        self._check_late(key)
+        if not self.inbox.retract(key):
+            raise LateInput(
+                f"{event.order}", "only an injected event that is not committed can be taken back", "send another one"
+            )
 
     def watermark(self, source_node: int, tick_ns: int) -> None:
         """Promise that ``source_node`` gives nothing below ``tick_ns`` any more; GVT does not pass it.

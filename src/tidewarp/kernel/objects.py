@@ -28,11 +28,13 @@ class Objects:
     ``blank_of`` gives the class that an LP class is executed as: :func:`slotted`, or :func:`logged`.
     """
 
-    def __init__(self, model: Model, image: Image, blank_of: Callable[[type[LogicalProcess]], type] | None = None) -> None:
+    def __init__(
+        self, model: Model, image: Image, blank_of: Callable[[type[LogicalProcess]], type] | None = None
+    ) -> None:
         self.model = model
         self.context = Context(model)
         self.states: list[Any] = []
-        self._handlers: list[dict[type, FunctionType]] = []
+        self._lps: list[tuple[Any, dict[type, FunctionType]]] = []  # state and handlers of each
         for group, rows in zip(model.groups, image.rows, strict=True):
             form = form_of_lp(group.cls)
             blank = (blank_of or slotted)(group.cls)
@@ -41,7 +43,7 @@ class Objects:
                 state = blank()
                 state._key, state._gamma = stream_key(model.seed, model.path(group.first + place))
                 self.states.append(state)
-                self._handlers.append(handlers)
+                self._lps.append((state, handlers))
                 self.set_row(group.first + place, row)
 
     def execute(self, event: Event) -> None:
@@ -51,16 +53,25 @@ class Objects:
             ModelError: the handler did what no handler may; its LP is left as far as it came.
         """
         now, generation, lp, _, _, message = event
-        state = self.states[lp]
+        state, handlers = self._lps[lp]
         context = self.context
-        context.begin(state, lp, now, generation)
+        context._state = state  # Context.begin, written out: it is called for every event
+        context.lp = lp
+        context.now = now
+        context.generation = generation
+        context.noted = 0
+        context.sends = []
+        if context.emitted:
+            context.emitted = []
+        if context.adds:
+            context.adds = []
         try:
-            if self._handlers[lp][type(message)](state, now, message, context) is not None:
+            if handlers[type(message)](state, now, message, context) is not None:
                 self._refuse_result(event)
         except (ModelError, InternalError):
             raise
         except KeyError as error:
-            if type(message) in self._handlers[lp]:
+            if type(message) in handlers:
                 raise self._failure(event, error) from error
             self._refuse_message(event)
         except Exception as error:
@@ -106,8 +117,10 @@ class Objects:
         )
 
     def _refuse_result(self, event: Event) -> None:
-        handler = self._handlers[event[2]][type(event[5])]
-        raise ModelError(f"{handler.__qualname__} returned a value", "a handler returns nothing", "change self, or send a message")
+        handler = self._lps[event[2]][1][type(event[5])]
+        raise ModelError(
+            f"{handler.__qualname__} returned a value", "a handler returns nothing", "change self, or send a message"
+        )
 
     def _refuse_message(self, event: Event) -> None:
         name = type(event[5]).__name__
@@ -149,7 +162,11 @@ def _start(objects: Objects, lp: int) -> None:
         path = objects.model.path(lp)
         raise HandlerError(f"{path}: {type(error).__name__}: {error}", "its start raised", "mend start()") from error
     if context.emitted or context.adds:
-        raise ModelError(f"start of {objects.model.path(lp)}", "it may draw and send, not emit or add", "send a message and emit there")
+        raise ModelError(
+            f"start of {objects.model.path(lp)}",
+            "it may draw and send, not emit or add",
+            "send a message and emit there",
+        )
 
 
 def _key(event: Event) -> tuple[int, int, int, int, int]:

@@ -13,7 +13,7 @@ from tidewarp.kernel.trace import Ledger
 
 __all__ = ["SequentialKernel"]
 
-BATCH = 4096  # events handed to the ledger at once
+BATCH = 256  # events handed to the ledger at once; those kept make the collector run
 
 
 class SequentialKernel:

@@ -39,7 +39,11 @@ MS = 1_000_000  # ticks
 @click.option("--fan", type=click.IntRange(0, 1000), default=8, show_default=True, help="Neighbours of a population.")
 @click.option("--density", type=float, default=0.1, show_default=True, help="Probability of a synapse.")
 @click.option(
-    "--delay-ms", type=float, default=2.0, show_default=True, help="Axonal delay between neighbours; whole steps of 1 ms."
+    "--delay-ms",
+    type=float,
+    default=2.0,
+    show_default=True,
+    help="Axonal delay between neighbours; whole steps of 1 ms.",
 )
 @click.option("--rate-hz", type=float, default=10.0, show_default=True, help="Kicks of each neuron a second.")
 @click.option("--sensor-hz", type=float, default=50.0, show_default=True, help="Spikes a second of each sensor.")

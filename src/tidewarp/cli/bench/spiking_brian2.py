@@ -33,7 +33,7 @@ def build(path: str) -> Built:
         "dv/dt = -v / tau : 1\ncount : integer",
         threshold="v >= threshold",
         reset="v = 0; count += 1",
-        refractory="timestep(t - lastspike, dt) <= %d" % int(given["refractory"]),
+        refractory=f"timestep(t - lastspike, dt) <= {int(given['refractory'])}",
         method="exact",
         namespace=names,
     )

@@ -63,7 +63,9 @@ class Reference:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._python is not None:
             self._stop()
 
@@ -88,7 +90,9 @@ class Reference:
         if not line:
             self._log.seek(0)
             words = self._log.read().decode("utf-8", "replace").strip().splitlines()
-            raise OperatorError("--reference brian2", f"it ended: {words[-1] if words else 'no word'}", "run without it")
+            raise OperatorError(
+                "--reference brian2", f"it ended: {words[-1] if words else 'no word'}", "run without it"
+            )
         found: dict[str, Any] = json.loads(line)
         return found
 

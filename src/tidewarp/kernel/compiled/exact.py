@@ -95,7 +95,6 @@ class _Writer:
         off = self.b.and_(self.b.icmp_signed("!=", rest, _WORD(0)), differs)
         quotient = self.b.select(off, self.b.sub(quotient, _WORD(1)), quotient)
         rest = self.b.select(off, self.b.add(rest, by), rest)
-        self.refuse(self.b.and_(is_minus, self.b.icmp_signed("==", a, _WORD(_LEAST))), "a result beyond 64 bits")
         return self.b.select(is_minus, self.b.neg(a), quotient), rest
 
     def exact_float(self, word: Any, unsigned: bool) -> Any:
@@ -134,6 +133,8 @@ def _mult(w: _Writer, a: Any, b: Any, ua: bool, ub: bool) -> Any:
 
 def _floor_div(w: _Writer, a: Any, b: Any, ua: bool, ub: bool) -> Any:
     if not (ua or ub):
+        beyond = w.b.and_(w.b.icmp_signed("==", b, _WORD(-1)), w.b.icmp_signed("==", a, _WORD(_LEAST)))
+        w.refuse(beyond, "a result beyond 64 bits")
         return w.floor_division(a, b)[0]
     w.nonzero(b)
     return w.b.udiv(w.natural(a, ua), w.natural(b, ub))

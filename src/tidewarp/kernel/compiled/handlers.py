@@ -120,10 +120,17 @@ class _Rewriting(ast.NodeTransformer):
         if isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
             body = body[1:]
         definition.body = self._block(body) or [ast.copy_location(ast.Pass(), definition)]
+        self._check_constants(module)
         ast.fix_missing_locations(module)
         exec(compile(module, self.file, "exec"), self.names)  # the author's own function, its operators exchanged
         made: FunctionType = self.names[definition.name]
         return made
+
+    def _check_constants(self, module: ast.Module) -> None:
+        """What is left after constants were computed with each other."""
+        for part in ast.walk(module):
+            if isinstance(part, ast.Constant) and type(part.value) is int and not -(2**63) <= part.value < 2**64:
+                self._refuse(part, "a whole number in a compiled handler has at most 64 bits")
 
     def _check_arguments(self, definition: ast.FunctionDef) -> None:
         arguments = definition.args
@@ -298,8 +305,6 @@ class _Rewriting(ast.NodeTransformer):
         self._refuse(node, "compiled handlers know numbers, True, False and None")
 
     def _constant(self, value: Any, node: ast.AST) -> ast.expr:
-        if type(value) is int and not -(2**63) <= value < 2**64:
-            self._refuse(node, "a whole number in a compiled handler has at most 64 bits")
         return ast.copy_location(ast.Constant(value), node)  # type: ignore[type-var]
 
     def visit_Name(self, node: ast.Name) -> ast.AST:

@@ -17,7 +17,7 @@ import numpy as np
 from tidewarp.clocks.pacing import Clock
 from tidewarp.errors import InternalError, LateInput, OperatorError, PoolExhausted, TidewarpError
 from tidewarp.kernel.compiled import gvt, layout, pe as pes
-from tidewarp.kernel.compiled.gvt import publish, start_round
+from tidewarp.kernel.compiled.gvt import start_round
 from tidewarp.kernel.compiled.image import Memory
 from tidewarp.kernel.compiled.merge import Merger
 from tidewarp.kernel.compiled.pe import LPS, NEVER, Pe, Shared, add_pending
@@ -31,7 +31,7 @@ from tidewarp.kernel.compiled.pools import (
     new_pe,
     slot_bytes,
 )
-from tidewarp.kernel.compiled.recall import MOVED, NEEDS_CHANNEL, NEEDS_LOG, NEEDS_SLOTS, recall
+from tidewarp.kernel.compiled.recall import NEEDS_CHANNEL, NEEDS_LOG, NEEDS_SLOTS, recall
 from tidewarp.kernel.compiled.rings import ENTRY_WORDS
 from tidewarp.kernel.compiled.slices import (
     CHANNEL_LOW,
@@ -96,8 +96,7 @@ class CompiledOptimistic:
         self._model, self._ledger, self._options = model, ledger, options
         self._handler, self._workers, self._clock = handler, workers, clock
         self._memory = Memory(model)
-        self._n = options.workers
-        self._pe_of = np.array(partition(model, options), np.int64)
+        self._n, self._here, self._pe_of = self._placement()
         self._rows = self._memory.rows(image)
         self._failed: TidewarpError | None = None
         self._injected: list[Event] = []
@@ -112,6 +111,11 @@ class CompiledOptimistic:
             me.reg[pes.FAULT] = fault
 
     # --- making -----------------------------------------------------------------------------------
+
+    def _placement(self) -> tuple[int, int, np.ndarray[Any, Any]]:
+        """How many PEs there are, how many of them here (the first ones), and the PE of each LP."""
+        n = self._options.workers
+        return n, n, np.array(partition(self._model, self._options), np.int64)
 
     def _new_shared(self) -> Shared:
         n, width = self._n, ENTRY_WORDS + self._memory.message_words
@@ -190,7 +194,7 @@ class CompiledOptimistic:
         owner = self._pe_of[pool["dst"][:count]]
         made = []
         window = self._first_window(pool[:count])
-        for p in range(self._n):
+        for p in range(self._here):
             mine = np.flatnonzero(owner == p)
             made.append(self._new_pe(p, pool[mine], payload[mine], window))
         return made
@@ -282,10 +286,8 @@ class CompiledOptimistic:
             raise self._failed
         safe = min(safe, until + 1)
         self._merger.commit()
-        while not self._ledger.full and (self._true_gvt()[0] < safe or self._injected):
+        while not self._ledger.full and not self._complete(safe):
             self._take_injected()
-            if self._true_gvt()[0] >= safe:
-                break
             try:
                 again = self._run(until, safe)
             except TidewarpError as error:
@@ -293,6 +295,11 @@ class CompiledOptimistic:
                 raise
             if not again:
                 break
+
+    def _complete(self, safe: int) -> bool:
+        """Is everything below ``safe`` in the ledger?"""
+        t, level = self._true_gvt()
+        return t >= safe and min(self._merger.upto) >= (t, level >> 1) and not self._merger.waiting
 
     def _run(self, until: int, safe: int) -> bool:
         """Let the threads work until all is committed or something has to be done about them. True: go on."""
@@ -413,7 +420,7 @@ class CompiledOptimistic:
         moved = True
         while moved:
             moved = False
-            for p in range(self._n):
+            for p in range(self._here):
                 status = recall(self._handler, self._pes[p], self._shared, p)
                 moved |= status != 0
                 if status == NEEDS_SLOTS:

@@ -22,13 +22,15 @@ def check_compilable(model: Model) -> None:
     """Refuse what no handler's text could mend.
 
     Raises:
-        NotCompilable: fields of variable length, messages above 64 KiB, saving policies of the Python tier.
+        NotCompilable: fields of variable length, arrays of b1, messages above 64 KiB, saving policies of the Python tier.
     """
     model.freeze()
     for form in [form_of_lp(cls) for cls in model.classes] + list(model.message_forms):
         for field in form.fields:
             if not field.kind.code:
                 refuse(form.name, f"{field.name}: Bytes", "compiled rows and messages have a fixed length")
+            if field.shape and field.kind.code == "?":
+                refuse(form.name, f"{field.name}: Array[b1, ...]", "Numba has no array of b1 in a record: use u8")
     for form in model.message_forms:
         if form.size > MESSAGE_BYTES_MAX:
             refuse(form.name, f"{form.size} bytes", f"a compiled message has at most {MESSAGE_BYTES_MAX}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from tidewarp.kernel.contract import Kernel
 from tidewarp.kernel.model import Model
@@ -10,6 +11,9 @@ from tidewarp.kernel.options import Options
 from tidewarp.kernel.records import Image
 from tidewarp.kernel.sequential import SequentialKernel
 from tidewarp.kernel.trace import Ledger
+
+if TYPE_CHECKING:
+    from tidewarp.kernel.shell.mpi.world import Ranks
 
 __all__ = ["open_kernel"]
 
@@ -35,12 +39,16 @@ def open_kernel(model: Model, image: Image, ledger: Ledger, options: Options) ->
 
 def _open_ranks(model: Model, image: Image, ledger: Ledger, options: Options) -> Kernel:
     """The part of the engine that this rank runs; the sequential one runs on rank 0 alone."""
+    from tidewarp.kernel.shell.compiled import dispatch_of
     from tidewarp.kernel.shell.mpi.alone import AloneKernel
     from tidewarp.kernel.shell.mpi.kernel import RankKernel
     from tidewarp.kernel.shell.mpi.world import hello, join_ranks
 
     ranks = join_ranks()
-    hello(ranks, model, options)
+    dispatch = None if options.kernel == "sequential" else dispatch_of(model, options)
+    hello(ranks, model, options, "letters 1" if dispatch is None else "rows 1")
+    if dispatch is not None:
+        return _open_compiled_rank(model, image, ledger, options, dispatch, ranks)
     if options.kernel != "sequential":
         return RankKernel(model, image, ledger, options, ranks)
     inner = open_kernel(model, image, ledger, replace(options, transport="threads")) if ranks.rank == 0 else None
@@ -63,3 +71,20 @@ def _open_conservative(model: Model, image: Image, ledger: Ledger, options: Opti
 
     kernel = CompiledConservative(model, image, ledger, options, dispatch, WallClock())
     return WatchedKernel(kernel, model, kernel.blocks, options.handler_timeout_s)
+
+
+def _open_compiled_rank(
+    model: Model, image: Image, ledger: Ledger, options: Options, dispatch: Any, ranks: Ranks
+) -> Kernel:
+    """The compiled PEs of this rank; a single one runs in the main thread, beside MPI."""
+    from tidewarp.clocks.wall import WallClock
+    from tidewarp.kernel.shell.compiled import load_kernel
+
+    for name in ("merge", "slices", "gateway"):
+        load_kernel(name)
+    from tidewarp.kernel.shell.mpi.compiled import CompiledRankKernel
+    from tidewarp.kernel.shell.threads import Threads
+
+    clock = WallClock()
+    workers = Threads(options.workers, clock) if options.workers > 1 else None
+    return CompiledRankKernel(model, image, ledger, options, dispatch, workers, clock, ranks)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["KERNELS", "WatchedKernel", "dispatch_of", "has_numba", "load_kernel", "open_sequential", "the_cache", "warm"]
 
 COMMON = ("words", "exact", "context", "dispatch", "records")
-KERNELS = (*COMMON, "sequential", "merge", "slices", "conservative")
+KERNELS = (*COMMON, "sequential", "merge", "slices", "gateway", "conservative")
 """Modules of :mod:`tidewarp.kernel.compiled` whose functions the cache keeps, each in its own unit; a module stands after those
 that it imports, all after COMMON."""
 

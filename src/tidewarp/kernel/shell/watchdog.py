@@ -85,8 +85,7 @@ class Watchdog:
     @contextlib.contextmanager
     def watching(self, model: Model, blocks: Sequence[Block], timeout_s: float) -> Iterator[None]:
         """Watch these blocks while the body runs; ``timeout_s``: wall seconds that one handler may take."""
-        watch = Watch(model, blocks, timeout_s)
-        self._watches.append(watch)
+        watch = self.watch(model, blocks, timeout_s)
         if self._thread is None or not self._thread.is_alive():  # not alive: in the child of a fork
             self._thread = Thread(target=self._run, name="tidewarp-watchdog", daemon=True)
             self._thread.start()
@@ -95,7 +94,17 @@ class Watchdog:
         try:
             yield
         finally:
-            self._watches.remove(watch)
+            self.forget(watch)
+
+    def watch(self, model: Model, blocks: Sequence[Block], timeout_s: float) -> Watch:
+        """Look at these blocks from now on."""
+        watch = Watch(model, blocks, timeout_s)
+        self._watches.append(watch)
+        return watch
+
+    def forget(self, watch: Watch) -> None:
+        """Look at them no longer."""
+        self._watches.remove(watch)
 
     def _run(self) -> None:
         while True:

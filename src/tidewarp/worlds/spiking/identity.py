@@ -78,7 +78,7 @@ class IdentityNeuron(LogicalProcess):
     @on(Activity)
     def hear(self, now: int, activity: Activity, ctx: Context) -> None:
         """Count who fired."""
-        self.active += activity.count
+        self.active += activity.firing
 
     @on(Reset)
     def reset(self, now: int, message: Reset, ctx: Context) -> None:
@@ -125,9 +125,7 @@ class IdentityNeuron(LogicalProcess):
             rate = fired / known
 
         gate = sigmoid(0.8 * drive + 0.1 * self.v_fast + 0.05 * self.v_work + 0.05 * confidence)
-        prediction = (
-            self.weights[0] * self.v_fast + self.weights[1] * self.v_work + self.weights[2] * self.v_deep
-        )
+        prediction = self.weights[0] * self.v_fast + self.weights[1] * self.v_work + self.weights[2] * self.v_deep
         fast = relaxed(self.v_fast, params.keep_fast, gate * drive - 0.3 * rate)
         novelty = sigmoid(5.0 * (abs(fast - prediction) - 0.1))
         threshold = max(0.1, (1.0 + 0.2 * self.v_deep) * (1.0 - 0.3 * confidence))

@@ -49,7 +49,7 @@ class Pulse(NamedTuple):
 class Activity(NamedTuple):
     """How many neurons of a population fired in a step."""
 
-    count: i64
+    firing: i64
 
 
 class Kinds(NamedTuple):

@@ -217,7 +217,7 @@ def _projections(settings: Settings) -> Iterator[Projection]:
 def _decay(settings: Settings) -> np.ndarray[Any, np.dtype[np.int32]]:
     """By number of steps, in Q16, up to the last that is not 0."""
     ratio = settings.step / settings.tau
-    made = []
+    made: list[int] = []
     while (share := int(exact_exp(-len(made) * ratio) * Q16)) > 0:
         made.append(share)
     return np.array(made, np.int32)
@@ -236,9 +236,9 @@ def _add_synapses(model: Model, settings: Settings, parameters: Parameters, proj
         return
     parts = [_synapses(parameters, number) for number in range(projections)]
     counts = np.concatenate([np.bincount(part.src, minlength=n) for part in parts])
-    synapses = [part.weight << TARGET_BITS | part.dst for part in parts]
+    words = [part.weight << TARGET_BITS | part.dst for part in parts]
     model.table("first", np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
-    model.table("synapse", np.concatenate(synapses).astype(np.int32))
+    model.table("synapse", np.concatenate(words).astype(np.int32))
 
 
 def _synapses(parameters: Parameters, number: int) -> Synapses:

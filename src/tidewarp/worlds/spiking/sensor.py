@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tidewarp.errors import OperatorError
 from tidewarp.seeds import Stream
-from tidewarp.units import TICK_MAX
 from tidewarp.worlds.spiking.lif import Pulse
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Letters between ranks, in batches: what one message costs decides, so many letters share one.
 
-A batch is the number of a GVT round (U64, its colour), how many letters it holds (U32), and the letters.
+A batch is the number of a GVT round (U64, its colour), how many letters it holds (U64), and the letters.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BATCH_BYTES = 65_536
 OUTSTANDING_MOST = 8  # batches to one rank that have not been taken yet
 WAITING_MOST = 32  # more batches, which wait here: then nothing fits
 _TAG, _COMMIT_TAG = 1, 2
-_HEAD = struct.Struct("<QI")
+_HEAD = struct.Struct("<QQ")
 
 
 class _Box:
@@ -43,6 +43,8 @@ class Post:
         self.accepted = np.zeros(ranks.size, np.uint64)  # letters for each rank so far
         self.received = 0  # letters of all ranks, all colours
         self._early = [0, 0]  # of these: of the current colour, and of the next, which another rank may have already
+        self.commits = 0  # given to add_commit
+        self.commits_taken = 0  # by poll_commits
         self._ranks = ranks
         self._comm = ranks.comm
         self._commits: deque[tuple[object, bytes]] = deque()  # on their way to rank 0
@@ -108,6 +110,7 @@ class Post:
 
     def add_commit(self, data: bytes) -> None:
         """Send rank 0 what this one has committed in a round."""
+        self.commits += 1
         if self._ranks.rank == 0:
             self._own_commits.append(data)
             return
@@ -119,8 +122,11 @@ class Post:
     def poll_commits(self) -> Iterator[bytes | bytearray]:
         """What has arrived at rank 0 of :meth:`add_commit`, its own included."""
         while self._own_commits:
+            self.commits_taken += 1
             yield self._own_commits.popleft()
-        yield from (data for _, data in self._arrived(_COMMIT_TAG))
+        for _, data in self._arrived(_COMMIT_TAG):
+            self.commits_taken += 1
+            yield data
 
     def _arrived(self, tag: int) -> Iterator[tuple[int, bytearray]]:
         from mpi4py import MPI

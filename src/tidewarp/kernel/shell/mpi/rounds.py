@@ -35,7 +35,8 @@ class RankRounds:
         self.number = 0
         self.gvt = gvt
         self.bound: Mark = gvt
-        self.flags = 0  # of all ranks, in the round that ended last
+        self.flags = 0  # greatest of all ranks, in the round that ended last
+        self.note = 0  # of this rank; set it to the greatest of all when a round has ended
         self._ranks = ranks
         self._post = post
         self._pes = pes
@@ -90,7 +91,7 @@ class RankRounds:
         if self._state == _RECEIVING and self._post.received_before == int(self._expected[0]):
             self._state = _OPEN
         if self._state == _OPEN and not self._missing:
-            self._mine[:] = (*self._low, flag, *self.bound[:1], 0)
+            self._mine[:] = (*self._low, flag, self.bound[0], self.note)
             self._request = self._ranks.comm.Iallgather(self._mine, self._all)
             self._state = _COMPARING
         if self._state == _COMPARING and self._request.Test():
@@ -102,6 +103,7 @@ class RankRounds:
     def _end(self) -> None:
         rows = self._all.tolist()
         self.flags = max(row[3] for row in rows)
+        self.note = max(row[5] for row in rows)
         if any(row[4] != rows[0][4] for row in rows):
             bounds = ", ".join(str(row[4]) for row in rows)
             raise InternalError(

@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Ranks", "aborting", "hello", "join_ranks", "named_error", "rebuilt_error"]
 
-LAYOUT = "letters 1"
-"""Names the form of what ranks send each other: ranks of two releases refuse each other, whatever else is equal."""
-
 
 class Ranks:
     """A communicator of our own; ``rank`` is 0 to ``size`` - 1."""
@@ -114,8 +111,8 @@ def join_ranks() -> Ranks:
     return Ranks(MPI.COMM_WORLD.Dup())
 
 
-def hello(ranks: Ranks, model: Model, options: Options, layout: str = LAYOUT) -> list[str]:
-    """Compare what every rank is about to run; returns the host of each rank.
+def hello(ranks: Ranks, model: Model, options: Options, layout: str) -> list[str]:
+    """Compare what every rank is about to run, ``layout`` being the form of messages; returns the host of each rank.
 
     Raises:
         RankMismatch: on every rank; it names the first rank that differs from rank 0, and the field.

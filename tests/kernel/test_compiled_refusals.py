@@ -1,0 +1,135 @@
+"""What the compiled tier refuses, with the file, the line, the construct and the rule."""
+
+from __future__ import annotations
+
+import linecache
+from typing import NamedTuple
+
+import pytest
+
+from tidewarp.errors import NotCompilable
+from tidewarp.kernel import Array, Bytes, LogicalProcess, Model, b1, function, i64, mix64, on, run, u64
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _numba(require):
+    require("numba")
+
+
+class Tick(NamedTuple):
+    n: i64
+
+
+class Blob(NamedTuple):
+    data: Bytes
+
+
+def unmarked(x):
+    """Nobody said @function."""
+    return x
+
+
+@function
+def endless(x):
+    """It calls itself."""
+    return endless(x - 1) if x else 0
+
+
+TABLE = [1, 2, 3]
+CONSTRUCTS = {
+    "self.helper()": ("self.helper()", "write a @function"),
+    "a dict": ("x = {1: 2}", "no dicts"),
+    "a set": ("x = {1, 2}", "no sets"),
+    "text": ("x = 'word'", "no text"),
+    "an f-string": ("x = f'{now}'", "no text"),
+    "a list": ("x = [1, 2]", "make no lists"),
+    "a list that grows": ("self.line.append(1)", "compiled handlers call ctx"),
+    "a comprehension": ("x = [k for k in range(3)]", "make no lists"),
+    "a generator": ("x = sum(k for k in range(3))", "of the builtins"),
+    "a closure": ("f = lambda: 1", "define no functions"),
+    "a slice": ("x = self.line[1:3]", "write a loop"),
+    "try": ("try:\n            x = 1\n        except ValueError:\n            x = 2", "catch no|do not catch"),
+    "with": ("with ctx:\n            pass", "no context managers"),
+    "a value returned": ("return 3", "returns nothing"),
+    "an undeclared field": ("self.other = 1", "only fields of self"),
+    "a field that is not there": ("x = self.other", "no such field"),
+    "a whole array": ("self.line = self.line", "one by one"),
+    "a float into i64": ("self.hits = 0.5", "write int"),
+    "a number into a flag": ("self.flag = 1", "True or False"),
+    "self handed on": ("x = mix64(self)", "not handed on"),
+    "a list from outside": ("x = TABLE[0]", "put arrays into model.table"),
+    "a function that nobody marked": ("x = unmarked(1)", "mark it @function"),
+    "recursion": ("x = endless(3)", "do not call themselves"),
+    "a method of a value": ("x = now.bit_length()", "no methods of values"),
+    "a builtin": ("x = sorted(self.line)", "of the builtins"),
+    "too long a number": ("x = 2**64", "at most 64 bits"),
+    "u64 here and i64 there": ("x = 0\n        if now > 3:\n            x = mix64(now)\n        self.word = x", "u64 on one way|write int"),
+    "no such table": ("x = ctx.table('none')[0]", "the model's tables are"),
+    "no such accumulator": ("ctx.add('none')", "the model's accumulators are"),
+    "a name that is computed": ("ctx.add(now)", "is written out"),
+    "a float as destination": ("ctx.send(0.5, 1, Tick(1))", "it is a whole number"),
+    "min of a float and a whole number": ("x = min(0.5, now)", "keeps the type"),
+}
+SOURCE = """
+class Handler(LogicalProcess):
+    hits: i64
+    word: u64
+    flag: b1
+    line: Array[i64, 4]
+
+    @on(Tick)
+    def tick(self, now, tick, ctx):
+        {body}
+"""
+
+
+def model_of(body):
+    """A model whose handler's source is this text; linecache shows it to whoever asks for source."""
+    text = SOURCE.format(body=body)
+    name = f"<handler {abs(hash(body))}>"
+    linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+    names = {**globals(), "__name__": __name__}
+    exec(compile(text, name, "exec"), names)
+    model = Model("refused")
+    names["Handler"].__module__ = __name__
+    model.add(names["Handler"], 1, path="one")
+    return model, name
+
+
+@pytest.mark.parametrize("construct", CONSTRUCTS)
+def test_a_construct_is_refused_by_place_and_rule(construct):
+    """The line is the handler's own, and the rule says what to write."""
+    body, rule = CONSTRUCTS[construct]
+    model, name = model_of(body)
+    with pytest.raises(NotCompilable, match=rule) as caught:
+        run(model, 10, tier="compiled")
+    assert caught.value.value.startswith(f"{name}:")
+    assert int(caught.value.value.removeprefix(f"{name}:").split(":")[0]) in range(9, 14)
+
+
+class Keeper(LogicalProcess):
+    kept: Bytes
+
+
+class Flags(LogicalProcess):
+    flags: Array[b1, 4]
+
+
+class Undone(LogicalProcess, saving="undo"):
+    hits: i64
+
+
+@pytest.mark.parametrize(("cls", "rule"), [(Keeper, "fixed length"), (Flags, "use u8"), (Undone, "Python tier")])
+def test_a_class_is_refused(cls, rule):
+    """Rows have one length and are copied as words."""
+    model = Model("refused")
+    model.add(cls, 1, path="one")
+    with pytest.raises(NotCompilable, match=rule):
+        run(model, 10, tier="compiled")
+
+
+def test_auto_falls_back_in_silence():
+    """What does not compile runs in the Python tier."""
+    model, _ = model_of("x = {1: 2}")
+    assert run(model, 10).committed == 0
+    assert mix64(1) and Blob and u64
