@@ -31,7 +31,9 @@ def test_it_says_what_was_compiled_and_where(monkeypatch, capsys, tmp_path, requ
     monkeypatch.setattr(compiled, "KERNELS", compiled.COMMON)
     monkeypatch.setattr(compiled, "_keep_at", lambda root: None)
     path = tmp_path / "own.py"
-    path.write_text("from tidewarp.worlds.phold import phold\n\ndef model():\n    return phold(lps=3)\n\ndef other():\n    return 3\n")
+    path.write_text(
+        "from tidewarp.worlds.phold import phold\n\ndef model():\n    return phold(lps=3)\n\ndef other():\n    return 3\n"
+    )
     assert main(["warm", "--model", f"{path}:model", "--cache", str(tmp_path), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert set(document) == {"kernels", "cache_dir", "cpu", "seconds"}

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tidewarp.codec import Digest
 from tidewarp.errors import CheckpointRefused
 from tidewarp.kernel.audit import AuditEntry, CheckpointAuditChain, ReplayVerifier
 from tidewarp.kernel.node_checkpoints import Checkpoint
@@ -35,6 +36,23 @@ def test_a_chain_verifies_and_its_hashes_are_full():
     assert [len(h) for h in hashes] == [64] * 4
     assert chain.chain[2] == AuditEntry(2, checkpoints[2].checksum, hashes[2])
     assert CheckpointAuditChain().verify()
+
+
+def test_an_entry_is_the_written_form():
+    """Digest TWAUDIT1 over index, id, checksum and the hash before: others can check a chain without this code."""
+    chain, checkpoints, hashes = chain_of(2)
+    last = "0" * 64
+    for index, checkpoint in enumerate(checkpoints):
+        digest = Digest("TWAUDIT1")
+        for part in (
+            index.to_bytes(8, "big"),
+            bytes([index] * (index > 0)),
+            checkpoint.checksum.encode(),
+            last.encode(),
+        ):
+            digest.add(part)
+        last = digest.hexdigest()
+    assert hashes[-1] == last == chain.head()[1]
 
 
 def test_an_unhashed_or_altered_checkpoint_is_not_appended():

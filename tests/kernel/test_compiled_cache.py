@@ -109,6 +109,8 @@ def test_four_cold_processes_compile_once(tmp_path):
     command = [sys.executable, "-c", SCRIPT]
     children = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     answers = [child.communicate(timeout=900)[0].split() for child in children]
-    last = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=True).stdout.split()
+    last = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=900, check=True
+    ).stdout.split()
     assert {digest for digest, _ in answers} == {last[0]}
     assert last[1] == "True"

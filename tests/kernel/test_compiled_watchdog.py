@@ -30,7 +30,9 @@ def test_a_handler_that_stands_still_is_named():
     assert said == []
     dog.look()
     assert len(said) == 1
-    assert said[0].startswith("error: process.2 at (70, 0, 2, 1, 18446744073709551615): its handler has been running for 87 s")
+    assert said[0].startswith(
+        "error: process.2 at (70, 0, 2, 1, 18446744073709551615): its handler has been running for 87 s"
+    )
     dog.forget(watch)
 
 

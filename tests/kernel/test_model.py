@@ -457,6 +457,23 @@ def test_saving_by_hand_needs_both_methods() -> None:
         Model("m").add(Saves, 1, path="a")
 
 
+class Swaps(Node):
+    @on(Pong)
+    def pong(self, now: int, pong: Pong, ctx: Context) -> None:
+        other = self.cells
+        other[0] = pong.n
+        self.cells[1] += 1
+        self.hits, self.cells = 5, other
+
+
+def test_an_array_field_is_not_replaced() -> None:
+    """Interpreted, two fields would share a list, which no engine could undo; places are changed."""
+    with pytest.raises(
+        ModelError, match=r"Swaps\.pong assigns to self\.cells: an array field is changed place by place"
+    ):
+        Model("m").add(Swaps, 1, path="a")
+
+
 # --- the digest ---------------------------------------------------------------------------------------
 
 SOURCE = '''

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from tidewarp.kernel import Model, Result, run
 from tidewarp.units import seconds
-from tidewarp.worlds import spiking
+from tidewarp.worlds import queueing, spiking
 from tidewarp.worlds.hurt import hurt
 from tidewarp.worlds.phold import phold
 
@@ -50,11 +50,16 @@ MODELS = {
     "parcels": Shipped(lambda: phold(lps=6, population=2, remote=0.5, payload_bytes=64, state_bytes=512), seconds(12)),
     "hurt": Shipped(lambda: hurt(lps=3, lookahead=1, publish_every=5, seed=11), 18),
     "hurt, linked": Shipped(lambda: hurt(lps=3, lookahead=2, links="some", seed=12), 30),
+    "shop": Shipped(lambda: queueing.shop(servers=5, service=seconds(5)), seconds(60)),
+    "queueing network": Shipped(lambda: queueing.network(stations=6, seed=3), seconds(20)),
     "spiking": Shipped(lambda: network("none"), seconds(0.1)),
     "spiking, commit": Shipped(lambda: network("commit"), seconds(0.1)),
     "spiking, not speculative": Shipped(lambda: network("non_speculative"), seconds(0.05)),
     "hurt, forward": Shipped(lambda: hurt(lps=3, links="forward", seed=13), 15),
 }
+
+LONG_TO_COMPILE = ("parcels", "queueing network", "spiking, commit", "spiking, not speculative")
+"""Compiled by night alone: each has handlers of its own, and its engines are those of the others."""
 
 WAYS = [
     (kernel, tier, workers)
@@ -87,8 +92,19 @@ def reference(name: str) -> Result:
     return result
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize(("kernel", "tier", "workers"), WAYS)
+MATRIX = [
+    pytest.param(
+        name,
+        *way,
+        id=f"{name}-{'-'.join(map(str, way))}",
+        marks=[pytest.mark.nightly] if way[1] == "compiled" and name in LONG_TO_COMPILE else [],
+    )
+    for name in MODELS
+    for way in WAYS
+]
+
+
+@pytest.mark.parametrize(("name", "kernel", "tier", "workers"), MATRIX)
 def test_every_way_of_execution_computes_the_same(
     name: str, kernel: Any, tier: str, workers: int, require: Callable[[str], None]
 ) -> None:

@@ -17,7 +17,13 @@ __all__ = ["command"]
 @click.command()
 @click.option("--model", "target", metavar="FILE:NAME", help="Also the model that NAME() of FILE returns.")
 @click.option("--clear", is_flag=True, help="First remove all compiled code, of other versions too.")
-@click.option("--cache", "folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path), help="Another folder than TIDEWARP_CACHE or the platform's.")
+@click.option(
+    "--cache",
+    "folder",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Another folder than TIDEWARP_CACHE or the platform's.",
+)
 @json_option
 def command(target: str | None, clear: bool, folder: Path | None, as_json: bool) -> int:
     """Compile and keep the kernels and the shipped models, so that the next run starts at once.
@@ -58,13 +64,22 @@ def _model_at(target: str) -> Any:
     from tidewarp.twin import load_model
 
     if ":" not in target:
-        raise OperatorError(f"--model {target}", "a model is named FILE:NAME", "say which function of the file returns it")
+        raise OperatorError(
+            f"--model {target}", "a model is named FILE:NAME", "say which function of the file returns it"
+        )
     found = load_model(target)()
     if not isinstance(found, Model):
-        raise OperatorError(f"--model {target}", f"it returned {type(found).__name__}, not a kernel Model", "name a function that returns one")
+        raise OperatorError(
+            f"--model {target}",
+            f"it returned {type(found).__name__}, not a kernel Model",
+            "name a function that returns one",
+        )
     return found
 
 
 def _render(document: Mapping[str, Any]) -> str:
-    lines = [f"{unit['name']:<40}  {'kept' if unit['cached'] else 'compiled':<8}  {unit['seconds']:.2f} s" for unit in document["kernels"]]
+    lines = [
+        f"{unit['name']:<40}  {'kept' if unit['cached'] else 'compiled':<8}  {unit['seconds']:.2f} s"
+        for unit in document["kernels"]
+    ]
     return "\n".join([*lines, f"in {document['cache_dir']} for {document['cpu']}: {document['seconds']:.2f} s"])

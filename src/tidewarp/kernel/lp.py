@@ -13,12 +13,14 @@ The same source is interpreted (:mod:`tidewarp.kernel.objects`) and compiled (:m
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any, ClassVar, TypeVar
 
 from tidewarp.errors import ModelError
 from tidewarp.kernel.kinds import Form, form_of
+from tidewarp.kernel.source import has_source, text_of
 
 __all__ = [
     "LogicalProcess",
@@ -149,6 +151,7 @@ def reverses_of(cls: type) -> dict[type, FunctionType]:
 
 def check_class(cls: type[LogicalProcess]) -> None:
     """Refuse an LP class that no engine could run."""
+    _check_stores(cls)
     marked = [method for method in methods_of(cls) if hasattr(method, "handles")]
     messages = [method.handles for method in marked]
     for message in messages:
@@ -176,6 +179,21 @@ def check_class(cls: type[LogicalProcess]) -> None:
             "it needs methods save(self) and load(self, saved)",
             "add them, or choose another saving",
         )
+
+
+def _check_stores(cls: type[LogicalProcess]) -> None:
+    """Refuse `self.cells = other`: interpreted, two names would share one list, and compiled they would not."""
+    arrays = {field.name for field in form_of_lp(cls).fields if field.shape}
+    for method in methods_of(cls):
+        if not arrays or method.__name__ in ("save", "load") or not has_source(method):
+            continue
+        for node in ast.walk(ast.parse(text_of(method))):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and node.attr in arrays:
+                raise ModelError(
+                    f"{method.__qualname__} assigns to {ast.unparse(node)}",
+                    "an array field is changed place by place",
+                    f"write {ast.unparse(node)}[i] = ... in a loop",
+                )
 
 
 def check_message(message: Any) -> None:

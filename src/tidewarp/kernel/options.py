@@ -87,7 +87,7 @@ class Options:
                 parse_saving(self.saving, "option")
             except ModelError as error:  # here it is the operator's
                 raise OperatorError(f"saving {self.saving!r}", error.rule, error.action) from None
-        if not isinstance(self.handler_timeout_s, (int, float)) or not 0.0 < self.handler_timeout_s < 1e9:
+        if type(self.handler_timeout_s) not in (int, float) or not 0.0 < self.handler_timeout_s < 1e9:
             raise OperatorError(
                 f"handler_timeout_s {self.handler_timeout_s!r}", "it is a number of seconds above 0", "correct it"
             )

@@ -19,7 +19,7 @@ import numpy as np
 
 from tidewarp.errors import ModelError
 
-__all__ = ["constants_of", "function", "functions_of", "messages_of", "text_of", "tokens_of"]
+__all__ = ["constants_of", "function", "functions_of", "has_source", "messages_of", "text_of", "tokens_of"]
 
 _SKIPPED = {tokenize.COMMENT, tokenize.NL, tokenize.ENCODING, tokenize.ENDMARKER, tokenize.NEWLINE}
 _MARKS = {tokenize.INDENT: b"{", tokenize.DEDENT: b"}"}
@@ -48,14 +48,21 @@ def text_of(method: FunctionType) -> str:
         ) from error
 
 
+def has_source(method: FunctionType) -> bool:
+    """Whether there is a text to read."""
+    try:
+        text_of(method)
+    except ModelError:
+        return False
+    return True
+
+
 def tokens_of(method: FunctionType) -> bytes:
     """The tokens of a function, each after a zero byte, without comments, docstrings, layout and annotations' line breaks."""
     text = text_of(method)
     skipped = _docstring_lines(text)
-    parts = [b"\0".join(_tokens(text, skipped))]
-    for value in (*(method.__defaults__ or ()), *(method.__kwdefaults__ or {}).values()):
-        parts.append(repr(value).encode())
-    return b"\0".join(parts)
+    defaults = (*(method.__defaults__ or ()), *(method.__kwdefaults__ or {}).values())
+    return b"\0".join([*_tokens(text, skipped), *(repr(value).encode() for value in defaults)])
 
 
 def _docstring_lines(text: str) -> set[int]:

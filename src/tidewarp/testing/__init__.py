@@ -7,8 +7,9 @@ faults     armed, hearing: have something happen at the n-th arrival at a stage
 sources    SourceConformance: what every source has to keep, as a class of tests to derive from; readings is its part
 sinks      SinkConformance: the same for sinks
 stores     StoreConformance: the same for stores of the journal; machine is its part
+kernel     cases, optimistic_options, check_parity: random models, and ways to execute them, against the sequential reference
 
-The last three are imported by their own names and need pytest and Hypothesis: ``pip install 'tidewarp[test]'``.
+The last four are imported by their own names and need pytest and Hypothesis: ``pip install 'tidewarp[test]'``.
 What all suites share is in ``suites``.
 """
 
@@ -25,5 +26,5 @@ __all__ = ["Checked", "KillTrial", "ManualClock", "armed", "check_model", "die",
 
 # Under pytest a failed assertion of a suite shows both sides, as one of the author's own does.
 if (_pytest := sys.modules.get("pytest")) is not None:
-    for _name in ("sources", "readings", "sinks", "stores", "machine"):
+    for _name in ("kernel", "sources", "readings", "sinks", "stores", "machine"):
         _pytest.register_assert_rewrite(f"{__name__}.{_name}")

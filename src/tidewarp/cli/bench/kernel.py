@@ -24,7 +24,7 @@ from tidewarp.worlds.phold import phold
 __all__ = ["FIGURES", "Figure", "command", "measure"]
 
 LPS, BALLS = 256, 4
-EVENTS = {"compiled": 20_000, "python": 10_000}
+EVENTS = {"compiled": 200_000, "python": 10_000}
 RECORD_BYTES = 52  # of a ball, with its length, in the trace
 STATE_BYTES = 512
 CHECKPOINT_LPS = 20_000

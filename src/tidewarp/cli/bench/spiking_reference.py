@@ -56,7 +56,7 @@ class Reference:
                 raise MissingExtra(
                     "--reference brian2",
                     f"{self._python} cannot import it: {answer['error']}",
-                    "pip install 'tidewarp[bench]', or name a Python that has it with --reference-python",
+                    "pip install 'tidewarp[bench]' 'numpy<2.4', or name a Python that has it with --reference-python",
                 )
         except BaseException:
             self._stop()

@@ -77,7 +77,11 @@ def source_of(model: Model) -> str:
     lines += [f"    {_put(word, '0')}" for word in (layout.EFFECTS, layout.ERROR)]
     lines += ["    try:", "        choose(a)", "    except Exception:"]
     lines += [f"        if {_get(layout.ERROR)} == 0:", f"            {_put(layout.ERROR, str(layout.RAISED))}"]
-    lines += [f"    if {_get(layout.EFFECTS)} > {SENDS_MAX}:", "        count_effects(a)", f"    return {_get(layout.ERROR)}"]
+    lines += [
+        f"    if {_get(layout.EFFECTS)} > {SENDS_MAX}:",
+        "        count_effects(a)",
+        f"    return {_get(layout.ERROR)}",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -88,7 +92,9 @@ def in_memory(model: Model) -> Dispatch:
         NotCompilable: as :func:`names_of`.
     """
     names = names_of(model)
-    exec(compile(source_of(model).replace("cache=True, ", ""), "<dispatch>", "exec"), names)  # numbers and names of ours only
+    exec(
+        compile(source_of(model).replace("cache=True, ", ""), "<dispatch>", "exec"), names
+    )  # numbers and names of ours only
     return names["dispatch"]  # type: ignore[no-any-return]
 
 
@@ -138,7 +144,10 @@ def names_of(model: Model) -> dict[str, Any]:
     for c, cls in enumerate(model.classes):
         form = form_of_lp(cls)
         names[f"row_{c}"] = row = _row_maker(form)
-        for prefix, marked, last in (("handler", handlers_of(cls), context_type), ("reverse", reverses_of(cls), undo_type)):
+        for prefix, marked, last in (
+            ("handler", handlers_of(cls), context_type),
+            ("reverse", reverses_of(cls), undo_type),
+        ):
             for message, method in marked.items():
                 k = model.message_index[message]
                 arguments = (_returned(row), types.int64, _returned(names[f"message_{k}"]), last)
@@ -176,12 +185,22 @@ def _place(method: FunctionType) -> str:
 def _refusal(method: FunctionType, error: NumbaError) -> NotCompilable:
     """Numba's complaint, its line and its last sentence."""
     text = [line.strip() for line in str(error).splitlines() if line.strip()]
-    places = [line for line in text if line.startswith("File ") and method.__code__.co_filename.rsplit("/", 1)[-1] in line]
+    places = [
+        line for line in text if line.startswith("File ") and method.__code__.co_filename.rsplit("/", 1)[-1] in line
+    ]
     line = places[-1].rsplit("line ", 1)[-1].rstrip(":") if places else str(method.__code__.co_firstlineno)
-    reasons = [part for part in text if part.startswith(("TypingError: ", "- Resolution failure", "Cannot", "No implementation", "Unknown attribute"))]
+    reasons = [
+        part
+        for part in text
+        if part.startswith(
+            ("TypingError: ", "- Resolution failure", "Cannot", "No implementation", "Unknown attribute")
+        )
+    ]
     reason = reasons[-1].removeprefix("TypingError: ") if reasons else text[1] if len(text) > 1 else text[0]
     return NotCompilable(
-        f"{method.__code__.co_filename}:{line}: {method.__qualname__}", reason[:300], "write it otherwise, or run the model with tier='python'"
+        f"{method.__code__.co_filename}:{line}: {method.__qualname__}",
+        reason[:300],
+        "write it otherwise, or run the model with tier='python'",
     )
 
 
@@ -196,7 +215,7 @@ def _check_types(dispatcher: Any) -> None:
 
 def _check_assignment(function: FunctionType, statement: Any, typemap: Any) -> None:
     target = getattr(statement, "target", None)
-    value = getattr(statement, "value", None)
+    value: Any = getattr(statement, "value", None)
     if target is None or getattr(value, "op", None) != "phi" or not isinstance(typemap.get(target.name), types.Float):
         return
     given = [typemap.get(part.name) for part in value.incoming_values if hasattr(part, "name")]
@@ -225,7 +244,13 @@ def _row_maker(form: Form) -> Any:
 
 def _message_maker(message: Any, form: Form) -> Any:
     """A compiled function: the NamedTuple whose fields lie at an address; small whole numbers come as int64."""
-    names: dict[str, Any] = {"__name__": HOME, "view": view, "message": message, "dtype": native_dtype(form), "int64": types.int64}
+    names: dict[str, Any] = {
+        "__name__": HOME,
+        "view": view,
+        "message": message,
+        "dtype": native_dtype(form),
+        "int64": types.int64,
+    }
     fields = []
     for field in form.fields:
         is_small = field.kind.code in "bhiBHI" and not field.shape

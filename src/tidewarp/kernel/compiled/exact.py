@@ -100,7 +100,10 @@ class _Writer:
     def exact_float(self, word: Any, unsigned: bool) -> Any:
         """A whole number as a float; raises where that would round."""
         shifted = word if unsigned else self.b.add(word, _WORD(_EXACT))
-        self.refuse(self.b.icmp_unsigned(">", shifted, _WORD(_EXACT if unsigned else 2 * _EXACT)), "beyond 2**53: write float(a) / b")
+        self.refuse(
+            self.b.icmp_unsigned(">", shifted, _WORD(_EXACT if unsigned else 2 * _EXACT)),
+            "beyond 2**53: write float(a) / b",
+        )
         return self.b.sitofp(word, ir.DoubleType())
 
     def shift_count(self, word: Any, unsigned: bool) -> Any:
@@ -255,7 +258,10 @@ def _as_numba_does(typing: Any, function: Any, given: tuple[Any, ...]) -> Any:
         raise TypingError(f"{function.__name__} of {' and '.join(map(str, given))}: it is not defined")
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        values = [context.cast(builder, value, one, wanted) for value, one, wanted in zip(args, given, found.args, strict=True)]
+        values = [
+            context.cast(builder, value, one, wanted)
+            for value, one, wanted in zip(args, given, found.args, strict=True)
+        ]
         return context.get_function(function, found)(builder, values)
 
     return found.return_type(*given), generate
@@ -376,7 +382,9 @@ def _choice(name: str, sign: str) -> Any:
         if given == (types.float64, types.float64):
             return types.float64(*given), _pick_float
         if not (_is_whole(given[0]) and _is_whole(given[1])):
-            raise TypingError(f"{name}{given}: Python keeps the type of the one it takes; write float(...) around the whole number")
+            raise TypingError(
+                f"{name}{given}: Python keeps the type of the one it takes; write float(...) around the whole number"
+            )
         signs = _is_unsigned(given[0]), _is_unsigned(given[1])
         is_unsigned = all(signs) if name == "min" else any(signs)
 
@@ -442,7 +450,9 @@ def _fitting(kind: str) -> Any:
     return fit
 
 
-FIT: dict[str, Any] = {kind: _fitting(kind) for kind in ("i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "f64", "b1")}
+FIT: dict[str, Any] = {
+    kind: _fitting(kind) for kind in ("i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "f64", "b1")
+}
 """By kind: a function that makes a number fit a field, or raises."""
 
 

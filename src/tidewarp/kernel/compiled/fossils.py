@@ -15,6 +15,7 @@ from numba import njit
 
 from tidewarp.kernel.compiled.atomics import load
 from tidewarp.kernel.compiled.gvt import EMITTED_ANY, ROW_FORMS, TRACING, less
+from tidewarp.kernel.compiled.heap import heap_pop, heap_push
 from tidewarp.kernel.compiled.pe import (
     ADDED,
     BEHIND,
@@ -36,8 +37,6 @@ from tidewarp.kernel.compiled.pe import (
     SETTLE_EARLY,
     UPTO_LEVEL,
     UPTO_TIME,
-    heap_pop,
-    heap_push,
     release,
 )
 from tidewarp.kernel.compiled.records import RECORD_HEAD, pack_event

@@ -17,17 +17,37 @@ from enum import IntEnum
 from types import FunctionType, ModuleType
 from typing import Any, NoReturn
 
+from tidewarp.errors import NotCompilable
 from tidewarp.kernel.compiled import exact
-from tidewarp.kernel.compiled.refusals import refuse
+from tidewarp.kernel.compiled.refusals import refusal, refuse
 from tidewarp.kernel.compiled.words import HOME
 from tidewarp.kernel.kinds import Form
 from tidewarp.kernel.source import text_of
 
 __all__ = ["Rewriter", "Role"]
 
-_STATEMENTS = (ast.Return, ast.Assign, ast.AugAssign, ast.AnnAssign, ast.For, ast.While, ast.If, ast.Raise, ast.Assert)
+_STATEMENTS: tuple[type[ast.AST], ...] = (
+    ast.Return,
+    ast.Assign,
+    ast.AugAssign,
+    ast.AnnAssign,
+    ast.For,
+    ast.While,
+    ast.If,
+    ast.Raise,
+    ast.Assert,
+)
 _STATEMENTS += (ast.Expr, ast.Pass, ast.Break, ast.Continue)
-_EXPRESSIONS = (ast.BoolOp, ast.NamedExpr, ast.BinOp, ast.UnaryOp, ast.IfExp, ast.Call, ast.Compare, ast.Attribute)
+_EXPRESSIONS: tuple[type[ast.AST], ...] = (
+    ast.BoolOp,
+    ast.NamedExpr,
+    ast.BinOp,
+    ast.UnaryOp,
+    ast.IfExp,
+    ast.Call,
+    ast.Compare,
+    ast.Attribute,
+)
 _EXPRESSIONS += (ast.Subscript, ast.Name, ast.Tuple, ast.Constant)
 _RULES: dict[type[ast.AST], str] = {
     ast.Try: "compiled handlers do not catch exceptions",
@@ -117,7 +137,11 @@ class _Rewriting(ast.NodeTransformer):
         definition.returns = None
         self._check_arguments(definition)
         body = definition.body
-        if isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
+        if (
+            isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+            and isinstance(body[0].value.value, str)
+        ):
             body = body[1:]
         definition.body = self._block(body) or [ast.copy_location(ast.Pass(), definition)]
         self._check_constants(module)
@@ -148,8 +172,12 @@ class _Rewriting(ast.NodeTransformer):
         return made
 
     def _refuse(self, node: ast.AST, rule: str) -> NoReturn:
+        raise self._refusal(node, rule)
+
+    def _refusal(self, node: ast.AST, rule: str) -> NotCompilable:
         shown = ast.unparse(node).splitlines()[0][:80]
-        refuse(f"{self.file}:{getattr(node, 'lineno', self.method.__code__.co_firstlineno)}", shown, rule)
+        line = getattr(node, "lineno", self.method.__code__.co_firstlineno)
+        return refusal(f"{self.file}:{line}", shown, rule)
 
     # --- statements -------------------------------------------------------------------------------
 
@@ -232,7 +260,7 @@ class _Rewriting(ast.NodeTransformer):
         if isinstance(target, ast.Subscript):
             made, place = self._place(target, node)
             return [*made, self._store_at(place, value, node)]
-        self._refuse(target, "a value is assigned to a variable, a field, or a place of an array field")
+        raise self._refusal(target, "a value is assigned to a variable, a field, or a place of an array field")
 
     def _stored_field(self, target: ast.Attribute) -> str:
         field = self._field(target)
@@ -290,7 +318,7 @@ class _Rewriting(ast.NodeTransformer):
     def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
         name = type(node.op).__name__
         operand = self.visit(node.operand)
-        if name == "USub" and isinstance(operand, ast.Constant) and type(operand.value) in (int, float):
+        if name == "USub" and isinstance(operand, ast.Constant) and isinstance(operand.value, (int, float)):
             return self._constant(-operand.value, node)
         if name == "Not":
             node.operand = operand
@@ -299,10 +327,10 @@ class _Rewriting(ast.NodeTransformer):
 
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
         if isinstance(node.value, str):
-            self._refuse(node, "compiled handlers make no text")
+            raise self._refusal(node, "compiled handlers make no text")
         if node.value is None or isinstance(node.value, (bool, int, float)):
             return self._constant(node.value, node)
-        self._refuse(node, "compiled handlers know numbers, True, False and None")
+        raise self._refusal(node, "compiled handlers know numbers, True, False and None")
 
     def _constant(self, value: Any, node: ast.AST) -> ast.expr:
         return ast.copy_location(ast.Constant(value), node)  # type: ignore[type-var]
@@ -319,14 +347,17 @@ class _Rewriting(ast.NodeTransformer):
             return self.outside[name]
         if hasattr(builtins, name):
             return getattr(builtins, name)
-        self._refuse(node, "nothing has this name")
+        raise self._refusal(node, "nothing has this name")
 
     def _from_outside(self, value: Any, node: ast.expr) -> ast.expr:
         if isinstance(value, IntEnum):
             return self._constant(int(value), node)
         if type(value) in (bool, int, float):
             return self._constant(value, node)
-        self._refuse(node, "compiled handlers read numbers, IntEnum members, messages and @functions from outside; put arrays into model.table")
+        raise self._refusal(
+            node,
+            "compiled handlers read numbers, IntEnum members, messages and @functions from outside; put arrays into model.table",
+        )
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         base = node.value
@@ -367,7 +398,11 @@ class _Rewriting(ast.NodeTransformer):
         function = node.func
         if any(keyword.arg is None for keyword in node.keywords):
             self._refuse(node, _RULES[ast.Starred])
-        if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) and function.value.id in self.local:
+        if (
+            isinstance(function, ast.Attribute)
+            and isinstance(function.value, ast.Name)
+            and function.value.id in self.local
+        ):
             return self._method_call(node, function, function.value.id)
         found = self._resolved(function)
         if found is _NOTHING or (isinstance(function, ast.Name) and function.id in self.local):
@@ -376,7 +411,7 @@ class _Rewriting(ast.NodeTransformer):
             return self._message(node, found)
         arguments = [self.visit(argument) for argument in node.args]
         if getattr(builtins, getattr(found, "__name__", ""), None) is found:
-            return self._builtin(node, found.__name__, arguments)
+            return self._builtin(node, str(getattr(found, "__name__", "")), arguments)
         node.func = self._callee(node, found)
         node.args = arguments
         for keyword in node.keywords:
@@ -392,7 +427,9 @@ class _Rewriting(ast.NodeTransformer):
             return self._global(name, exact.KNOWN[found])
         if getattr(math, name, None) is found:
             return self._global(f"math_{name}", found)
-        self._refuse(node, "compiled handlers call ctx, messages, @functions, math and plain builtins: mark it @function")
+        raise self._refusal(
+            node, "compiled handlers call ctx, messages, @functions, math and plain builtins: mark it @function"
+        )
 
     def _method_call(self, node: ast.Call, function: ast.Attribute, owner: str) -> ast.AST:
         if owner == self.role.own:

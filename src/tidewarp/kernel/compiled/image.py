@@ -14,7 +14,15 @@ import numpy as np
 from tidewarp.errors import CodecError, InternalError
 from tidewarp.kernel.compiled import layout
 from tidewarp.kernel.compiled.context import native_dtype
-from tidewarp.kernel.compiled.records import RECORD_HEAD, count_frames, operations_of, pack_events, pack_rows, unpack_events, unpack_rows
+from tidewarp.kernel.compiled.records import (
+    RECORD_HEAD,
+    count_frames,
+    operations_of,
+    pack_events,
+    pack_rows,
+    unpack_events,
+    unpack_rows,
+)
 from tidewarp.kernel.lp import form_of_lp
 from tidewarp.kernel.model import Model
 from tidewarp.kernel.records import HIDDEN, Event, Image, pack_event, unpack_event
@@ -75,7 +83,11 @@ class Memory:
             place = self.model.classes.index(group.cls)
             size = HIDDEN.size + form_of_lp(group.cls).size
             if len(data) != size * group.count:
-                raise InternalError(f"{len(data)} bytes for {group.count} rows of {group.cls.__name__}", f"a row has {size}", "please report this")
+                raise InternalError(
+                    f"{len(data)} bytes for {group.count} rows of {group.cls.__name__}",
+                    f"a row has {size}",
+                    "please report this",
+                )
             source = np.frombuffer(data, np.uint8)
             unpack_rows(self.operations, self.first_operation, place, self.lps, rows, group.first, group.count, source)
         return rows
@@ -89,7 +101,11 @@ class Memory:
         data = np.frombuffer(image.pending, np.uint8)
         count = count_frames(self.message_sizes, data)
         if count < 0:
-            raise CodecError(f"{len(data)} bytes of pending events", f"they are none of model {self.model.name!r}", "take the image whole")
+            raise CodecError(
+                f"{len(data)} bytes of pending events",
+                f"they are none of model {self.model.name!r}",
+                "take the image whole",
+            )
         pool, payload = self.new_pool(max(count, capacity))
         unpack_events(self.operations, self.first_operation, self.n_classes, data, pool, payload)
         return count, pool, payload
@@ -150,7 +166,9 @@ class Memory:
         """
         record = pack_event(self.model, event)
         data = np.frombuffer(len(record).to_bytes(4, "big") + record, np.uint8)
-        unpack_events(self.operations, self.first_operation, self.n_classes, data, pool[slot : slot + 1], payload[slot : slot + 1])
+        unpack_events(
+            self.operations, self.first_operation, self.n_classes, data, pool[slot : slot + 1], payload[slot : slot + 1]
+        )
 
     # --- context block ----------------------------------------------------------------------------
 
@@ -166,7 +184,9 @@ class Memory:
         block[layout.LOOKAHEAD] = self.model.lookahead
         block[layout.TABLES] = self._tables.ctypes.data
         block[layout.LINKED] = self._links is not None
-        for word, array in zip((layout.LINK_FIRST, layout.LINK_DST, layout.LINK_SORTED, layout.LINK_AHEAD), self._links or (), strict=False):
+        for word, array in zip(
+            (layout.LINK_FIRST, layout.LINK_DST, layout.LINK_SORTED, layout.LINK_AHEAD), self._links or (), strict=False
+        ):
             block[word] = array.ctypes.data
         self.set_effects(block, effects)
         return block
@@ -199,4 +219,7 @@ def _links(model: Model) -> tuple[Ints, ...] | None:
         return None
     srcs = np.repeat(np.arange(model.n_lps), np.diff(links.first))
     order = np.lexsort((links.dst, srcs))
-    return tuple(np.ascontiguousarray(array, np.int64) for array in (links.first, links.dst, links.dst[order], links.lookahead[order]))
+    return tuple(
+        np.ascontiguousarray(array, np.int64)
+        for array in (links.first, links.dst, links.dst[order], links.lookahead[order])
+    )

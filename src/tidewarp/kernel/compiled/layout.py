@@ -32,12 +32,19 @@ PAUSE = 15  # set to 1 by the shell from another thread: leave the slice at the 
 OUT, OUT_STRIDE, OUT_MAX = 16, 17, 18  # effects buffer: address, bytes of a row, rows
 N_LPS, PARAMS, LOOKAHEAD, TABLES = 19, 20, 21, 22  # TABLES: address of an array of the tables' addresses
 LINKED = 23  # 1 if links are declared
-LINK_FIRST, LINK_DST, LINK_SORTED, LINK_AHEAD = 24, 25, 26, 27  # CSR: first, destinations as declared; sorted with least delays
+LINK_FIRST, LINK_DST, LINK_SORTED, LINK_AHEAD = (
+    24,
+    25,
+    26,
+    27,
+)  # CSR: first, destinations as declared; sorted with least delays
 BLOCK_WORDS = 32
 REVERSE = 1 << 20
 
 # --- error codes: the text is made by running the event once more in the Python tier ------------------
-RAISED, BAD_DESTINATION, BAD_DELAY, LOW_LOOKAHEAD, TOO_MANY_GENERATIONS, BAD_NUMBER, TOO_MANY_EFFECTS, UNHANDLED = range(1, 9)
+RAISED, BAD_DESTINATION, BAD_DELAY, LOW_LOOKAHEAD, TOO_MANY_GENERATIONS, BAD_NUMBER, TOO_MANY_EFFECTS, UNHANDLED = (
+    range(1, 9)
+)
 OUT_FULL = 9
 """Not the model's fault: the effects buffer has no row left. Put the LP's row back, enlarge the buffer, run the event again."""
 

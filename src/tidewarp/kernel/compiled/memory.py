@@ -16,6 +16,7 @@ from numba import njit
 
 from tidewarp.kernel.compiled.atomics import add_word
 from tidewarp.kernel.compiled.gvt import N_PES, PRESSURE, ROW_BLOCKS, less
+from tidewarp.kernel.compiled.heap import before, heap_push
 from tidewarp.kernel.compiled.pe import (
     AT_BOUND,
     BLOCKED,
@@ -32,8 +33,6 @@ from tidewarp.kernel.compiled.pe import (
     PENDING,
     PRESSED,
     WANT,
-    before,
-    heap_push,
 )
 from tidewarp.kernel.compiled.rings import enqueue_out
 from tidewarp.kernel.compiled.rollback import purge, roll_back

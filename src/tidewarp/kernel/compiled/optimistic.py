@@ -26,10 +26,12 @@ from tidewarp.kernel.compiled.pools import (
     chunk_bytes,
     enlarge_channel,
     enlarge_chunks,
+    enlarge_log,
     enlarge_out,
     enlarge_slots,
     new_pe,
     slot_bytes,
+    take_over_block,
 )
 from tidewarp.kernel.compiled.recall import NEEDS_CHANNEL, NEEDS_LOG, NEEDS_SLOTS, recall
 from tidewarp.kernel.compiled.rings import ENTRY_WORDS
@@ -90,8 +92,6 @@ class CompiledOptimistic:
         handler: Any,
         workers: Workers,
         clock: Clock,
-        *,
-        fault: int = 0,
     ) -> None:
         self._model, self._ledger, self._options = model, ledger, options
         self._handler, self._workers, self._clock = handler, workers, clock
@@ -104,11 +104,9 @@ class CompiledOptimistic:
         self._merger = Merger(self._n, ledger, model.trace_interval)
         self._credited = 0
         self._in_flight = [0] * self._n
-        self._last_gvt, self._last_moved = (-1, 0), clock.now()
+        self._last_gvt, self._last_moved, self._working = (-1, 0), clock.now(), False
         self._shared = self._new_shared()
         self._pes = self._new_pes(image)
-        for me in self._pes:
-            me.reg[pes.FAULT] = fault
 
     # --- making -----------------------------------------------------------------------------------
 
@@ -270,6 +268,11 @@ class CompiledOptimistic:
             return self._merger.stopped_at
         return self._true_gvt()[0]
 
+    @property
+    def blocks(self) -> list[Any]:
+        """The context blocks of all PEs; they stay the same arrays."""
+        return [me.block for me in self._pes]
+
     def _true_gvt(self) -> tuple[int, int]:
         control = self._shared.control
         pair = gvt.PUBLISHED + 2 + 2 * (int(control[gvt.PUBLISHED]) & 1)
@@ -309,6 +312,7 @@ class CompiledOptimistic:
         self._last_moved = self._clock.now()
         outcomes: list[int] = []
         errors: list[BaseException] = []
+        self._working = True
         self._workers.start(self._work)
         while self._workers.running:
             try:
@@ -317,6 +321,7 @@ class CompiledOptimistic:
                 control[gvt.STOP] = 1
                 errors.append(error)
                 continue
+            self._follow_gvt()
             if isinstance(item, int):
                 outcomes.append(item)
                 control[gvt.STOP] = 1
@@ -327,6 +332,7 @@ class CompiledOptimistic:
                 self._merger.commit()
                 if self._ledger.full:
                     control[gvt.STOP] = 1
+        self._working = False
         if errors:
             raise errors[0]
         self._gather()
@@ -364,31 +370,28 @@ class CompiledOptimistic:
 
     def _work(self, p: int, post: Callable[[Any], None]) -> None:
         """What a thread does: slices of PE ``p``, and what these ask for between them."""
-        turns = self._options.slice_turns
-        while True:
-            me = self._pes[p]
-            status = run_slice(self._handler, me, self._shared, p, turns)
-            if me.reg[pes.N_LOG] and self._in_flight[p] < LOGS_MOST:
-                self._in_flight[p] += 1
-                post((p, *self._log_of(me)))
-            if status == POOL_LOW:
-                self._enlarge(p)
-            elif status == CHANNEL_LOW:
-                self._pes[p] = enlarge_channel(me, self._n)
-            elif status == OUT_LOW:
-                self._pes[p] = enlarge_out(me)
-            elif status == LOG_FULL and not me.reg[pes.N_LOG] and me.reg[pes.BEHIND]:
-                self._enlarge_log_if_needed(p)
-            elif status in (ERROR_FINAL, STUCK):
-                post(status)
-                return
-            elif status in (FINISHED, STOPPED):
-                return
+        while self.step(p, post, self._options.slice_turns):
+            pass
 
-    def _enlarge_log_if_needed(self, p: int) -> None:
-        """The log was empty or has just been taken; if the next event alone does not fit, make it larger."""
+    def step(self, p: int, post: Callable[[Any], None], turns: int) -> bool:
+        """One slice of PE ``p``, and what it asks for. False: its part of this run is over."""
         me = self._pes[p]
-        self._pes[p] = me
+        status = run_slice(self._handler, me, self._shared, p, turns)
+        logged = int(me.reg[pes.N_LOG])
+        if logged and self._in_flight[p] < LOGS_MOST:
+            self._in_flight[p] += 1
+            post((p, *self._log_of(me)))
+        if status == POOL_LOW:
+            self._enlarge(p)
+        elif status == CHANNEL_LOW:
+            self._pes[p] = enlarge_channel(me, self._n)
+        elif status == OUT_LOW:
+            self._pes[p] = enlarge_out(me)
+        elif status == LOG_FULL and logged == 0:
+            self._pes[p] = enlarge_log(me)
+        elif status in (ERROR_FINAL, STUCK):
+            post(status)
+        return status not in (FINISHED, STOPPED, ERROR_FINAL, STUCK)
 
     def _enlarge(self, p: int) -> None:
         """Let a PE's pools grow by half, or as far as the bound of memory allows."""
@@ -493,6 +496,7 @@ class CompiledOptimistic:
         keep = [i for i in range(pes.REGISTERS) if i not in (pes.N_PENDING, pes.N_HELD, pes.N_FREE, pes.N_CHUNKS, pes.PRESSED, pes.WANT, pes.AT_BOUND)]
         me.reg[keep] = old.reg[keep]
         me.reg[pes.AT_BOUND] = 1
+        me = take_over_block(me, old.block)
         me.stats[:] = old.stats
         me.sums[:], me.sent[:] = old.sums, old.sent
         self._put(me, old.pool[mine], old.payload[mine])
@@ -565,11 +569,40 @@ class CompiledOptimistic:
         )
 
     def stalls(self) -> list[str]:
-        """What holds GVT, once it has not moved for 5 s."""
+        """Once GVT has not moved for 5 s: what each PE that holds it waits for. May be called while the threads work."""
+        self._follow_gvt()
+        waited = self._clock.now() - self._last_moved
+        if not self._working or waited < STALL_S:
+            return []
+        return [f"{line}; GVT has stood at tick {self._last_gvt[0]} for {waited:.0f} s" for line in self._holders()]
+
+    def _follow_gvt(self) -> None:
         now = self._true_gvt()
         if now != self._last_gvt:
             self._last_gvt, self._last_moved = now, self._clock.now()
-        return []
+
+    def _holders(self) -> list[str]:
+        control, lines = self._shared.control, []
+        reports = [control[gvt.REPORTS + gvt.LINE_WORDS * p :][:2].tolist() for p in range(len(self._pes))]
+        for p, me in enumerate(self._pes):
+            late = int(me.reg[pes.MY_ROUND]) != int(control[gvt.ROUND])
+            if not late and reports[p] != min(reports):
+                continue
+            block, reg = me.block, me.reg
+            if block[layout.BEAT] & 1:
+                path, tick = self._model.path(int(block[layout.LP])), int(block[layout.NOW])
+                lines.append(f"PE {p}: the handler of {path} runs at tick {tick}")
+            elif reg[pes.BLOCKED] or reg[pes.PRESSED]:
+                lines.append(f"PE {p}: its pool of {len(me.pool)} events is full (memory_max_bytes)")
+            elif reg[pes.N_QUEUED]:
+                full = [q for q, first in enumerate(me.out_head.tolist()) if first >= 0]
+                lines.append(f"PE {p}: {int(reg[pes.N_QUEUED])} messages wait for room in the rings to PE {full}")
+            elif late:
+                lines.append(f"PE {p}: it has not reported to round {int(control[gvt.ROUND])} of GVT")
+            else:
+                undone = int(me.stats[pes.ROLLED_BACK])
+                lines.append(f"PE {p}: it holds an event at tick {reports[p][0]}, and has undone {undone} so far")
+        return lines
 
     def close(self) -> None:
         """Stop the threads; idempotent."""

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit, types
 from numba.np.numpy_support import from_dtype
 
-from tidewarp.kernel.compiled.heap import before, heap_pop, heap_push
+from tidewarp.kernel.compiled.heap import before, heap_push
 from tidewarp.kernel.compiled.layout import EVENT
 from tidewarp.kernel.compiled.words import inlined
 
@@ -212,9 +212,8 @@ def push_pending(
         reg[N_WORK] += 1
 
 
-# --- bugs that tests plant: see tidewarp.testing --------------------------------------------------------------
+# --- bugs that tests plant in the register FAULT (tidewarp.testing.planted); 0: none ----------------------------
 (
-    _,
     LOSE_ANTI,
     TIME_ONLY,
     KEEP_DRAWS,
@@ -227,18 +226,14 @@ def push_pending(
     SKIP_QUEUE_MIN,
     LOSE_CASCADE,
     KEEP_ROW,
-    COMMIT_DOOMED,
     SETTLE_EARLY,
-    KEEP_EMITS,
     UNDO_ONE,
     LAZY_KEEPS_ALL,
     LAZY_FORGETS,
-    LOSE_HELD,
-    ADD_AT_ONCE,
-) = range(21)
+) = range(1, 17)
 
 
-@njit(types.void(PE, SHARED, types.int64))
+@njit(types.void(PE, SHARED, types.int64), cache=True)
 def add_pending(me: Any, shared: Any, s: Any) -> None:
     """Put event s, which the shell wrote into a slot, into the pending set."""
     push_pending(

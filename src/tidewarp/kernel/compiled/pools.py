@@ -11,7 +11,18 @@ from tidewarp.kernel.compiled.fossils import LOG_WORDS
 from tidewarp.kernel.compiled.layout import BLOCK_WORDS, EFFECT_HEAD, EVENT, EVENT_WORDS, OUT, OUT_MAX, OUT_STRIDE
 from tidewarp.kernel.compiled.pe import CHUNK, COUNTERS, FREE, N_CHUNKS, N_FREE, NONE, REGISTERS, Pe
 
-__all__ = ["aligned", "chunk_bytes", "enlarge_channel", "enlarge_chunks", "enlarge_out", "enlarge_slots", "new_pe", "slot_bytes"]
+__all__ = [
+    "aligned",
+    "chunk_bytes",
+    "enlarge_channel",
+    "enlarge_chunks",
+    "enlarge_log",
+    "enlarge_out",
+    "enlarge_slots",
+    "new_pe",
+    "slot_bytes",
+    "take_over_block",
+]
 
 OUT_ROWS = 1024
 CHANNEL_NUMBERS = 1024
@@ -167,5 +178,19 @@ def enlarge_channel(pe: Pe, n_pes: int) -> Pe:
 def enlarge_out(pe: Pe) -> Pe:
     """The same PE with an effects buffer of twice the size."""
     pe = pe._replace(out=np.zeros((2 * len(pe.out), pe.out.shape[1]), np.int64))
+    _point_out(pe)
+    return pe
+
+
+def enlarge_log(pe: Pe) -> Pe:
+    """The same PE with a log of twice the size; it is empty."""
+    return pe._replace(
+        log=np.zeros((2 * len(pe.log), LOG_WORDS), np.int64), data=np.zeros(2 * len(pe.data), np.uint8)
+    )
+
+
+def take_over_block(pe: Pe, block: Array) -> Pe:
+    """The same PE with the context block of another, which somebody watches."""
+    pe = pe._replace(block=block)
     _point_out(pe)
     return pe

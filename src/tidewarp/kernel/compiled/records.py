@@ -15,7 +15,20 @@ from numba.np.numpy_support import from_dtype
 
 from tidewarp.kernel.compiled.context import native_dtype
 from tidewarp.kernel.compiled.layout import EVENT, ROW_AT, ROW_HEAD
-from tidewarp.kernel.compiled.words import get, inlined, load_2, load_4, load_8, store_2, store_4, store_8, swap_1, swap_2, swap_4, swap_8
+from tidewarp.kernel.compiled.words import (
+    get,
+    inlined,
+    load_2,
+    load_4,
+    load_8,
+    store_2,
+    store_4,
+    store_8,
+    swap_1,
+    swap_2,
+    swap_4,
+    swap_8,
+)
 from tidewarp.kernel.kinds import Form
 
 __all__ = [

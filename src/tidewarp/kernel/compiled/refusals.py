@@ -8,14 +8,19 @@ from tidewarp.errors import NotCompilable
 from tidewarp.kernel.lp import form_of_lp
 from tidewarp.kernel.model import Model
 
-__all__ = ["check_compilable", "refuse"]
+__all__ = ["check_compilable", "refusal", "refuse"]
 
 MESSAGE_BYTES_MAX = 2**16
 
 
+def refusal(where: str, construct: str, rule: str) -> NotCompilable:
+    """The error about a construct at a place."""
+    return NotCompilable(f"{where}: {construct}", rule, "write it otherwise, or run the model with tier='python'")
+
+
 def refuse(where: str, construct: str, rule: str) -> NoReturn:
-    """Raise NotCompilable."""
-    raise NotCompilable(f"{where}: {construct}", rule, "write it otherwise, or run the model with tier='python'")
+    """Raise it."""
+    raise refusal(where, construct, rule)
 
 
 def check_compilable(model: Model) -> None:

@@ -25,7 +25,9 @@ def error_of(model: Model, memory: Memory, rows: Ints, event: Event) -> Tidewarp
     except TidewarpError as error:
         return error
     except Exception as error:
-        return HandlerError(f"{model.path(event[2])} at {event[:5]}: {error!r}", "its handler raised", "mend the handler")
+        return HandlerError(
+            f"{model.path(event[2])} at {event[:5]}: {error!r}", "its handler raised", "mend the handler"
+        )
     return RangeError(
         f"{model.path(event[2])} at {event[:5]}",
         "on the way its handler leaves 64 bits, which compiled numbers do not",

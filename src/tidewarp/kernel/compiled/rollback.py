@@ -17,10 +17,10 @@ import numpy as np
 from numba import njit
 
 from tidewarp.kernel.compiled.layout import (
+    BEAT,
     CLASS,
     DRAWS,
     EFFECTS,
-    ERROR,
     GAMMA,
     GENERATION,
     KEY,
@@ -30,9 +30,12 @@ from tidewarp.kernel.compiled.layout import (
     NOTE,
     NOW,
     REVERSE,
+    SEQ,
+    SRC,
     STATE,
 )
 from tidewarp.kernel.compiled.layout import SENT as SENT_COUNT
+from tidewarp.kernel.compiled.heap import heap_push
 from tidewarp.kernel.compiled.pe import (
     ADDED,
     BY_ANTI,
@@ -67,7 +70,6 @@ from tidewarp.kernel.compiled.pe import (
     ROLLED_BACK,
     SENT,
     UNDO_ONE,
-    heap_push,
     release,
 )
 from tidewarp.kernel.compiled.rings import cancel_here, enqueue_out
@@ -83,7 +85,16 @@ def address(block: Any, info: Any, event: Any, message: Any) -> None:
     block[KIND], block[GENERATION] = event.kind, event.generation
     block[STATE], block[MESSAGE] = info.row, message
     block[KEY], block[GAMMA] = info.key, info.gamma
-    block[EFFECTS], block[NOTE], block[ERROR] = 0, 0, 0
+    block[SRC], block[SEQ], block[NOTE] = event.src, np.int64(event.seq), 0
+
+
+@inlined
+def call(handler: Any, context: Any, block: Any) -> Any:
+    """Call the handler; the watchdog follows BEAT, which is odd meanwhile."""
+    block[BEAT] += 1
+    error = handler(context)
+    block[BEAT] += 1
+    return error
 
 
 # --- saving --------------------------------------------------------------------------------------------------
@@ -163,7 +174,7 @@ def coast(handler: Any, me: Any, lps: Any, s: Any) -> None:
     while e != s:
         if pool[e].dst == lp and pool[e].status != ERRED:
             address(block, info, pool[e], np.int64(me.payload.ctypes.data) + e * me.payload.shape[1] * 8)
-            handler(np.int64(block.ctypes.data))
+            call(handler, np.int64(block.ctypes.data), block)
             sent = info.row + 8 * SENT_COUNT
             for j in range(block[EFFECTS]):
                 if me.out[j, 2] >> 32 == 0:
@@ -190,7 +201,7 @@ def restore(handler: Any, me: Any, lps: Any, s: Any) -> None:
             address(block, info, pool[s], np.int64(me.payload.ctypes.data) + s * me.payload.shape[1] * 8)
             block[KIND] |= REVERSE
             block[NOTE] = me.chunks[first, 2]
-            handler(np.int64(block.ctypes.data))
+            call(handler, np.int64(block.ctypes.data), block)
         put(info.row + 8 * DRAWS, me.chunks[first, 0])
         put(info.row + 8 * SENT_COUNT, me.chunks[first, 1])
     else:

@@ -13,12 +13,10 @@ import numpy as np
 from numba import njit, types
 
 from tidewarp.errors import PoolExhausted, TidewarpError
-from tidewarp.kernel.compiled import layout
 from tidewarp.kernel.compiled.dispatch import Dispatch
 from tidewarp.kernel.compiled.heap import heap_pop, heap_push, heap_replace
 from tidewarp.kernel.compiled.image import Ints, Memory, Slots
 from tidewarp.kernel.compiled.layout import (
-    ADD,
     BEAT,
     CLASS,
     EFFECT_HEAD,
@@ -45,7 +43,7 @@ from tidewarp.kernel.compiled.layout import (
 )
 from tidewarp.kernel.compiled.records import BYTES, MATRIX, POOL, VECTOR, pack_event
 from tidewarp.kernel.compiled.replay import error_of
-from tidewarp.kernel.compiled.words import get, inlined, put
+from tidewarp.kernel.compiled.words import inlined
 from tidewarp.kernel.contract import Statistics
 from tidewarp.kernel.model import Model
 from tidewarp.kernel.options import Options
@@ -197,7 +195,14 @@ def run_slice(
                 event.time, event.generation, event.dst = now, generation, lp
                 event.src, event.seq, event.kind = block[SRC], np.uint64(block[SEQ]), effects[j, 2] & 0xFFFF
                 form = n_classes + np.int64(event.kind)
-                end = pack_event(operations, first, form, event, effects[j:].ctypes.data + 8 * EFFECT_HEAD, out.ctypes.data + reg[OUT_AT])
+                end = pack_event(
+                    operations,
+                    first,
+                    form,
+                    event,
+                    effects[j:].ctypes.data + 8 * EFFECT_HEAD,
+                    out.ctypes.data + reg[OUT_AT],
+                )
                 reg[OUT_AT] = end - out.ctypes.data
                 reg[N_OUT] += 1
             else:
@@ -322,7 +327,7 @@ class CompiledSequential:
 
     def _traced(self) -> Iterator[tuple[int, memoryview, int]]:
         count = int(self._reg[N_BLOCKS])
-        log = memoryview(self._log)
+        log = self._log.data
         starts = [*self._blocks[:count, 1].tolist(), int(self._reg[LOG_AT])]
         for place, (index, _, events) in enumerate(self._blocks[:count].tolist()):
             if events:
@@ -366,7 +371,9 @@ class CompiledSequential:
         arrays = _Arrays(pool, payload, times, slots, free)
         if self._memory_max_bytes is not None and arrays.nbytes > self._memory_max_bytes:
             raise PoolExhausted(
-                f"{arrays.nbytes} bytes for {capacity} pending events", f"the bound is {self._memory_max_bytes}", "raise memory_max_bytes"
+                f"{arrays.nbytes} bytes for {capacity} pending events",
+                f"the bound is {self._memory_max_bytes}",
+                "raise memory_max_bytes",
             )
         self._arrays = arrays
         self._reg[N_FREE] = n_free + more
@@ -392,7 +399,9 @@ class CompiledSequential:
     def image(self) -> Image:
         """The state as it is now."""
         arrays = self._arrays
-        return self._memory.image(self._rows, arrays.pool, arrays.payload, arrays.slots[: self._reg[N_PENDING]])
+        return self._memory.image(
+            self._rows, arrays.pool, arrays.payload, arrays.slots[: self._reg[N_PENDING]].astype(np.int64)
+        )
 
     def state(self, lp: int) -> dict[str, object]:
         """The fields of one LP."""

@@ -40,6 +40,7 @@ from tidewarp.kernel.compiled.layout import CLASS, DRAWS, EFFECT_HEAD, EFFECTS, 
 from tidewarp.kernel.compiled.layout import SENT as SENT_COUNT
 from tidewarp.kernel.compiled.layout import SEND
 from tidewarp.kernel.compiled.memory import cancel_back, relieve, settle_pressure
+from tidewarp.kernel.compiled.heap import heap_pop, heap_push
 from tidewarp.kernel.compiled.pe import (
     ADDED,
     AT_BOUND,
@@ -92,14 +93,13 @@ from tidewarp.kernel.compiled.pe import (
     WINDOW_GREATEST,
     WINDOW_LEAST,
     BLOCKED,
-    heap_pop,
-    heap_push,
     push_pending,
     release,
 )
 from tidewarp.kernel.compiled.rings import NO_CHANNEL, enqueue_out, flush, receive
 from tidewarp.kernel.compiled.rollback import (
     address,
+    call,
     cancel_child,
     restore_row,
     roll_back,
@@ -175,13 +175,13 @@ def run_slice(handler: Any, me: Any, shared: Any, pe: Any, turns: Any) -> Any:
         reg[BLOCKED] = 0
         round_seen = load(control + 8 * ROUND)  # before the rings: what these miss is counted by its sender
         for src in range(n_pes):
+            if reg[FAULT] == READ_ROUND_LATE and round_seen != reg[MY_ROUND]:
+                continue
             if src != pe and NO_CHANNEL == receive(
                 src, pe, lps, pool, words, payload, times, slots, held_times, held_slots, free, work, newest, channel,
                 reg, stats, rings, lines,
             ):  # fmt: skip
                 status = CHANNEL_LOW
-        if reg[FAULT] == READ_ROUND_LATE:
-            round_seen = load(control + 8 * ROUND)
         if reg[N_WORK] > 0:
             roll_back(handler, me, lps, lazy)
         for dst in range(n_pes):
@@ -205,6 +205,7 @@ def run_slice(handler: Any, me: Any, shared: Any, pe: Any, turns: Any) -> Any:
                 return ERROR_FINAL
         gvt, level = reg[GVT_TIME], reg[GVT_LEVEL]
         if reg[BEHIND]:
+            yield_core()
             return LOG_FULL
         if gvt >= safe:
             return FINISHED
@@ -255,7 +256,7 @@ def run_slice(handler: Any, me: Any, shared: Any, pe: Any, turns: Any) -> Any:
                 for q in range(info.words):
                     scratch[q] = get(row + 8 * q)
             stats[NOW_TIME], stats[NOW_LP] = now, lp
-            error = handler(context)
+            error = call(handler, context, block)
             effects = block[EFFECTS]
             if error != 0 or effects > reg[N_FREE]:
                 # What the handler did is taken back at once.

@@ -7,10 +7,11 @@ from dataclasses import fields
 
 from tidewarp.errors import PoolExhausted, TidewarpError
 from tidewarp.kernel.contract import Statistics
+from tidewarp.kernel.lp import form_of_lp
 from tidewarp.kernel.model import Model
 from tidewarp.kernel.optimistic.commit import Committer
 from tidewarp.kernel.optimistic.gvt import TRANSIT, Rounds
-from tidewarp.kernel.optimistic.memory import Pool
+from tidewarp.kernel.optimistic.memory import ENTRY_BYTES, Pool
 from tidewarp.kernel.optimistic.pe import ProcessingElement, grouped
 from tidewarp.kernel.optimistic.saving import ObjectsExecutor
 from tidewarp.kernel.optimistic.scheduler import Scheduler
@@ -20,14 +21,21 @@ from tidewarp.kernel.partition import partition
 from tidewarp.kernel.records import Event, Image, split_frames, unpack_event
 from tidewarp.kernel.trace import Ledger
 
-__all__ = ["OptimisticKernel", "kps_default", "open_window"]
+__all__ = ["OptimisticKernel", "kps_default", "open_pool", "open_window"]
 
+_ROW_FACTOR = 4  # a field as a Python object in a saved tuple against its bytes in a row
 _STALLED_ROUNDS = 64  # without any movement of GVT: somebody should hear of it
 
 
 def kps_default(lps: int) -> int:
     """KPs of a PE with so many LPs: from 16 to 512 the adaptive window makes them equal, one KP undoes far too much."""
     return min(512, max(16, lps // 16))
+
+
+def open_pool(model: Model, bytes_max: int | None) -> Pool:
+    """A pool of at most ``bytes_max``, in which each event keeps a copy of the largest row."""
+    row_bytes = max(form_of_lp(cls).size for cls in model.classes)
+    return Pool(bytes_max, ENTRY_BYTES + _ROW_FACTOR * row_bytes)
 
 
 def open_window(model: Model, options: Options, pending: Sequence[Event]) -> Window:
@@ -54,7 +62,7 @@ class OptimisticKernel:
         self._model = model
         self._ledger = ledger
         self._executor = ObjectsExecutor(model, image, options.saving, options.debug)
-        self._pool = Pool(options.memory_max_bytes)
+        self._pool = open_pool(model, options.memory_max_bytes)
         self._rounds = Rounds(options.workers)
         self._committer = Committer(ledger)
         self._failed: TidewarpError | None = None
@@ -111,13 +119,17 @@ class OptimisticKernel:
                 pe.collect()
 
     def _check_pool(self) -> None:
-        pool = self._pool
-        if not pool.full or any(pe.speculative for pe in self.scheduler.pes) or self.scheduler.letters:
+        """Give up when what is left over the bound is what a sequential run would hold too: nothing of it can be undone."""
+        pool, pes = self._pool, self.scheduler.pes
+        if pool.limit is None or pool.live <= pool.limit:
             return
-        need = pool.live * pool.entry_bytes
+        live = pool.live - sum(pe.speculative for pe in pes)  # final events are freed by the next round
+        if live <= pool.limit or any(pe.is_ahead for pe in pes) or self.scheduler.letters:
+            return
+        need = live * pool.entry_bytes
         self._failed = PoolExhausted(
-            f"{need} bytes for {pool.live} events at tick {self._rounds.gvt[0]}",
-            f"the bound is {(pool.limit or 0) * pool.entry_bytes} bytes, and nothing can be undone any more",
+            f"{need} bytes for {live} events at tick {self._rounds.gvt[0]}",
+            f"the bound is {pool.bytes_max} bytes, and nothing can be undone any more",
             f"raise memory_max_bytes above {need}",
         )
         raise self._failed

@@ -9,13 +9,14 @@ from __future__ import annotations
 __all__ = ["ENTRY_BYTES", "Pool"]
 
 ENTRY_BYTES = 1024
-"""What one event is taken to occupy: entry, key, lists, message and saved state of a small LP."""
+"""What one event is taken to occupy without its saved state: entry, key, lists, message."""
 
 
 class Pool:
     """Counts the events of the PEs that share it; ``limit`` (events) is None where memory is unbounded."""
 
     def __init__(self, bytes_max: int | None, entry_bytes: int = ENTRY_BYTES) -> None:
+        self.bytes_max = bytes_max
         self.entry_bytes = entry_bytes
         self.limit = None if bytes_max is None else max(1, bytes_max // entry_bytes)
         self.live = 0

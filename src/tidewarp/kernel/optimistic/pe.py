@@ -157,8 +157,10 @@ class ProcessingElement(History):
         return ahead
 
     def _is_deep(self, entry: Entry) -> bool:
-        """Whether it lies above GVT by sends without delay while the breaker is on: from rank to rank an anti-message is
-        only as fast as what it chases, and catches up when that stops."""
+        """Whether it lies above GVT by sends without delay while the breaker is on.
+
+        From rank to rank an anti-message is only as fast as what it chases, and catches up when that stops.
+        """
         time, generation = entry.event[:2]
         return self.window.is_shut and generation > (self._gvt[1] if time == self._gvt[0] else 0)
 
@@ -368,6 +370,11 @@ class ProcessingElement(History):
     def speculative(self) -> int:
         """How many executed events are not committed."""
         return sum(len(kp.executed) for kp in self.kps)
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether an executed event is not final."""
+        return self._newest_speculative() is not None
 
     def undo_all(self) -> None:
         """Undo everything that is not committed, kept messages too: what remains is the state at the last committed event."""

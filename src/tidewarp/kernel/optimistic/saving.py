@@ -12,7 +12,7 @@ from typing import Any
 
 from tidewarp.errors import ModelError, OperatorError, RangeError, ReverseMismatch
 from tidewarp.kernel.context import Context, Undo
-from tidewarp.kernel.kinds import Field
+from tidewarp.kernel.kinds import Field, Form
 from tidewarp.kernel.lp import LogicalProcess, form_of_lp, handlers_of, parse_saving, reverses_of
 from tidewarp.kernel.model import Model
 from tidewarp.kernel.objects import Objects, logged, slotted
@@ -280,8 +280,6 @@ def _copy_part(value: Any, depth: int) -> Any:
 
 
 def _bytes_of(field: Field, value: Any) -> Any:
-    from tidewarp.kernel.kinds import Form
-
     try:
         return Form("", [field]).pack((value,))
     except ModelError:

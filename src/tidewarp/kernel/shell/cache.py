@@ -105,7 +105,9 @@ class Cache:
                 return place
         except OSError as error:
             warnings.warn(
-                f"compiled code is not kept: {error}; set TIDEWARP_CACHE to a folder of your own", RuntimeWarning, stacklevel=2
+                f"compiled code is not kept: {error}; set TIDEWARP_CACHE to a folder of your own",
+                RuntimeWarning,
+                stacklevel=2,
             )
             return _temporary_folder()
 
@@ -196,12 +198,22 @@ def _environment() -> str:
 
     digest = Digest("TWCACHE1")
     package = Path(__file__).parents[2]
-    outside = [package / f"{name}.py" for name in ("seeds", "units", "kernel/arithmetic", "kernel/context", "kernel/kinds")]
+    outside = [
+        package / f"{name}.py" for name in ("seeds", "units", "kernel/arithmetic", "kernel/context", "kernel/kinds")
+    ]
     for path in [*outside, *sorted((package / "kernel" / "compiled").glob("*.py"))]:
         digest.add(path.name.encode())
         digest.add(path.read_bytes())
-    settings: dict[str, Any] = {name: value for name, value in os.environ.items() if name.startswith("NUMBA_") and name != "NUMBA_CACHE_DIR"}
-    parts = [sys.version, platform.machine(), processor(), binding.get_host_cpu_features().flatten(), str(sorted(settings.items()))]
+    settings: dict[str, Any] = {
+        name: value for name, value in os.environ.items() if name.startswith("NUMBA_") and name != "NUMBA_CACHE_DIR"
+    }
+    parts = [
+        sys.version,
+        platform.machine(),
+        processor(),
+        binding.get_host_cpu_features().flatten(),
+        str(sorted(settings.items())),
+    ]
     parts += [metadata.version(name) for name in ("numba", "llvmlite", "numpy")]
     for part in parts:
         digest.add(part.encode())

@@ -25,9 +25,7 @@ def open_kernel(model: Model, image: Image, ledger: Ledger, options: Options) ->
     if options.kernel == "conservative":
         return _open_conservative(model, image, ledger, options)
     if options.kernel == "optimistic":
-        from tidewarp.kernel.optimistic.kernel import OptimisticKernel
-
-        return OptimisticKernel(model, image, ledger, options)
+        return _open_optimistic(model, image, ledger, options)
     if options.tier != "python":
         from tidewarp.kernel.shell.compiled import open_sequential
 
@@ -73,6 +71,27 @@ def _open_conservative(model: Model, image: Image, ledger: Ledger, options: Opti
     return WatchedKernel(kernel, model, kernel.blocks, options.handler_timeout_s)
 
 
+def _open_optimistic(model: Model, image: Image, ledger: Ledger, options: Options) -> Kernel:
+    """Threads in the compiled tier; the Python tier where the model, a schedule or a debugger asks for it."""
+    from tidewarp.kernel.shell.compiled import WatchedKernel, dispatch_of, load_kernel
+
+    wants_python = options.tier == "auto" and (options.schedule_seed is not None or options.debug)
+    dispatch = None if wants_python else dispatch_of(model, options)
+    if dispatch is None:
+        from tidewarp.kernel.optimistic.kernel import OptimisticKernel
+
+        return OptimisticKernel(model, image, ledger, options)
+    for name in ("merge", "slices", "recall"):
+        load_kernel(name)
+    from tidewarp.clocks.wall import WallClock
+    from tidewarp.kernel.compiled.optimistic import CompiledOptimistic
+    from tidewarp.kernel.shell.threads import Threads
+
+    clock = WallClock()
+    kernel = CompiledOptimistic(model, image, ledger, options, dispatch, Threads(options.workers, clock), clock)
+    return WatchedKernel(kernel, model, kernel.blocks, options.handler_timeout_s)
+
+
 def _open_compiled_rank(
     model: Model, image: Image, ledger: Ledger, options: Options, dispatch: Any, ranks: Ranks
 ) -> Kernel:
@@ -80,7 +99,7 @@ def _open_compiled_rank(
     from tidewarp.clocks.wall import WallClock
     from tidewarp.kernel.shell.compiled import load_kernel
 
-    for name in ("merge", "slices", "gateway"):
+    for name in ("merge", "slices", "recall", "gateway"):
         load_kernel(name)
     from tidewarp.kernel.shell.mpi.compiled import CompiledRankKernel
     from tidewarp.kernel.shell.threads import Threads

@@ -23,10 +23,19 @@ from tidewarp.kernel.trace import Ledger
 if TYPE_CHECKING:
     from tidewarp.kernel.compiled.dispatch import Dispatch
 
-__all__ = ["KERNELS", "WatchedKernel", "dispatch_of", "has_numba", "load_kernel", "open_sequential", "the_cache", "warm"]
+__all__ = [
+    "KERNELS",
+    "WatchedKernel",
+    "dispatch_of",
+    "has_numba",
+    "load_kernel",
+    "open_sequential",
+    "the_cache",
+    "warm",
+]
 
 COMMON = ("words", "exact", "context", "dispatch", "records")
-KERNELS = (*COMMON, "sequential", "merge", "slices", "gateway", "conservative")
+KERNELS = (*COMMON, "sequential", "merge", "slices", "recall", "gateway", "conservative")
 """Modules of :mod:`tidewarp.kernel.compiled` whose functions the cache keeps, each in its own unit; a module stands after those
 that it imports, all after COMMON."""
 
@@ -34,18 +43,18 @@ _DISPATCHES: dict[str, Dispatch] = {}
 _REFUSALS: dict[str, NotCompilable] = {}
 
 
-_ROOT: list[Path] = []
+_ROOT: dict[str, Path] = {}
 
 
 @cache
 def the_cache() -> Cache:
     """The cache of this process."""
-    return Cache(*_ROOT)
+    return Cache(_ROOT.get("root"))
 
 
 def _keep_at(root: Path) -> None:
     """Let the cache of this process, which nobody has used yet, be in another folder."""
-    _ROOT[:] = [root]
+    _ROOT["root"] = root
     the_cache.cache_clear()
 
 
@@ -91,7 +100,11 @@ def dispatch_of(model: Model, options: Options) -> Dispatch | None:
 
 @cache
 def _warn_once() -> None:
-    warnings.warn("Numba is not installed: models run in the Python tier; pip install 'tidewarp[fast]'", RuntimeWarning, stacklevel=4)
+    warnings.warn(
+        "Numba is not installed: models run in the Python tier; pip install 'tidewarp[fast]'",
+        RuntimeWarning,
+        stacklevel=4,
+    )
 
 
 def _dispatch(model: Model) -> Dispatch:

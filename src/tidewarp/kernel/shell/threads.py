@@ -34,13 +34,16 @@ class Threads:
             threading.Thread(target=self._serve, args=(index,), name=f"tidewarp-pe-{index}", daemon=True)
             for index in range(count)
         ]
-        for thread in self._threads:
-            thread.start()
+        self._started = False
 
     def start(self, work: Callable[[int, Post], None]) -> None:
         """Let every thread run ``work(its number, post)``."""
         if self._running:
             raise InternalError("threads at work", "they take new work when all have ended", "please report this")
+        if not self._started:
+            self._started = True
+            for thread in self._threads:
+                thread.start()
         self._running = len(self._threads)
         for inbox in self._inboxes:
             inbox.put(work)
@@ -68,7 +71,7 @@ class Threads:
         """End the threads; they must have been told to leave their work."""
         for inbox in self._inboxes:
             inbox.put(None)
-        for thread in self._threads:
+        for thread in self._threads if self._started else ():
             thread.join()
         self._threads.clear()
         self._inboxes.clear()
