@@ -29,16 +29,11 @@ from tidewarp.kernel.compiled.gateway import (
     report_gateway,
 )
 from tidewarp.kernel.compiled.optimistic import CompiledOptimistic, Workers, _pending_of
-from tidewarp.kernel.compiled.pools import enlarge_channel, enlarge_out, enlarge_slots
+from tidewarp.kernel.compiled.pools import enlarge_channel, enlarge_slots
 from tidewarp.kernel.compiled.recall import NEEDS_CHANNEL, NEEDS_LOG, NEEDS_SLOTS, QUIET, recall
 from tidewarp.kernel.compiled.rings import ENTRY_WORDS
 from tidewarp.kernel.compiled.slices import (
-    CHANNEL_LOW,
     ERROR_FINAL,
-    OUT_LOW,
-    POOL_LOW,
-    STUCK,
-    run_slice,
 )
 from tidewarp.kernel.contract import Statistics
 from tidewarp.kernel.lp import form_of_lp
@@ -176,25 +171,12 @@ class CompiledRankKernel(CompiledOptimistic):
         before = sum(int(me.stats[pes.EXECUTED]) for me in self._pes)
         for p in range(self._here):
             try:
-                status = run_slice(self._handler, self._pes[p], self._shared, p, _TURNS)
-                self._answer(p, status)
+                self.step(p, self._take_post, _TURNS)
             except TidewarpError as error:
                 self._fail(error)
+            if self._is_news(p):
+                self._hand_over(p, *self._log_of(self._pes[p]))
         return sum(int(me.stats[pes.EXECUTED]) for me in self._pes) != before
-
-    def _answer(self, p: int, status: int) -> None:
-        """What a slice asks for when it ends."""
-        me = self._pes[p]
-        if me.reg[pes.N_LOG] or self._is_news(p):
-            self._hand_over(p, *self._log_of(me))
-        if status == POOL_LOW:
-            self._enlarge(p)
-        elif status == CHANNEL_LOW:
-            self._pes[p] = enlarge_channel(me, self._n)
-        elif status == OUT_LOW:
-            self._pes[p] = enlarge_out(me)
-        elif status in (ERROR_FINAL, STUCK):
-            self._outcome = max(self._outcome, _ERRED if status == ERROR_FINAL else _STUCK)
 
     def _listen(self, threads: Workers) -> bool:
         """Take what the threads have posted; False if nothing."""
@@ -203,13 +185,18 @@ class CompiledRankKernel(CompiledOptimistic):
         except TidewarpError as error:
             self._fail(error)
             return True
+        if item is not None:
+            self._take_post(item)
+        return item is not None
+
+    def _take_post(self, item: Any) -> None:
+        """What a slice had to tell: why it ended for good, or what its PE has committed."""
         if isinstance(item, int):
             self._outcome = max(self._outcome, _ERRED if item == ERROR_FINAL else _STUCK)
-        elif item is not None:
-            p, log, data, upto = item
-            self._in_flight[p] -= 1
-            self._hand_over(p, log, data, upto)
-        return item is not None
+            return
+        p, log, data, upto = item
+        self._in_flight[p] -= 1
+        self._hand_over(p, log, data, upto)
 
     def _fail(self, error: TidewarpError) -> None:
         self._failure = self._failure or error

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import cache
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tidewarp import __version__, errors
+from tidewarp import errors
 from tidewarp.codec import pack, unpack
 from tidewarp.errors import InternalError, MissingExtra, RankMismatch, TidewarpError
 from tidewarp.kernel.model import Model
@@ -132,7 +133,7 @@ def hello(ranks: Ranks, model: Model, options: Options, layout: str) -> list[str
 
 def _description(model: Model, options: Options, layout: str) -> Mapping[str, str]:
     return {
-        "tidewarp": __version__,
+        "tidewarp": metadata.version("tidewarp"),
         "model": model.digest(),
         "seed": str(model.seed),
         "byte order": sys.byteorder,
