@@ -20,7 +20,7 @@ from on_ranks import END, SMALL, office
 from tidewarp.kernel import Engine, run
 from tidewarp.kernel.checkpoints import digest_of
 from tidewarp.kernel.shell.checkpoint_files import whole_checkpoints
-from tidewarp.kernel.shell.launch import launch, mpiexec_path
+from tidewarp.kernel.shell.launch import RANKS_ENVIRONMENT, launch, mpiexec_path
 from tidewarp.seeds import Stream
 from tidewarp.worlds.phold import phold
 
@@ -39,6 +39,7 @@ def start(ranks: int, folder: Path, name: str, *arguments: Any) -> tuple[int, st
     process = subprocess.Popen(
         [str(mpiexec_path()), "-n", str(ranks), *words],
         stdin=subprocess.DEVNULL,
+        env={**os.environ, **RANKS_ENVIRONMENT},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,

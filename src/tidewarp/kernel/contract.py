@@ -48,8 +48,12 @@ class Statistics:
 class Kernel(Protocol):
     """An engine: sequential, conservative or optimistic, in either tier. Only its speed differs from the others'."""
 
-    gvt: int
-    """All events below this tick are committed, and nothing below it can change any more."""
+    @property
+    def gvt(self) -> int:
+        """All events below this tick are committed, and nothing below it can change any more.
+
+        Where the ledger was full, some events at this very tick may be committed too.
+        """
 
     def advance(self, until: int, safe: int) -> None:
         """Execute up to ``until`` (inclusive); commit what lies below ``safe`` (at most until + 1) to the ledger, in key order.

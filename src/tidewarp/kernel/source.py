@@ -12,6 +12,7 @@ import textwrap
 import tokenize
 from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum
+from functools import lru_cache
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -21,6 +22,7 @@ from tidewarp.errors import ModelError
 
 __all__ = ["constants_of", "function", "functions_of", "has_source", "messages_of", "text_of", "tokens_of"]
 
+CACHED_MAX = 1024  # functions whose text is remembered: reading it costs a millisecond
 _SKIPPED = {tokenize.COMMENT, tokenize.NL, tokenize.ENCODING, tokenize.ENDMARKER, tokenize.NEWLINE}
 _MARKS = {tokenize.INDENT: b"{", tokenize.DEDENT: b"}"}
 
@@ -34,6 +36,7 @@ def function(python_function: Callable[..., Any]) -> Callable[..., Any]:
     return python_function
 
 
+@lru_cache(maxsize=CACHED_MAX)
 def text_of(method: FunctionType) -> str:
     """The source of a function, without its common indentation.
 
@@ -57,6 +60,7 @@ def has_source(method: FunctionType) -> bool:
     return True
 
 
+@lru_cache(maxsize=CACHED_MAX)
 def tokens_of(method: FunctionType) -> bytes:
     """The tokens of a function, each after a zero byte, without comments, docstrings, layout and annotations' line breaks."""
     text = text_of(method)

@@ -193,7 +193,7 @@ def release(pool: Any, free: Any, reg: Any, s: Any) -> None:
     reg[N_FREE] += 1
 
 
-@inlined
+@njit
 def push_pending(
     lps: Any, pool: Any, times: Any, slots: Any, held_times: Any, held_slots: Any, newest: Any, work: Any, reg: Any, s: Any
 ) -> None:

@@ -111,7 +111,7 @@ def save_block(row: Any, n: Any, at: Any, chunks: Any, chunk_next: Any, chunk_at
     return c
 
 
-@inlined
+@njit
 def save_row(row: Any, words: Any, chunks: Any, chunk_next: Any, chunk_at: Any, chunk_free: Any, reg: Any) -> Any:
     """Keep a whole row."""
     first = NONE

@@ -108,7 +108,7 @@ from tidewarp.kernel.compiled.rollback import (
     save_changes,
     save_row,
 )
-from tidewarp.kernel.compiled.words import get, inlined, put
+from tidewarp.kernel.compiled.words import get, put
 
 __all__ = ["HANDLER", "run_slice"]
 
@@ -119,7 +119,7 @@ table, the effects buffer; has to take the log; an error is final; no memory, an
 STUCK_TURNS_MAX = 64
 
 
-@inlined
+@njit
 def adapt(reg: Any, stats: Any, conf: Any) -> None:
     """Shrink the window fast above 2.5 % rolled back, grow it slowly below; close it for a while if the run thrashes."""
     executed, rolled = stats[EXECUTED] - reg[EXECUTED_THEN], stats[ROLLED_BACK] - reg[ROLLED_THEN]
@@ -142,7 +142,7 @@ def adapt(reg: Any, stats: Any, conf: Any) -> None:
             stats[BREAKS] += 1
 
 
-@inlined
+@njit
 def same_message(pool: Any, payload: Any, c: Any, at: Any, dst: Any, kind: Any, seq: Any, row: Any) -> Any:
     """Is the message kept in slot c what the handler has just sent?"""
     if pool[c].time != at or pool[c].dst != dst or pool[c].kind != kind or pool[c].seq != seq:

@@ -192,10 +192,6 @@ class WatchedKernel:
         """As the engine has it."""
         return self._kernel.gvt
 
-    @gvt.setter
-    def gvt(self, tick: int) -> None:
-        self._kernel.gvt = tick
-
     def advance(self, until: int, safe: int) -> None:
         """As the engine does it, watched."""
         with WATCHDOG.watching(self._model, self._blocks, self._timeout_s):

@@ -79,6 +79,7 @@ class Engine:
             self._take_up(saved)
             image = saved.image
         self._kernel: Kernel = open_kernel(model, image or initial_image(model), self.ledger, self.options)
+        self._is_full = False
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -131,8 +132,10 @@ class Engine:
         safe = min([until + 1, *(tick for tick in self._watermarks.values() if tick != _SILENT)])
         self._kernel.advance(until, safe)
         if self._kernel.gvt > until:
+            self._is_full = False
             return Status.DONE
-        return Status.FULL if self.ledger.full else Status.WAITING
+        self._is_full = self.ledger.full  # then some events at GVT itself may be committed
+        return Status.FULL if self._is_full else Status.WAITING
 
     def _next_publication(self) -> int:
         nexts = [
@@ -171,7 +174,7 @@ class Engine:
             )
         form = self.model.message_forms[self.model.message_index[type(message)]]
         form.pack(message, f"input {source.name!r}")
-        floor = max(self.gvt, self._floor(source))
+        floor = max(self.gvt + self._is_full, self._floor(source))
         if type(at) is not int or not floor <= at < TICK_MAX:
             raise LateInput(
                 f"input {source.name!r} at tick {at!r}",

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 from tidewarp.errors import MissingExtra, RankLost
 
-__all__ = ["Ended", "Launched", "launch", "mpiexec_path", "run_ranks"]
+__all__ = ["RANKS_ENVIRONMENT", "Ended", "Launched", "launch", "mpiexec_path", "run_ranks"]
 
-_ENVIRONMENT = {
+RANKS_ENVIRONMENT = {
     # Open MPI refuses to run as root, and more ranks than cores, unless it is told to. MPICH reads none of these.
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
@@ -67,7 +67,7 @@ def run_ranks(command: Sequence[str], ranks: int, env: Mapping[str, str] | None 
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=said,
-            env={**os.environ, **_ENVIRONMENT, **(env or {})},
+            env={**os.environ, **RANKS_ENVIRONMENT, **(env or {})},
             start_new_session=True,
         )
         try:
