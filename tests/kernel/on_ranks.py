@@ -184,19 +184,17 @@ def phold_run(tier: str, kernel: str, workers: int, digest: str) -> list[Any]:
 
 
 def saving(folder: str, resume: str | None, die_at: int, dying: int) -> list[Any]:
-    """A PHOLD that leaves checkpoints; rank ``dying`` is killed at its turn ``die_at`` (0: never)."""
+    """A PHOLD that leaves checkpoints; rank ``dying`` is killed when it sees GVT at or beyond tick ``die_at`` (-1: never)."""
     from tidewarp.kernel.shell.mpi.kernel import RankKernel
 
-    step, turns = RankKernel._step, 0
+    step = RankKernel._step
 
-    def counted(self: RankKernel, horizon: int) -> bool:
-        nonlocal turns
-        turns += 1
-        if turns == die_at and join_ranks().rank == dying:
+    def watched(self: RankKernel, horizon: int) -> bool:
+        if 0 <= die_at <= self._rounds.gvt[0] and join_ranks().rank == dying:
             os.kill(os.getpid(), signal.SIGKILL)
         return step(self, horizon)
 
-    RankKernel._step = counted
+    RankKernel._step = watched
     result = run(
         phold(**SMALL),
         END,
@@ -207,7 +205,7 @@ def saving(folder: str, resume: str | None, die_at: int, dying: int) -> list[Any
         checkpoint_every=seconds(1),
         resume=None if resume is None else Path(resume),
     )
-    return [result.digest, turns]
+    return [result.digest, result.resumed]
 
 
 PROGRAMS: dict[str, Callable[..., Any]] = {

@@ -433,8 +433,8 @@ def test_an_option_that_breaks_its_rule(name: str) -> None:
 @pytest.mark.parametrize("value", [True, 1.5, "", (1,), float("nan"), 2**64])
 def test_an_option_of_another_type(name: str, value: Any) -> None:
     """Never a TypeError of ours."""
-    if name == "handler_timeout_s" and value in (1.5, 2**64, True):
-        assert name != "handler_timeout_s" or value == 2**64 or Options(handler_timeout_s=value)
+    if (name, value) == ("handler_timeout_s", 1.5):
+        assert Options(handler_timeout_s=value).handler_timeout_s == value
         return
     with pytest.raises((OperatorError, ModelError)):
         Options(**{name: value})

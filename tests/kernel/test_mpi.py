@@ -144,14 +144,13 @@ def test_a_session_on_ranks_shows_what_a_session_alone_shows(kernel: str, tmp_pa
     assert (tmp_path / f"{kernel}-python").read_bytes() == data
 
 
-def kill_and_resume(folder: Path, ranks: int, turns: int, dying: int) -> Any:
-    """Kill a rank at one of its turns, resume until the run ends; the digest, and how often it was started again."""
-    deaths = [turns, turns // 2]
+def kill_and_resume(folder: Path, ranks: int, deaths: list[int], dying: int) -> tuple[str, int]:
+    """Kill a rank when GVT comes to each of these ticks, resume until the run ends; the digest, and how often."""
+    rest = sorted(deaths, reverse=True)
 
     def command(resume: Path | None) -> list[str]:
-        at = deaths.pop() if deaths else 0
-        source = None if resume is None else str(resume)
-        words = map(json.dumps, (str(folder), source, at, dying))
+        at = rest.pop() if rest else -1
+        words = map(json.dumps, (str(folder), None if resume is None else str(resume), at, dying))
         return [sys.executable, str(PROGRAM), "saving", str(folder), *words]
 
     launched = launch(
@@ -171,9 +170,8 @@ def test_a_run_whose_rank_was_killed_is_resumed_with_the_same_digest(tmp_path: P
     for dying in (0, 1):
         folder = tmp_path / str(dying)
         folder.mkdir()
-        digest, restarts = kill_and_resume(folder, 2, 40 + random.below(60), dying)
-        assert digest == expected
-        assert restarts >= 1
+        deaths = [random.below(END // 2), END // 2 + random.below(END // 2)]
+        assert kill_and_resume(folder, 2, deaths, dying) == (expected, 2)
 
 
 @pytest.mark.nightly
@@ -182,5 +180,5 @@ def test_a_rank_killed_anywhere_is_survived(point: int, tmp_path: Path) -> None:
     """The same at 20 points, on two and on three ranks."""
     random = Stream(point, "test.deaths")
     ranks = 2 + random.below(2)
-    digest, _ = kill_and_resume(tmp_path, ranks, 2 + random.below(400), random.below(ranks))
+    digest, _ = kill_and_resume(tmp_path, ranks, [random.below(END)], random.below(ranks))
     assert digest == run(phold(**SMALL), END, tier="python").digest

@@ -36,6 +36,7 @@ from tidewarp.kernel.compiled.slices import (
     ERROR_FINAL,
 )
 from tidewarp.kernel.contract import Statistics
+from tidewarp.kernel.lookahead import promises_between
 from tidewarp.kernel.lp import form_of_lp
 from tidewarp.kernel.model import Model
 from tidewarp.kernel.options import Options
@@ -82,8 +83,10 @@ class CompiledRankKernel(CompiledOptimistic):
         super().__init__(model, image, ledger, options, handler, workers, clock)  # type: ignore[arg-type]
         conf = self._shared.conf
         conf[gvt.PARTICIPANTS], conf[gvt.LEADER] = self._here + 1, -1
+        if options.kernel == "conservative":
+            promises_between(model, self._partition.tolist())  # refuses zero lookahead
         if self._in_windows:
-            conf[gvt.ADAPTIVE] = 0
+            conf[gvt.ADAPTIVE], conf[gvt.WINDOW_LEAST_TICKS] = 0, self._lookahead()
             for me in self._pes:
                 me.reg[pes.WINDOW] = conf[gvt.WINDOW_LEAST_TICKS]
         self._control = int(self._shared.control.ctypes.data)
@@ -207,7 +210,7 @@ class CompiledRankKernel(CompiledOptimistic):
     def _gateway(self) -> bool:
         """Carry messages both ways and take part in GVT rounds; False if there was nothing to carry."""
         rounds = self._rounds
-        if rounds.resting and self._turns_run >= self._options.gvt_interval:
+        if rounds.resting and not rounds.reached and self._turns_run >= self._options.gvt_interval:
             self._drain()
             rounds.begin()
             self._low[:] = LOW_NEVER
@@ -216,11 +219,14 @@ class CompiledRankKernel(CompiledOptimistic):
         busy |= self._drain()
         if rounds.open:
             self._take_part()
-        rounds.note = max(rounds.note, int(self._shared.control[gvt.EMITTED_ANY]))
+        control = self._shared.control
+        rounds.note = max(rounds.note, int(control[gvt.EMITTED_ANY]))
+        before = rounds.gvt
         if rounds.poll(self._flag()):
             self._turns_run = 0
-            self._shared.control[gvt.EMITTED_ANY] = rounds.note
-            if not rounds.flags:
+            if rounds.note:
+                control[gvt.EMITTED_ANY] = 1
+            if rounds.gvt > before:
                 publish_gvt(self._control, rounds.gvt[0], rounds.gvt[1] * 2 + rounds.gvt[2])
         return busy
 

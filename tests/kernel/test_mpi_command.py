@@ -1,0 +1,93 @@
+"""``tidewarp bench phold`` on ranks: --launch, --checkpoint, --resume, and what is said when a rank dies."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from on_ranks import SMALL
+
+from tidewarp.errors import RankLost
+from tidewarp.kernel.shell.checkpoint_files import whole_checkpoints
+from tidewarp.kernel.shell.launch import launch
+from tidewarp.units import seconds
+from tidewarp.worlds.phold import phold
+
+PROGRAM = Path(__file__).with_name("on_ranks.py")
+WORDS = ["bench", "phold", "--tier", "python", "--lps", "32", "--events-per-lp", "4", "--end", "6.5"]
+
+
+def tidewarp(*words: str) -> tuple[int, dict[str, Any], str]:
+    """Run the command with --json: exit code, answer, error output."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tidewarp", *WORDS, *words, "--json"], capture_output=True, text=True, timeout=120
+    )
+    return done.returncode, json.loads(done.stdout), done.stderr
+
+
+def test_launched_ranks_leave_checkpoints_that_other_ranks_take_up(
+    require: Callable[[str], None], tmp_path: Path
+) -> None:
+    """One digest: alone, on two ranks, and from their checkpoint on three ranks and alone."""
+    require("mpi")
+    _, alone, _ = tidewarp()
+    folder = str(tmp_path)
+    code, two, said = tidewarp(
+        "--kernel", "optimistic", "--launch", "2", "--checkpoint", folder, "--checkpoint-every", "2s"
+    )
+    assert (code, two["digest"], two["checkpoints"], two["ranks"]) == (0, alone["digest"], 3, 2), said
+    assert two["transport"] == "mpi"
+    assert two["remote_sent"] > 0
+    code, three, said = tidewarp("--kernel", "conservative", "--launch", "3", "--resume", folder)
+    assert (code, three["digest"], three["committed"]) == (0, alone["digest"], alone["committed"]), said
+    code, again, said = tidewarp("--resume", folder)
+    assert (code, again["digest"]) == (0, alone["digest"]), said
+
+
+def test_an_error_of_all_ranks_is_said_once(require: Callable[[str], None]) -> None:
+    """The line of rank 0, with its exit code."""
+    require("mpi")
+    code, answer, said = tidewarp("--kernel", "conservative", "--lookahead", "0", "--launch", "2")
+    assert (code, answer["exit"]) == (2, 2)
+    assert said.count("error: ") == 1
+    assert "wait for each other" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "rule"),
+    [
+        (["--checkpoint-every", "1"], "--checkpoint DIR"),
+        (["--restarts", "1"], "--launch N"),
+        (["--restarts", "1", "--launch", "2"], "--checkpoint DIR"),
+        (["--repeat", "2", "--checkpoint", "x"], "leave --repeat out"),
+        (["--resume", "nowhere"], "no such file"),
+    ],
+)
+def test_options_that_contradict_each_other_are_bad_input(words: list[str], rule: str) -> None:
+    """Exit code 2, before anything is run."""
+    code, _, said = tidewarp(*words)
+    assert code == 2
+    assert rule in said
+
+
+def test_a_death_without_a_restart_names_what_to_resume(require: Callable[[str], None], tmp_path: Path) -> None:
+    """mpiexec's exit code, the time of the newest checkpoint, and the option that goes on from there."""
+    require("mpi")
+
+    def command(resume: Path | None) -> list[str]:
+        words = map(json.dumps, (str(tmp_path), None, seconds(3.5), 1))
+        return [sys.executable, str(PROGRAM), "saving", str(tmp_path), *words]
+
+    with pytest.raises(RankLost, match=rf"rank died \(mpiexec exit \d+\).*t=3 s; resume with --resume {tmp_path}"):
+        launch(
+            command,
+            2,
+            restarts=0,
+            newest=lambda: next(whole_checkpoints(tmp_path, phold(**SMALL)), None),
+            say=lambda line: None,
+        )
