@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tidewarp.errors import MissingExtra
 from tidewarp.kernel.contract import Statistics
 from tidewarp.kernel.lp import form_of_lp
 from tidewarp.kernel.model import Model
 from tidewarp.kernel.records import HIDDEN, Image, split_rows
 from tidewarp.kernel.trace import Output
-
-if TYPE_CHECKING:
-    import pyarrow
 
 __all__ = ["Result"]
 
@@ -85,23 +81,3 @@ class Result:
     def _rows(self) -> list[Any]:
         pairs = zip(self.model.groups, self.image.rows, strict=True)
         return [split_rows(form_of_lp(group.cls), rows, group.count) for group, rows in pairs]
-
-    def to_arrow(self) -> dict[str, pyarrow.Table]:
-        """The outputs as one table for each message class: columns id, tick, lp and its fields.
-
-        Raises:
-            MissingExtra: pyarrow is not installed.
-        """
-        try:
-            import pyarrow
-        except ImportError as error:
-            raise MissingExtra("outputs as Arrow tables", "they need pyarrow", "pip install pyarrow") from error
-        tables = {}
-        for index, message in enumerate(self.model.messages):
-            mine = [output for output in self.outputs if type(output.message) is message]
-            if mine:
-                columns = {"id": [o.id for o in mine], "tick": [o.tick for o in mine], "lp": [o.lp for o in mine]}
-                for place, name in enumerate(self.model.message_forms[index].names):
-                    columns[name] = [o.message[place] for o in mine]
-                tables[message.__name__] = pyarrow.table(columns)
-        return tables

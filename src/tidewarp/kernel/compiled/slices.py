@@ -191,6 +191,8 @@ def run_slice(handler: Any, me: Any, shared: Any, pe: Any, turns: Any) -> Any:
             return status
         if round_seen != reg[MY_ROUND]:
             if reg[PRESSED]:
+                if see(reg, control):  # the GVT of the round before: what it protects must stay
+                    reg[BEHIND] = 1
                 cancel_back(handler, me, shared)
             report(me, shared, pe, round_seen, control)
         if pe == conf[LEADER] and (reg[TURN] % conf[GVT_INTERVAL] == 0 or load(control + 8 * PRESSURE) > 0):
