@@ -6,14 +6,16 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tidewarp.errors import TidewarpError
 from tidewarp.kernel import Context, Engine, LogicalProcess, Model, i64, on, run
 from tidewarp.kernel.checkpoints import digest_of
-from tidewarp.kernel.shell.mpi.world import join_ranks
+from tidewarp.kernel.shell.mpi.post import LETTERS, Post
+from tidewarp.kernel.shell.mpi.world import Ranks, join_ranks
 from tidewarp.units import seconds
 from tidewarp.worlds.hurt import Played, play, random_case
 from tidewarp.worlds.phold import phold
@@ -39,14 +41,29 @@ class Clerk(LogicalProcess):
 
     @on(Order)
     def serve(self, now: int, order: Order, ctx: Context) -> None:
-        """Fail at tick 200 in the way that the parameters ask for."""
+        """Fail from tick 200 on, if the parameters say so."""
         self.count += 1
         ctx.add("served")
         ctx.emit(order)
-        failing = now >= 200 and ctx.lp == ctx.params.at
-        if failing and ctx.params.how == 1:
-            self.count //= 0
-        if failing and ctx.params.how == 2:
+        if now >= 200 and ctx.lp == ctx.params.at and ctx.params.how == 1:
+            self.count //= 0 * self.count
+        ctx.send(ctx.below(ctx.n_lps), 1 + ctx.below(20), order)
+
+
+class Careless(LogicalProcess):
+    """Sends a number that its kind cannot hold; such a number does not compile."""
+
+    count: i64
+
+    def start(self, ctx: Context) -> None:
+        """One order each."""
+        ctx.send(ctx.lp, 1 + ctx.below(10), Order(ctx.lp))
+
+    @on(Order)
+    def serve(self, now: int, order: Order, ctx: Context) -> None:
+        """Send it from tick 200 on, half way round."""
+        self.count += 1
+        if now >= 200 and ctx.lp == ctx.params.at:
             ctx.send((ctx.lp + 3) % ctx.n_lps, 5, Order(2**70))
         ctx.send(ctx.below(ctx.n_lps), 1 + ctx.below(20), order)
 
@@ -61,14 +78,37 @@ class Failing(NamedTuple):
 def office(at: int, how: int, seed: int = 1) -> Model:
     """Six clerks, one of them careless."""
     model = Model("office", Failing(at, how), lookahead=1, seed=seed, trace_interval=50)
-    model.add(Clerk, 6, path="clerk")
+    model.add(Careless if how == 2 else Clerk, 6, path="clerk")
     model.accumulator("served")
     return model
 
 
-def parity(seed: int, first: int, count: int, tier: str) -> dict[str, Any]:
+def slow_post(polls: int) -> None:
+    """From here on letters are taken only at a later look than the one that finds them: as between hosts, and worse."""
+    open_post, arrived = Post.__init__, Post._arrived
+
+    def opened(self: Post, ranks: Ranks) -> None:
+        self.held = None
+        open_post(self, ranks)
+        self.held = deque()
+
+    def late(self: Post, tag: int) -> Iterator[tuple[int, bytearray]]:
+        if self.held is None or tag != LETTERS:
+            yield from arrived(self, tag)
+            return
+        self.held.extend([polls, item] for item in arrived(self, tag))
+        for entry in self.held:
+            entry[0] -= 1
+        while self.held and self.held[0][0] < 0:
+            yield self.held.popleft()[1]
+
+    Post.__init__, Post._arrived = opened, late
+
+
+def parity(seed: int, first: int, count: int, tier: str, polls: int) -> dict[str, Any]:
     """Random cases on these ranks beside rank 0's own sequential run of them."""
     ranks = join_ranks()
+    slow_post(polls)
     differing, ran, rolled_back, committed, remote = [], 0, 0, 0, 0
     for index in range(first, first + count):
         case = random_case(seed, index)
@@ -110,9 +150,9 @@ def told(outcome: Played | str, rank: int) -> Any:
     return (outcome.digest, outcome.committed, outcome.accumulators, own)
 
 
-def failing(at: int, how: int, kernel: str, transport: str) -> list[Any]:
-    """A run that fails: the error, and how much was committed before it."""
-    with Engine(office(at, how), kernel=kernel, tier="python", transport=transport) as engine:
+def failing(at: int, how: int, kernel: str, transport: str, tier: str) -> list[Any]:
+    """A run that fails: the error, how much was committed before it, and the state that is left."""
+    with Engine(office(at, how), kernel=kernel, tier=tier, transport=transport) as engine:
         try:
             engine.advance(400)
         except TidewarpError as error:
@@ -124,16 +164,17 @@ def failing(at: int, how: int, kernel: str, transport: str) -> list[Any]:
             again = ""
         except TidewarpError as error:
             again = f"{type(error).__name__}: {error}"
-    return [error_text, again, engine.ledger.committed, engine.ledger.accumulators]
+        counts = [engine.state(lp)["count"] for lp in range(6) if lp not in (at, (at + 3) % 6)]  # not where it failed
+    return [error_text, again, engine.ledger.committed, engine.ledger.accumulators, counts]
 
 
-def all_failures() -> list[Any]:
+def all_failures(tier: str) -> list[Any]:
     """Each way to fail, on each rank, beside the sequential engine."""
     found = []
-    for at, how in ((0, 1), (5, 1), (1, 2)):
+    for at, how in ((0, 1), (5, 1), (1, 2))[: 3 if tier == "python" else 2]:
         for kernel in ("optimistic", "conservative", "sequential"):
-            expected = failing(at, how, "sequential", "threads")
-            found.append([at, how, kernel, failing(at, how, kernel, "mpi"), expected])
+            expected = failing(at, how, "sequential", "threads", "python")
+            found.append([at, how, kernel, failing(at, how, kernel, "mpi", tier), expected])
     return found
 
 

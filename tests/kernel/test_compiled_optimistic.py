@@ -71,7 +71,9 @@ LATE = st.lists(st.builds(Late, st.integers(0, 20), st.integers(0, 1), st.intege
 
 @slow
 @given(model=MODELS, options=OPTIONS, late=LATE)
-def test_every_configuration_gives_the_sequential_digest(model: Model, options: dict[str, Any], late: list[Late]) -> None:
+def test_every_configuration_gives_the_sequential_digest(
+    model: Model, options: dict[str, Any], late: list[Late]
+) -> None:
     """Ties, zero delays, late inputs, outputs, accumulators; threads, in any order."""
     options["workers"] = min(options["workers"], model.n_lps)
     check_parity(Case(model, 20, late, {}), **compiled(**options))
@@ -79,7 +81,9 @@ def test_every_configuration_gives_the_sequential_digest(model: Model, options: 
 
 @slow
 @given(model=MODELS, options=OPTIONS, late=LATE, seed=st.integers(0, 2**32))
-def test_every_schedule_gives_the_sequential_digest(model: Model, options: dict[str, Any], late: list[Late], seed: int) -> None:
+def test_every_schedule_gives_the_sequential_digest(
+    model: Model, options: dict[str, Any], late: list[Late], seed: int
+) -> None:
     """The same with turns in an order that repeats."""
     options["workers"] = min(options["workers"], model.n_lps)
     with interleaved(seed):

@@ -66,8 +66,9 @@ class SequentialKernel:
                 self.gvt = event[0]
                 break
             if len(done) == BATCH:
-                ledger.commit(done)
-                done.clear()
+                batch = done.copy()
+                done.clear()  # first: what a refused commit has taken is not to be handed over again
+                ledger.commit(batch)
 
     def inject(self, event: Event) -> None:
         """Add an external event."""

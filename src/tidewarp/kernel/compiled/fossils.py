@@ -40,7 +40,7 @@ from tidewarp.kernel.compiled.pe import (
     release,
 )
 from tidewarp.kernel.compiled.records import RECORD_HEAD, pack_event
-from tidewarp.kernel.compiled.rollback import coast, drop_saved, restore_row, save_row
+from tidewarp.kernel.compiled.rollback import coast, drop_saved, save_row
 from tidewarp.kernel.compiled.words import get, put
 
 __all__ = ["LOG_WORDS", "collect"]
@@ -94,7 +94,7 @@ def commit(me: Any, shared: Any, s: Any, ordered: Any) -> Any:
             release(pool, me.free, reg, c)
         elif status == OUT_POSITIVE:
             pool[c].child = ORPHAN
-        elif status == ADDED or status == EMITTED:
+        elif status in (ADDED, EMITTED):
             if ordered:
                 entry = log[reg[N_LOG]]
                 entry[0] = event.time
@@ -102,7 +102,9 @@ def commit(me: Any, shared: Any, s: Any, ordered: Any) -> Any:
                     entry[5], entry[6], entry[7] = LOG_ADD << 32 | pool[c].kind, 0, pool[c].send_time
                 else:
                     target = data + reg[N_DATA]
-                    length = pack_event(operations, first, rows + pool[c].kind, pool[c], fields + c * width, target) - target
+                    length = (
+                        pack_event(operations, first, rows + pool[c].kind, pool[c], fields + c * width, target) - target
+                    )
                     entry[5], entry[6], entry[7] = LOG_EMIT << 32 | pool[c].kind, reg[N_DATA], length
                     reg[N_DATA] += length
                 reg[N_LOG] += 1

@@ -48,6 +48,7 @@ from tidewarp.kernel.compiled.pe import (
     N_PENDING,
     NEVER,
     OUT_RETURN,
+    READ_ROUND_LATE,
     ROUNDS,
     SEEN,
     SEND_LEVEL,
@@ -62,7 +63,6 @@ ROUND, WAITING, PUBLISHED, STOP, PRESSURE, EMITTED_ANY, REPORTS = (line * LINE_W
 
 # --- constants of a run: words of `conf` ------------------------------------------------------------------
 (
-    ME_NONE,
     N_PES,
     PARTICIPANTS,
     LEADER,
@@ -76,12 +76,10 @@ ROUND, WAITING, PUBLISHED, STOP, PRESSURE, EMITTED_ANY, REPORTS = (line * LINE_W
     LAZY,
     TRACING,
     RING_MASK,
-    BREAKER,
     ROW_BLOCKS,
     ROW_FORMS,
     PERIODIC_ANY,
-    COAST_ONLY,
-) = range(19)
+) = range(16)
 CONF = 32
 
 
@@ -125,7 +123,7 @@ def report(me: Any, shared: Any, pe: Any, round_seen: Any, control: Any) -> None
                 s = pool[s].newer
     # What a full pool keeps in the rings is known to nobody else any more.
     for src in range(shared.conf[N_PES]):
-        if src == pe:
+        if src == pe or reg[FAULT] == READ_ROUND_LATE:
             continue
         line = np.int64(shared.lines.ctypes.data) + (src * shared.conf[N_PES] + pe) * 16 * LINE_WORDS
         for head in range(load(line + 8 * LINE_WORDS), load(line)):

@@ -34,7 +34,7 @@ def merge(entries: Any, at: Any, end: Any, t: Any, generation: Any, data: Any, o
                 continue
             if best >= 0:
                 b = entries[at[best]]
-                later = False
+                later: Any = False
                 for q in range(5):
                     if a[q] != b[q]:
                         later = np.uint64(a[q]) > np.uint64(b[q]) if q == 4 else a[q] > b[q]
@@ -125,7 +125,7 @@ class Merger:
         events = taken[:n][tags[:n] == LOG_EVENT]
         ticks, ends = events[:, 0] // self._interval, np.cumsum(events[:, 7])
         cuts = np.flatnonzero(np.diff(ticks)) + 1
-        memory = memoryview(out)
+        memory = out.data
         first = first_byte = 0
         blocks = []
         for cut in [*cuts.tolist(), len(events)]:
@@ -149,5 +149,3 @@ class Merger:
                 rest = rest.copy()
                 rest[:, 6] -= low
                 logs.append((rest, data[low:high].copy()))
-
-

@@ -16,7 +16,9 @@ import numpy as np
 
 from tidewarp.clocks.pacing import Clock
 from tidewarp.errors import InternalError, LateInput, OperatorError, PoolExhausted, TidewarpError
-from tidewarp.kernel.compiled import gvt, layout, pe as pes
+from tidewarp.kernel.compiled import gvt, layout
+from tidewarp.kernel.compiled import pe as pes
+from tidewarp.kernel.compiled.atomics import LINE_WORDS
 from tidewarp.kernel.compiled.gvt import start_round
 from tidewarp.kernel.compiled.image import Memory
 from tidewarp.kernel.compiled.merge import Merger
@@ -138,8 +140,8 @@ class CompiledOptimistic:
         return Shared(
             lps=lps,
             rings=np.zeros((n, n, ring, width), np.int64),
-            lines=aligned(n * n * 2 * gvt.LINE_WORDS),
-            control=aligned(gvt.REPORTS + (n + 1) * gvt.LINE_WORDS),
+            lines=aligned(n * n * 2 * LINE_WORDS),
+            control=aligned(gvt.REPORTS + (n + 1) * LINE_WORDS),
             conf=conf,
             operations=self._memory.operations,
             first=self._memory.first_operation,
@@ -483,7 +485,10 @@ class CompiledOptimistic:
             slots = want[p] + share * 3 // 4 // slot_bytes(width)
             chunks = 6 * blocks + share // 4 // chunk_bytes()
             self._pes[p] = self._moved(me, slots, chunks, p)
-        self._budget.set(sum(len(me.pool) for me in self._pes) * slot_bytes(width) + sum(len(me.chunks) for me in self._pes) * chunk_bytes())
+        self._budget.set(
+            sum(len(me.pool) for me in self._pes) * slot_bytes(width)
+            + sum(len(me.chunks) for me in self._pes) * chunk_bytes()
+        )
         self._shared.control[gvt.PRESSURE] = 0
 
     def _moved(self, old: Pe, slots: int, chunks: int, p: int) -> Pe:
@@ -493,7 +498,11 @@ class CompiledOptimistic:
             slots, chunks, self._memory.message_words, self._kps[p], self._n, max(self._memory.row_words),
             len(self._model.accumulators), len(old.held_slots) > 1, old.block,
         )  # fmt: skip
-        keep = [i for i in range(pes.REGISTERS) if i not in (pes.N_PENDING, pes.N_HELD, pes.N_FREE, pes.N_CHUNKS, pes.PRESSED, pes.WANT, pes.AT_BOUND)]
+        keep = [
+            i
+            for i in range(pes.REGISTERS)
+            if i not in (pes.N_PENDING, pes.N_HELD, pes.N_FREE, pes.N_CHUNKS, pes.PRESSED, pes.WANT, pes.AT_BOUND)
+        ]
         me.reg[keep] = old.reg[keep]
         me.reg[pes.AT_BOUND] = 1
         me = take_over_block(me, old.block)
@@ -510,7 +519,11 @@ class CompiledOptimistic:
         """
         now = self._true_gvt()[0]
         if event[0] < now:
-            raise LateInput(f"an input at tick {event[0]}", f"GVT stands at {now}", "hold the watermark back for as long as inputs may be late")
+            raise LateInput(
+                f"an input at tick {event[0]}",
+                f"GVT stands at {now}",
+                "hold the watermark back for as long as inputs may be late",
+            )
         self._injected.append(event)
 
     def image(self) -> Image:
@@ -520,7 +533,9 @@ class CompiledOptimistic:
             OperatorError: committed outputs wait to be taken.
         """
         if self._merger.waiting:
-            raise OperatorError("an image between two outputs", "the ledger is full", "take the outputs and advance first")
+            raise OperatorError(
+                "an image between two outputs", "the ledger is full", "take the outputs and advance first"
+            )
         self._take_injected()
         self._recall()
         return self._image()
@@ -583,7 +598,7 @@ class CompiledOptimistic:
 
     def _holders(self) -> list[str]:
         control, lines = self._shared.control, []
-        reports = [control[gvt.REPORTS + gvt.LINE_WORDS * p :][:2].tolist() for p in range(len(self._pes))]
+        reports = [control[gvt.REPORTS + LINE_WORDS * p :][:2].tolist() for p in range(len(self._pes))]
         for p, me in enumerate(self._pes):
             late = int(me.reg[pes.MY_ROUND]) != int(control[gvt.ROUND])
             if not late and reports[p] != min(reports):
@@ -690,5 +705,7 @@ class _Budget:
             PoolExhausted: always.
         """
         raise PoolExhausted(
-            f"memory_max_bytes {self.most}", f"this run needs at least {least} bytes for its events", f"set memory_max_bytes={least} or more"
+            f"memory_max_bytes {self.most}",
+            f"this run needs at least {least} bytes for its events",
+            f"set memory_max_bytes={least} or more",
         )

@@ -86,12 +86,9 @@ LPS = np.dtype(
     WANT,
     STUCK_TURNS,
     FAULT,
-    N_RESERVED,
-    FORWARD,
-) = range(35)
+) = range(33)
 """SEND: least (time, level) sent since a round of GVT began; a level is generation * 2 + settled. UPTO: committed below it.
-BEHIND: fossils wait for room in the log. BLOCKED: a ring could not be emptied. AT_BOUND: the pools may not grow. FORWARD:
-coasting forward, sends do not count."""
+BEHIND: fossils wait for room in the log. BLOCKED: a ring could not be emptied. AT_BOUND: the pools may not grow."""
 REGISTERS = 40
 
 # --- counters: one row of a shared matrix for each PE ------------------------------------------------------
@@ -115,10 +112,8 @@ REGISTERS = 40
     IDLE,
     TURNS,
     COMMITTED,
-    NOW_TIME,
-    NOW_LP,
     UNKNOWN_ANTIS,
-) = range(22)
+) = range(20)
 LENGTHS = 24  # 32 words: rollbacks by the logarithm of their length
 COUNTERS = 64
 
@@ -172,14 +167,48 @@ class Shared(NamedTuple):
 
 
 _i4, _i8 = types.Array(types.int32, 1, "C"), types.Array(types.int64, 1, "C")
-_i4x2, _i8x2, _i8x4 = types.Array(types.int32, 2, "C"), types.Array(types.int64, 2, "C"), types.Array(types.int64, 4, "C")
+_i4x2, _i8x2, _i8x4 = (
+    types.Array(types.int32, 2, "C"),
+    types.Array(types.int64, 2, "C"),
+    types.Array(types.int64, 4, "C"),
+)
 _pool = types.Array(from_dtype(EVENT), 1, "C")
 _lps = types.Array(from_dtype(LPS), 1, "C")
 _u1 = types.Array(types.uint8, 1, "C")
 
 PE = types.NamedTuple(
-    (_pool, _i8x2, _i8x2, _i4, _i8x2, _i4, _i4, _i4, _i8, _i4, _i8, _i4, _i4, _i4, _i4, _i4, _i4x2, _i8, _i4, _i4)
-    + (_i8x2, _i8, _i8, _i8, _i4, _i8x2, _u1, _i8x2, _i8, _i8),
+    (
+        _pool,
+        _i8x2,
+        _i8x2,
+        _i4,
+        _i8x2,
+        _i4,
+        _i4,
+        _i4,
+        _i8,
+        _i4,
+        _i8,
+        _i4,
+        _i4,
+        _i4,
+        _i4,
+        _i4,
+        _i4x2,
+        _i8,
+        _i4,
+        _i4,
+        _i8x2,
+        _i8,
+        _i8,
+        _i8,
+        _i4,
+        _i8x2,
+        _u1,
+        _i8x2,
+        _i8,
+        _i8,
+    ),
     Pe,
 )
 SHARED = types.NamedTuple((_lps, _i8x4, _i8, _i8, _i8, _i8x2, _i8, _i8), Shared)
@@ -195,7 +224,16 @@ def release(pool: Any, free: Any, reg: Any, s: Any) -> None:
 
 @njit
 def push_pending(
-    lps: Any, pool: Any, times: Any, slots: Any, held_times: Any, held_slots: Any, newest: Any, work: Any, reg: Any, s: Any
+    lps: Any,
+    pool: Any,
+    times: Any,
+    slots: Any,
+    held_times: Any,
+    held_slots: Any,
+    newest: Any,
+    work: Any,
+    reg: Any,
+    s: Any,
 ) -> None:
     """Put event s into its pending set; if its KP has gone past it, it becomes the cause of a rollback."""
     pool[s].status = PENDING
@@ -236,6 +274,4 @@ def push_pending(
 @njit(types.void(PE, SHARED, types.int64), cache=True)
 def add_pending(me: Any, shared: Any, s: Any) -> None:
     """Put event s, which the shell wrote into a slot, into the pending set."""
-    push_pending(
-        shared.lps, me.pool, me.times, me.slots, me.held_times, me.held_slots, me.newest, me.work, me.reg, s
-    )
+    push_pending(shared.lps, me.pool, me.times, me.slots, me.held_times, me.held_slots, me.newest, me.work, me.reg, s)

@@ -49,7 +49,17 @@ def chunk_bytes() -> int:
     return 8 * CHUNK + 12
 
 
-def new_pe(slots: int, chunks: int, width: int, kps: int, n_pes: int, row_words: int, accumulators: int, held: bool, block: Array) -> Pe:
+def new_pe(
+    slots: int,
+    chunks: int,
+    width: int,
+    kps: int,
+    n_pes: int,
+    row_words: int,
+    accumulators: int,
+    held: bool,
+    block: Array,
+) -> Pe:
     """A PE with empty lists; ``width``: words of the longest message; ``held``: it has LPs that do not speculate."""
     pool = _pool(slots)
     out = np.zeros((OUT_ROWS, EFFECT_HEAD + width), np.int64)
@@ -184,9 +194,7 @@ def enlarge_out(pe: Pe) -> Pe:
 
 def enlarge_log(pe: Pe) -> Pe:
     """The same PE with a log of twice the size; it is empty."""
-    return pe._replace(
-        log=np.zeros((2 * len(pe.log), LOG_WORDS), np.int64), data=np.zeros(2 * len(pe.data), np.uint8)
-    )
+    return pe._replace(log=np.zeros((2 * len(pe.log), LOG_WORDS), np.int64), data=np.zeros(2 * len(pe.data), np.uint8))
 
 
 def take_over_block(pe: Pe, block: Array) -> Pe:

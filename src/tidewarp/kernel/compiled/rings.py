@@ -81,7 +81,7 @@ def enqueue_out(pool: Any, out_head: Any, out_tail: Any, reg: Any, s: Any, dst: 
 def cancel_here(pool: Any, work: Any, reg: Any, stats: Any, s: Any) -> None:
     """Annihilate event s of this PE: flag it if pending (it is dropped when it comes up), schedule its rollback if executed."""
     status = pool[s].status
-    if status == DONE or status == ERRED:
+    if status in (DONE, ERRED):
         reg[N_ERRED] -= status == ERRED
         stats[ERRORS_UNDONE] += status == ERRED
         pool[s].status = DOOMED

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from tidewarp.kernel.compiled.heap import heap_push
 from tidewarp.kernel.compiled.layout import (
     BEAT,
     CLASS,
@@ -35,7 +36,6 @@ from tidewarp.kernel.compiled.layout import (
     STATE,
 )
 from tidewarp.kernel.compiled.layout import SENT as SENT_COUNT
-from tidewarp.kernel.compiled.heap import heap_push
 from tidewarp.kernel.compiled.pe import (
     ADDED,
     BY_ANTI,
@@ -101,7 +101,9 @@ def call(handler: Any, context: Any, block: Any) -> Any:
 
 
 @inlined
-def save_block(row: Any, n: Any, at: Any, chunks: Any, chunk_next: Any, chunk_at: Any, chunk_free: Any, reg: Any, first: Any) -> Any:
+def save_block(
+    row: Any, n: Any, at: Any, chunks: Any, chunk_next: Any, chunk_at: Any, chunk_free: Any, reg: Any, first: Any
+) -> Any:
     """Keep block ``at`` (n words) of a row; returns the chunk, which now leads the list that began at ``first``."""
     reg[N_CHUNKS] -= 1
     c = chunk_free[reg[N_CHUNKS]]
@@ -122,7 +124,9 @@ def save_row(row: Any, words: Any, chunks: Any, chunk_next: Any, chunk_at: Any, 
 
 
 @njit
-def save_changes(row: Any, words: Any, scratch: Any, chunks: Any, chunk_next: Any, chunk_at: Any, chunk_free: Any, reg: Any) -> Any:
+def save_changes(
+    row: Any, words: Any, scratch: Any, chunks: Any, chunk_next: Any, chunk_at: Any, chunk_free: Any, reg: Any
+) -> Any:
     """Keep the blocks in which a row differs from what it was (in ``scratch``)."""
     first = NONE
     old = np.int64(scratch.ctypes.data)
@@ -226,7 +230,7 @@ def cancel_child(me: Any, lps: Any, c: Any) -> None:
         enqueue_out(pool, me.out_head, me.out_tail, reg, c, lps[pool[c].dst].pe, OUT_ANTI)
     elif status == OUT_POSITIVE:
         pool[c].status = OUT_DROPPED
-    elif status == RETURNED or status == ADDED or status == EMITTED:
+    elif status in (RETURNED, ADDED, EMITTED):
         release(pool, me.free, reg, c)
     elif reg[FAULT] != LOSE_CASCADE or status == PENDING:
         cancel_here(pool, me.work, reg, me.stats, c)
@@ -331,7 +335,13 @@ def roll_back(handler: Any, me: Any, lps: Any, lazy: Any) -> None:
         if status != PENDING and status != DOOMED and not returned:
             continue
         kp = lps[pool[cause].dst].kp
-        t, generation, dst, src, seq = pool[cause].time, pool[cause].generation, pool[cause].dst, pool[cause].src, pool[cause].seq
+        t, generation, dst, src, seq = (
+            pool[cause].time,
+            pool[cause].generation,
+            pool[cause].dst,
+            pool[cause].src,
+            pool[cause].seq,
+        )
         undone = 0
         while newest[kp] >= 0:
             s = newest[kp]
@@ -367,5 +377,3 @@ def purge(pool: Any, times: Any, slots: Any, n: Any, free: Any, reg: Any) -> Any
         else:
             kept = heap_push(times, slots, kept, pool, s)
     return kept
-
-

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 from numba import njit, types
 
-from tidewarp.kernel.compiled.atomics import add_word, load, store, yield_core
+from tidewarp.kernel.compiled.atomics import load, store, yield_core
 from tidewarp.kernel.compiled.fossils import collect
 from tidewarp.kernel.compiled.gvt import (
     ADAPTIVE,
     BATCH,
-    BREAKER,
     EMITTED_ANY,
     GVT_INTERVAL,
     LAZY,
@@ -36,15 +35,14 @@ from tidewarp.kernel.compiled.gvt import (
     report,
     see,
 )
-from tidewarp.kernel.compiled.layout import CLASS, DRAWS, EFFECT_HEAD, EFFECTS, EMIT, NOTE, OUT_FULL
-from tidewarp.kernel.compiled.layout import SENT as SENT_COUNT
-from tidewarp.kernel.compiled.layout import SEND
-from tidewarp.kernel.compiled.memory import cancel_back, relieve, settle_pressure
 from tidewarp.kernel.compiled.heap import heap_pop, heap_push
+from tidewarp.kernel.compiled.layout import DRAWS, EFFECT_HEAD, EFFECTS, EMIT, NOTE, OUT_FULL, SEND
+from tidewarp.kernel.compiled.layout import SENT as SENT_COUNT
+from tidewarp.kernel.compiled.memory import cancel_back, relieve, settle_pressure
 from tidewarp.kernel.compiled.pe import (
     ADDED,
-    AT_BOUND,
     BEHIND,
+    BLOCKED,
     BREAK_ROUNDS,
     BREAKS,
     CANCELLED,
@@ -74,8 +72,6 @@ from tidewarp.kernel.compiled.pe import (
     N_PENDING,
     N_WORK,
     NONE,
-    NOW_LP,
-    NOW_TIME,
     OUT_POSITIVE,
     PE,
     PRESSED,
@@ -92,7 +88,6 @@ from tidewarp.kernel.compiled.pe import (
     WINDOW,
     WINDOW_GREATEST,
     WINDOW_LEAST,
-    BLOCKED,
     push_pending,
     release,
 )
@@ -101,10 +96,9 @@ from tidewarp.kernel.compiled.rollback import (
     address,
     call,
     cancel_child,
+    drop_saved,
     restore_row,
     roll_back,
-    drop_saved,
-    save_block,
     save_changes,
     save_row,
 )
@@ -147,7 +141,7 @@ def same_message(pool: Any, payload: Any, c: Any, at: Any, dst: Any, kind: Any, 
     """Is the message kept in slot c what the handler has just sent?"""
     if pool[c].time != at or pool[c].dst != dst or pool[c].kind != kind or pool[c].seq != seq:
         return False
-    for q in range(payload.shape[1]):
+    for q in range(payload.shape[1]):  # noqa: SIM110  generators do not compile
         if payload[c, q] != row[EFFECT_HEAD + q]:
             return False
     return True
@@ -163,7 +157,11 @@ def run_slice(handler: Any, me: Any, shared: Any, pe: Any, turns: Any) -> Any:
     free, work, newest, oldest, channel = me.free, me.work, me.newest, me.oldest, me.channel
     sent, out_head, out_tail, out, block, scratch = me.sent, me.out_head, me.out_tail, me.out, me.block, me.scratch
     reg, stats, lps, rings, conf = me.reg, me.stats, shared.lps, shared.rings, shared.conf
-    lines, control, context = np.int64(shared.lines.ctypes.data), np.int64(shared.control.ctypes.data), np.int64(block.ctypes.data)
+    lines, control, context = (
+        np.int64(shared.lines.ctypes.data),
+        np.int64(shared.control.ctypes.data),
+        np.int64(block.ctypes.data),
+    )
     n_pes, lazy, row_blocks, safe, until = conf[N_PES], conf[LAZY], conf[ROW_BLOCKS], conf[SAFE], conf[UNTIL]
     width, batch = payload.shape[1], conf[BATCH]
     out_address, out_stride = np.int64(out.ctypes.data), out.shape[1] * 8
@@ -177,10 +175,10 @@ def run_slice(handler: Any, me: Any, shared: Any, pe: Any, turns: Any) -> Any:
         for src in range(n_pes):
             if reg[FAULT] == READ_ROUND_LATE and round_seen != reg[MY_ROUND]:
                 continue
-            if src != pe and NO_CHANNEL == receive(
+            if src != pe and receive(
                 src, pe, lps, pool, words, payload, times, slots, held_times, held_slots, free, work, newest, channel,
                 reg, stats, rings, lines,
-            ):  # fmt: skip
+            ) == NO_CHANNEL:  # fmt: skip
                 status = CHANNEL_LOW
         if reg[N_WORK] > 0:
             roll_back(handler, me, lps, lazy)
@@ -257,7 +255,6 @@ def run_slice(handler: Any, me: Any, shared: Any, pe: Any, turns: Any) -> Any:
                 first = NONE
                 for q in range(info.words):
                     scratch[q] = get(row + 8 * q)
-            stats[NOW_TIME], stats[NOW_LP] = now, lp
             error = call(handler, context, block)
             effects = block[EFFECTS]
             if error != 0 or effects > reg[N_FREE]:
@@ -286,9 +283,15 @@ def run_slice(handler: Any, me: Any, shared: Any, pe: Any, turns: Any) -> Any:
                     reg[N_CHUNKS] -= 1
                     first = chunk_free[reg[N_CHUNKS]]
                     chunk_next[first], chunk_at[first] = NONE, 0
-                    chunks[first, 0], chunks[first, 1], chunks[first, 2] = scratch[DRAWS], scratch[SENT_COUNT], block[NOTE]
+                    chunks[first, 0], chunks[first, 1], chunks[first, 2] = (
+                        scratch[DRAWS],
+                        scratch[SENT_COUNT],
+                        block[NOTE],
+                    )
                 elif info.since == 0 or info.since >= info.interval:
-                    first = save_row(np.int64(scratch.ctypes.data), info.words, chunks, chunk_next, chunk_at, chunk_free, reg)
+                    first = save_row(
+                        np.int64(scratch.ctypes.data), info.words, chunks, chunk_next, chunk_at, chunk_free, reg
+                    )
                     lps[lp].since = 1
                 else:
                     lps[lp].since += 1
@@ -320,8 +323,13 @@ def run_slice(handler: Any, me: Any, shared: Any, pe: Any, turns: Any) -> Any:
                     put(row + 8 * SENT_COUNT, count + 1)
                     while kept >= 0:  # the next one kept that has the number of this one, or none
                         after = pool[kept].sibling
-                        if pool[kept].seq == count and pool[kept].status != RETURNED and (
-                            same_message(pool, payload, kept, at, dst, kind, count, out[j]) or reg[FAULT] == LAZY_KEEPS_ALL
+                        if (
+                            pool[kept].seq == count
+                            and pool[kept].status != RETURNED
+                            and (
+                                same_message(pool, payload, kept, at, dst, kind, count, out[j])
+                                or reg[FAULT] == LAZY_KEEPS_ALL
+                            )
                         ):
                             c = kept
                             stats[LAZY_HITS] += 1
@@ -343,9 +351,7 @@ def run_slice(handler: Any, me: Any, shared: Any, pe: Any, turns: Any) -> Any:
                             payload[c, q] = get(effect + 8 * (EFFECT_HEAD + q))
                         target = lps[dst].pe
                         if target == pe:
-                            push_pending(
-                                lps, pool, times, slots, held_times, held_slots, newest, work, reg, c
-                            )
+                            push_pending(lps, pool, times, slots, held_times, held_slots, newest, work, reg, c)
                         else:
                             enqueue_out(pool, out_head, out_tail, reg, c, target, OUT_POSITIVE)
                             flush(
@@ -393,7 +399,6 @@ def run_slice(handler: Any, me: Any, shared: Any, pe: Any, turns: Any) -> Any:
             reg[STUCK_TURNS], reg[WANT] = 0, 0
         if done == 0:
             stats[IDLE] += 1
-            stats[NOW_LP] = -1
             yield_core()
         stats[TURNS] += 1
     return SLICE

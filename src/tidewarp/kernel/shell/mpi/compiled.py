@@ -226,7 +226,7 @@ class CompiledRankKernel(CompiledOptimistic):
             self._turns_run = 0
             if rounds.note:
                 control[gvt.EMITTED_ANY] = 1
-            if rounds.gvt > before:
+            if rounds.gvt > before or any(me.reg[pes.N_ERRED] for me in self._pes):  # then a PE has to look again
                 publish_gvt(self._control, rounds.gvt[0], rounds.gvt[1] * 2 + rounds.gvt[2])
         return busy
 

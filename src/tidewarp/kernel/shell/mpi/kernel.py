@@ -110,6 +110,8 @@ class RankKernel:
         with aborting(self._ranks):
             while not (rounds.reached or rounds.flags):
                 self._turn(until + 1)
+            if rounds.gvt[2] == FAILED:
+                self._rewind()  # the state that is left is that before the event
             self._finish()
         self.gvt = min(rounds.gvt[0] + (rounds.gvt[1:] > (0, TRANSIT)), until) if self._ledger.full else bound
 

@@ -14,12 +14,12 @@ import numpy as np
 from tidewarp.errors import InternalError
 from tidewarp.kernel.shell.mpi.world import Ranks
 
-__all__ = ["BATCH_BYTES", "Post"]
+__all__ = ["BATCH_BYTES", "COMMITS", "LETTERS", "Post"]
 
 BATCH_BYTES = 65_536
 OUTSTANDING_MOST = 8  # batches to one rank that have not been taken yet
 WAITING_MOST = 32  # more batches, which wait here: then nothing fits
-_TAG, _COMMIT_TAG = 1, 2
+LETTERS, COMMITS = 1, 2  # tags
 _HEAD = struct.Struct("<QQ")
 
 
@@ -55,7 +55,7 @@ class Post:
     def _forget_others(self) -> None:
         """Receive what a run before this one, which may have failed, has left on its way."""
         while True:
-            for tag in (_TAG, _COMMIT_TAG):
+            for tag in (LETTERS, COMMITS):
                 for _ in self._arrived(tag):
                     pass
             sent, received = self._ranks.total([self._ranks.sent, self._ranks.received])
@@ -105,7 +105,7 @@ class Post:
         for rank, box in enumerate(self._boxes):
             if box.sending:
                 self._send(rank, box)
-        for rank, data in self._arrived(_TAG):
+        for rank, data in self._arrived(LETTERS):
             yield rank, self._open_batch(data)
 
     def add_commit(self, data: bytes) -> None:
@@ -116,7 +116,7 @@ class Post:
             return
         while self._commits and self._commits[0][0].Test():  # type: ignore[attr-defined]
             self._commits.popleft()
-        self._commits.append((self._comm.Isend(data, 0, _COMMIT_TAG), data))
+        self._commits.append((self._comm.Isend(data, 0, COMMITS), data))
         self._ranks.sent += 1
 
     def poll_commits(self) -> Iterator[bytes | bytearray]:
@@ -124,7 +124,7 @@ class Post:
         while self._own_commits:
             self.commits_taken += 1
             yield self._own_commits.popleft()
-        for _, data in self._arrived(_COMMIT_TAG):
+        for _, data in self._arrived(COMMITS):
             self.commits_taken += 1
             yield data
 
@@ -161,5 +161,5 @@ class Post:
             box.sending.popleft()
         while box.waiting and len(box.sending) < OUTSTANDING_MOST:
             batch = box.waiting.popleft()
-            box.sending.append((self._comm.Isend(batch, rank, _TAG), batch))
+            box.sending.append((self._comm.Isend(batch, rank, LETTERS), batch))
             self._ranks.sent += 1
