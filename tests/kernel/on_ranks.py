@@ -134,6 +134,25 @@ def parity(seed: int, first: int, count: int, tier: str, polls: int) -> dict[str
     }
 
 
+def waiting(count: int) -> list[bool]:
+    """Images of runs that wait for a watermark and have run ahead of it, beside those of a run that cannot."""
+    slow_post(20)
+    same = []
+    for index in range(count):
+        images = []
+        for options in ({"kernel": "optimistic", "transport": "mpi", "window": 10**9}, {"kernel": "sequential"}):
+            model = random_case(3, index).model
+            if model.n_lps < join_ranks().size:
+                continue
+            with Engine(model, tier="python", **options) as engine:
+                engine.watermark(model.sources[0], 4)
+                engine.advance(20)
+                engine.outputs()
+                images.append(engine.image())
+        same.append(images[:1] == images[1:])
+    return same
+
+
 def played(case: Any, options: dict[str, Any]) -> Played | str:
     """What a case came to, or the error that it ended with."""
     try:
@@ -251,6 +270,7 @@ def saving(folder: str, resume: str | None, die_at: int, dying: int) -> list[Any
 
 PROGRAMS: dict[str, Callable[..., Any]] = {
     "parity": parity,
+    "waiting": waiting,
     "failures": all_failures,
     "different": different,
     "crowded": crowded,

@@ -106,6 +106,13 @@ def test_every_rank_raises_the_error_of_the_sequential_run(tmp_path: Path) -> No
         assert got[0] == got[1]
 
 
+def test_an_image_waits_for_what_is_on_its_way(tmp_path: Path) -> None:
+    """Ranks that have run ahead of a watermark undo that, however late their letters arrive: the state of a run that waited."""
+    for answer in answers(2, tmp_path, "waiting", 12):
+        assert all(answer)
+        assert len(answer) == 12
+
+
 @pytest.mark.parametrize("field", ["seed", "batch"])
 def test_ranks_that_differ_are_refused_on_every_rank(field: str, tmp_path: Path) -> None:
     """The error names the rank and the field."""

@@ -13,7 +13,7 @@ from tidewarp.errors import OperatorError
 from tidewarp.kernel.model import Links, Model
 from tidewarp.kernel.options import Options
 
-__all__ = ["cut", "partition", "sources_of"]
+__all__ = ["check_workers", "cut", "partition", "sources_of"]
 
 Neighbours: TypeAlias = list[dict[int, int]]
 """For each LP the LPs that are linked with it, in either direction, and how many links that are."""
@@ -32,10 +32,7 @@ def partition(model: Model, options: Options, pes: int | None = None) -> list[in
         OperatorError: more PEs than LPs; an array of another length, with another PE in it, or that leaves a PE empty.
     """
     pes = options.workers if pes is None else pes
-    if pes > model.n_lps:
-        raise OperatorError(
-            f"{pes} workers for {model.n_lps} LPs", "each worker runs one LP at least", f"use at most {model.n_lps}"
-        )
+    check_workers(pes, model.n_lps)
     if not isinstance(options.partition, str):
         return _checked(options.partition, model.n_lps, pes)
     model.freeze()
@@ -43,6 +40,14 @@ def partition(model: Model, options: Options, pes: int | None = None) -> list[in
         return _blocks(model.n_lps, pes)
     neighbours = _neighbours(model.links)
     return _by_metis(neighbours, pes) or _by_halves(neighbours, pes)
+
+
+def check_workers(workers: int, n_lps: int) -> None:
+    """Refuse more workers than LPs."""
+    if workers > n_lps:
+        raise OperatorError(
+            f"{workers} workers for {n_lps} LPs", "each worker runs one LP at least", f"use at most {n_lps}"
+        )
 
 
 def cut(links: Links, pe_of: Sequence[int]) -> int:

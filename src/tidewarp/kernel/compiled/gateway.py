@@ -16,7 +16,16 @@ from tidewarp.kernel.compiled.gvt import REPORTS, WAITING, less, publish, reduce
 from tidewarp.kernel.compiled.pe import NEVER, SHARED
 from tidewarp.kernel.compiled.rings import GENERATION_WORD
 
-__all__ = ["begin_local_round", "drain", "end_local_round", "fill", "is_empty", "least", "publish_gvt", "report_gateway"]
+__all__ = [
+    "begin_local_round",
+    "drain",
+    "end_local_round",
+    "fill",
+    "is_empty",
+    "least",
+    "publish_gvt",
+    "report_gateway",
+]
 
 _i8, _i8x2 = types.Array(types.int64, 1, "C"), types.Array(types.int64, 2, "C")
 _int = types.int64

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tidewarp.kernel.contract import Kernel
 from tidewarp.kernel.model import Model
 from tidewarp.kernel.options import Options
+from tidewarp.kernel.partition import check_workers
 from tidewarp.kernel.records import Image
 from tidewarp.kernel.sequential import SequentialKernel
 from tidewarp.kernel.trace import Ledger
@@ -26,6 +27,7 @@ def open_kernel(model: Model, image: Image, ledger: Ledger, options: Options) ->
         return _open_conservative(model, image, ledger, options)
     if options.kernel == "optimistic":
         return _open_optimistic(model, image, ledger, options)
+    check_workers(options.workers, model.n_lps)  # they do nothing here; a later switch of the engine should not fail
     if options.tier != "python":
         from tidewarp.kernel.shell.compiled import open_sequential
 

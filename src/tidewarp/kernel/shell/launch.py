@@ -151,4 +151,6 @@ def _lost(ended: Ended, newest: Path | None) -> RankLost:
     if newest is None:
         return RankLost(_death(ended), "there is no checkpoint to go on from", "start anew, with --checkpoint DIR")
     seconds = int(newest.name.partition("-")[0]) / 1e9
-    return RankLost(_death(ended), f"the newest checkpoint is at t={seconds:g} s", f"resume with --resume {newest.parent}")
+    return RankLost(
+        _death(ended), f"the newest checkpoint is at t={seconds:g} s", f"resume with --resume {newest.parent}"
+    )

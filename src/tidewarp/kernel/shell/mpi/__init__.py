@@ -1,8 +1,12 @@
 """The ranks of an ``mpiexec`` as one run. Only the main thread of a rank calls MPI.
 
-world       the ranks: who is there, the same bytes on all of them, one error for all of them
-post        letters between ranks, in batches
-rounds      GVT over all ranks
-kernel      the engine of one rank, and rank 0 that commits
-alone       the sequential engine: rank 0 runs it, the others hear what came of it
+world            the ranks: who is there, the same bytes on all of them, one error for all of them
+post             messages between ranks, in batches, counted by colour
+rounds           GVT over all ranks
+kernel           the engine of one rank in the Python tier
+letters          its messages as bytes
+commits          what its rounds made final, merged on rank 0
+compiled         the engine of one rank in the compiled tier
+images, tallies  state and statistics of all ranks as one
+alone            the sequential engine: rank 0 runs it, the others hear what came of it
 """
