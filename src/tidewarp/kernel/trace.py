@@ -79,7 +79,9 @@ class Ledger:
         self, trace: bytes, emitted: bytes, committed: int, outputs: int, accumulators: bytes, full: bool
     ) -> None:
         """Be as far as the ledger of rank 0, which alone has the outputs."""
-        values = [int.from_bytes(accumulators[at : at + 16], "big", signed=True) for at in range(0, len(accumulators), 16)]
+        values = [
+            int.from_bytes(accumulators[at : at + 16], "big", signed=True) for at in range(0, len(accumulators), 16)
+        ]
         self.take_up(trace, emitted, committed, outputs, values)
         self.held = full
 
