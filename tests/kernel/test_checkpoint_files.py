@@ -59,7 +59,7 @@ def relay(runners: int = 60) -> Model:
 
 def checkpoints(count: int, model: Model) -> list[tuple[int, bytes]]:
     """(tick, bytes) of successive blocks."""
-    with Engine(model) as engine:
+    with Engine(model, tier="python") as engine:
         pairs = []
         for place in range(count):
             data = engine.checkpoint()
@@ -265,19 +265,19 @@ def test_the_schedule_follows_what_checkpoints_cost() -> None:
 
 def test_a_run_leaves_checkpoints_and_is_resumed(tmp_path: Path) -> None:
     """`run` with checkpoint, then with resume: the digest and the outputs of the run that was never stopped."""
-    whole = run(relay(), END)
-    first = run(relay(), END // 2, checkpoint=tmp_path, checkpoint_every=3 * BLOCK)
+    whole = run(relay(), END, tier="python")
+    first = run(relay(), END // 2, checkpoint=tmp_path, checkpoint_every=3 * BLOCK, tier="python")
     assert first.checkpoints == END // 2 // (3 * BLOCK)
-    again = run(relay(), END, resume=tmp_path)
+    again = run(relay(), END, resume=tmp_path, tier="python")
     assert again.digest == whole.digest
     assert 0 < again.resumed < again.committed == whole.committed
     assert again.outputs == whole.outputs[again.resumed :]
-    with Engine(relay()) as engine:
+    with Engine(relay(), tier="python") as engine:
         engine.advance(again.resumed * BLOCK - 1)
         assert digest_of(engine.checkpoint()) == digest_of(load_checkpoint(tmp_path, relay()))
 
 
 def test_an_adaptive_run_leaves_at_least_one(tmp_path: Path) -> None:
     """Without an interval the first comes after one block."""
-    assert run(relay(), END, checkpoint=tmp_path).checkpoints >= 1
-    assert run(relay(), END, resume=tmp_path).digest == run(relay(), END).digest
+    assert run(relay(), END, checkpoint=tmp_path, tier="python").checkpoints >= 1
+    assert run(relay(), END, resume=tmp_path, tier="python").digest == run(relay(), END, tier="python").digest

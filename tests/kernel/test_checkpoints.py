@@ -147,7 +147,7 @@ def test_a_checkpoint_lies_at_the_end_of_a_block() -> None:
         assert saved.tick == expected
         times = [struct.unpack_from(">q", record)[0] for record in split_frames(saved.image.pending)]
         assert min(times) >= expected
-    with Engine(phold(lps=4, population=2)) as engine:
+    with Engine(phold(lps=4, population=2), tier="python") as engine:
         engine.checkpoint()
         assert (engine.gvt, engine.until, engine.ledger.committed) == (0, -1, 0)
 
