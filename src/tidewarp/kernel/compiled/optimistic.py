@@ -60,6 +60,7 @@ from tidewarp.kernel.trace import Ledger
 __all__ = ["CompiledOptimistic", "Workers"]
 
 STALL_S = 5.0
+DEADLOCK_ROUNDS = 256  # of GVT, in which full pools let nobody do anything
 LOGS_MOST = 4  # of one PE, on their way to the ledger
 RINGS_BYTES = 2**28
 _POLICIES = {"copy": pes.COPY, "delta": pes.DELTA, "reverse": pes.INVERSE, "periodic": pes.PERIODIC}
@@ -107,6 +108,8 @@ class CompiledOptimistic:
         self._credited = 0
         self._in_flight = [0] * self._n
         self._last_gvt, self._last_moved, self._working = (-1, 0), clock.now(), False
+        self._idle_rounds: tuple[int, tuple[int, ...]] = (0, ())  # the round since which nothing has changed, and what
+        self._divided_at: object = None  # GVT and commits at the last division of the memory
         self._shared = self._new_shared()
         self._pes = self._new_pes(image)
 
@@ -327,6 +330,9 @@ class CompiledOptimistic:
             if isinstance(item, int):
                 outcomes.append(item)
                 control[gvt.STOP] = 1
+            elif item is None and self._is_deadlocked():
+                outcomes.append(STUCK)
+                control[gvt.STOP] = 1
             elif item is not None:
                 p, log, data, upto = item
                 self._merger.add(p, log, data, upto)
@@ -343,6 +349,17 @@ class CompiledOptimistic:
         if STUCK in outcomes:
             self._divide_memory()
         return bool(outcomes)
+
+    def _is_deadlocked(self) -> bool:
+        """Have many rounds of GVT passed under memory pressure without an event executed, undone or committed?"""
+        control = self._shared.control
+        counts = (pes.EXECUTED, pes.ROLLED_BACK, pes.COMMITTED, pes.CANCELBACKS)
+        work = tuple(int(me.stats[name]) for me in self._pes for name in counts)
+        done, rounds = int(control[gvt.ROUND]), self._idle_rounds
+        if not control[gvt.PRESSURE] or work != rounds[1]:
+            self._idle_rounds = (done, work)
+            return False
+        return done - rounds[0] >= DEADLOCK_ROUNDS
 
     def _gather(self) -> None:
         """Take what the PEs have committed and not handed over; no thread is at work."""
@@ -472,6 +489,10 @@ class CompiledOptimistic:
             PoolExhausted: there is not enough for all.
         """
         self._recall()
+        here = (self._true_gvt(), sum(int(me.stats[pes.COMMITTED]) for me in self._pes))
+        if here == self._divided_at:  # nothing came of the last division
+            self._budget.refuse(2 * (self._budget.most or 0))
+        self._divided_at = here
         width, blocks = self._memory.message_words, int(self._shared.conf[gvt.ROW_BLOCKS])
         pending = [len(slots) for slots in map(_pending_of, self._pes)]
         want = [n + 16 + 2 * int(me.reg[pes.WANT]) for n, me in zip(pending, self._pes, strict=True)]
