@@ -67,7 +67,7 @@ def test_every_public_name_is_there_and_documented():
             ]
             assert not bare, f"{module.__name__}.{name}: {bare}"
     described = {line.split()[0] for line in (tidewarp.testing.__doc__ or "").splitlines() if "  " in line}
-    assert described == {"clock", "kill", "faults", "sources", "sinks", "stores"}
+    assert described == {"check_model", "clock", "kill", "faults", "sources", "sinks", "stores", "kernel"}
 
 
 def test_a_suite_in_somebodys_test_module_is_collected_and_explains_its_failures(pytester):

@@ -7,6 +7,7 @@ else is refused by its place, because nobody can know whether a copy of it is in
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ __all__ = ["array_digest", "check_value", "copied", "frozen_array", "int_bytes",
 DEPTH_MAX = 24  # containers inside one another; a value that contains itself ends here too
 _PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes})
 _KINDS = "biufcSUmM"
+_DTYPE = re.compile(rf"[<>|=][{_KINDS}]\d{{1,9}}(\[\d{{0,9}}[A-Za-z]{{1,2}}\])?", re.ASCII)
 
 
 def copied(value: Any, where: str, depth: int = DEPTH_MAX) -> Any:
@@ -176,6 +178,8 @@ def _untagged(tagged: Any) -> Any:
 
 
 def _array(dtype: str, shape: list[int], data: bytes) -> np.ndarray[Any, Any]:
+    if _DTYPE.fullmatch(dtype) is None:  # numpy would read far more into a text than a type's name
+        raise ValueError("no name of a type that pack_value writes")
     return np.frombuffer(data, np.dtype(dtype)).reshape(shape).copy()
 
 

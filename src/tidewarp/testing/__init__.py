@@ -1,6 +1,6 @@
 """Tools for tests of models, sources, sinks and stores. Public; imported by no other part of the package.
 
-check_model   a kernel model in every engine and tier, and each of its events twice
+check_model  a kernel model in every engine and tier, and each of its events twice
 clock      ManualClock: a wall clock that moves when the test says so, for ``tw.open(..., clock=...)``
 kill       KillTrial: kill a twin anywhere, as often as wanted, and check what is left; lives, remains, report are its parts
 faults     armed, hearing: have something happen at the n-th arrival at a stage
@@ -9,7 +9,7 @@ sinks      SinkConformance: the same for sinks
 stores     StoreConformance: the same for stores of the journal; machine is its part
 kernel     cases, optimistic_options, check_parity: random models, and ways to execute them, against the sequential reference
 
-The last four are imported by their own names and need pytest and Hypothesis: ``pip install 'tidewarp[test]'``.
+``sources``, ``sinks``, ``stores`` and ``kernel`` are imported by their own names and need pytest and Hypothesis: ``pip install 'tidewarp[test]'``.
 What all suites share is in ``suites``.
 """
 
