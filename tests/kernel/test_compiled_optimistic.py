@@ -256,3 +256,23 @@ def test_a_bound_of_memory_gives_the_same_digest(seed: int) -> None:
         result = run(model, seconds(4), **compiled(workers=3, memory_max_bytes=bound, window=2**62, kps=2))
     assert result.digest == expected
     assert result.stats.pool_bytes <= bound
+
+
+class Divider(LogicalProcess):
+    n: i64
+
+    def start(self, ctx: Context) -> None:
+        ctx.send(ctx.lp, 1, Token(0))
+
+    @on(Token)
+    def divide(self, now: int, token: Token, ctx: Context) -> None:
+        self.n = 1 // (self.n * 0)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_of_the_last_event_ends_the_run(workers: int) -> None:
+    """Its event was final before it ran, so no new GVT tells of it."""
+    model = Model("dividers", lookahead=1)
+    model.add(Divider, 2, path="divider")
+    with pytest.raises(HandlerError, match=r"divider\.0 at \(1, .*ZeroDivisionError"):
+        run(model, until=10, **compiled(workers=workers))

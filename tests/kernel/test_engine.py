@@ -446,3 +446,34 @@ def test_an_unknown_option() -> None:
         run(phold(lps=4), 5, worker=2)
     with pytest.raises(OperatorError, match="options come as one object or as keywords"):
         Engine(phold(lps=4), Options(), workers=1)
+
+
+# --- inputs of one key, numbers of other types ------------------------------------------------------------
+
+
+def test_two_inputs_never_share_a_key() -> None:
+    """A given number is refused the second time, and the numbers counted by the engine go on behind it."""
+    model = scripted(quiet)
+    source = model.sources[0]
+    with Engine(model, tier="python") as engine:
+        engine.inject(source, 0, 5, Go(1), seq=7)
+        with pytest.raises(OperatorError, match="seq 7.*given before.*different seq"):
+            engine.inject(source, 0, 5, Go(2), seq=7)
+        engine.inject(source, 0, 5, Go(3))
+        engine.inject(source, 0, 6, Go(4), seq=7)
+        assert engine.advance(10) is Status.DONE
+        assert engine.state(0)["n"] >= 3
+
+
+@pytest.mark.parametrize("dst", [1.0, "0", None, True])
+def test_an_input_for_what_is_no_number_of_an_lp(dst: Any) -> None:
+    model = scripted(quiet)
+    source = model.sources[0]
+    with Engine(model, tier="python") as engine, pytest.raises(UnknownDestination, match=re.escape(repr(dst))):
+        engine.inject(source, dst, 5, Go(1))
+
+
+@pytest.mark.parametrize("lp", [-1, -5, 99, 0.5, "lp", True])
+def test_the_state_of_what_is_no_lp(lp: Any) -> None:
+    with Engine(scripted(quiet), tier="python") as engine, pytest.raises(ModelError, match="LPs are 0 to"):
+        engine.state(lp)

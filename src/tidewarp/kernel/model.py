@@ -117,6 +117,8 @@ class Model:
         self.sources: list[Source] = []
         self.n_lps = 0
         self.params_form = _form_of_params(params)
+        if self.params_form is not None:  # as plain numbers of their kinds, whatever type they came in
+            self.params = type(params)._make(self.params_form.unpack(self.params_form.pack(params)))
         self._declared = list(messages or ())
         self._links: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], int]] = []
         self._frozen = False
@@ -330,6 +332,15 @@ class Model:
             raise ModelError(f"LP {lp}", f"LPs are 0 to {self.n_lps - 1}", "correct the number")
         group = self.group_of(lp)
         return group.path if group.count == 1 else f"{group.path}.{lp - group.first}"
+
+    def check_lp(self, lp: int) -> None:
+        """Refuse what is no number of an LP.
+
+        Raises:
+            ModelError: no such LP.
+        """
+        if type(lp) is not int or not 0 <= lp < self.n_lps:
+            raise ModelError(f"LP {lp!r}", f"LPs are 0 to {self.n_lps - 1}", "give a number; model.lp(path) finds it")
 
     def group_of(self, lp: int) -> Group:
         """The group that LP number ``lp`` was added in."""

@@ -71,7 +71,7 @@ class Result:
         Raises:
             ModelError: no such LP.
         """
-        self.model.path(lp)
+        self.model.check_lp(lp)
         group = self.model.group_of(lp)
         form = form_of_lp(group.cls)
         row = self._rows[self.model.groups.index(group)][lp - group.first]

@@ -7,6 +7,7 @@ Python: so its digest is over tokens, not over bytecode or text.
 from __future__ import annotations
 
 import ast
+import dis
 import inspect
 import textwrap
 import tokenize
@@ -24,6 +25,7 @@ __all__ = ["constants_of", "function", "functions_of", "has_source", "messages_o
 
 CACHED_MAX = 1024  # functions whose text is remembered: reading it costs a millisecond
 _SKIPPED = {tokenize.COMMENT, tokenize.NL, tokenize.ENCODING, tokenize.ENDMARKER, tokenize.NEWLINE}
+_SILENT = ("CACHE", "PUSH_NULL", "EXTENDED_ARG", "PRECALL")
 _MARKS = {tokenize.INDENT: b"{", tokenize.DEDENT: b"}"}
 
 
@@ -116,16 +118,25 @@ def _names(method: FunctionType) -> Iterator[tuple[str, Any]]:
     while codes:
         code = codes.pop()
         codes.extend(constant for constant in code.co_consts if isinstance(constant, CodeType))
-        for name in (*code.co_names, *code.co_freevars):
-            if name in closed:
-                yield name, closed[name]
-            elif name in method.__globals__:
-                value = method.__globals__[name]
-                yield name, value
-                if isinstance(value, ModuleType):
-                    yield from (
-                        (f"{name}.{other}", vars(value)[other]) for other in code.co_names if other in vars(value)
-                    )
+        steps = [step for step in dis.get_instructions(code) if step.opname not in _SILENT]
+        for place, step in enumerate(steps):
+            outside = closed if step.opname.startswith("LOAD_") and "DEREF" in step.opname else None
+            if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+                outside = method.__globals__
+            if outside is not None and step.argval in outside:
+                yield from _followed(step.argval, outside[step.argval], steps[place + 1 :])
+
+
+def _followed(name: str, value: Any, steps: list[dis.Instruction]) -> Iterator[tuple[str, Any]]:
+    """A name, and what is read of it if it is a module: an attribute of anything else is no name from outside."""
+    yield name, value
+    for step in steps:
+        if not (isinstance(value, ModuleType) and step.opname in ("LOAD_ATTR", "LOAD_METHOD")):
+            return
+        if step.argval not in vars(value):
+            return
+        name, value = f"{name}.{step.argval}", vars(value)[step.argval]
+        yield name, value
 
 
 def functions_of(roots: Iterable[FunctionType]) -> list[FunctionType]:
@@ -149,10 +160,14 @@ def messages_of(method: FunctionType) -> list[type]:
 
 
 def constants_of(roots: Iterable[FunctionType]) -> Iterator[bytes]:
-    """Module-level numbers, texts, tuples, arrays and enums that these functions read, as ``name=value`` in order."""
+    """Numbers, texts, tuples, arrays and enums from outside that these functions read, as ``place: name=value``.
+
+    Each function's are its own: two handlers may close over different values of one name.
+    """
     roots = list(roots)
-    found = [pair for root in (*roots, *functions_of(roots)) for pair in _names(root)]
-    yield from sorted({part for name, value in found if (part := _constant(name, value)) is not None})
+    for place, root in enumerate((*roots, *functions_of(roots))):
+        parts = {part for name, value in _names(root) if (part := _constant(name, value)) is not None}
+        yield from (b"%d: %b" % (place, part) for part in sorted(parts))
 
 
 def _constant(name: str, value: Any) -> bytes | None:

@@ -201,8 +201,8 @@ def run_slice(handler: Any, me: Any, shared: Any, pe: Any, turns: Any) -> Any:
                 adapt(reg, stats, conf)
         if reg[BEHIND]:
             collect(handler, me, shared, conf[PERIODIC_ANY], control)
-            if reg[N_ERRED] > 0 and error_is_final(me):
-                return ERROR_FINAL
+        if reg[N_ERRED] > 0 and not reg[BEHIND] and error_is_final(me):
+            return ERROR_FINAL  # looked at each turn: an event that was final before it ran moves no GVT
         gvt, level = reg[GVT_TIME], reg[GVT_LEVEL]
         if reg[BEHIND]:
             yield_core()

@@ -80,6 +80,8 @@ class Engine:
             image = saved.image
         self._kernel: Kernel = open_kernel(model, image or initial_image(model), self.ledger, self.options)
         self._is_full = False
+        self._given: set[tuple[int, ...]] = set()  # keys of inputs at or above GVT
+        self._given_most = 1024
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -162,7 +164,7 @@ class Engine:
         """
         self._check_open()
         self._check_source(source)
-        if not 0 <= dst < self.model.n_lps:
+        if type(dst) is not int or not 0 <= dst < self.model.n_lps:
             raise UnknownDestination(
                 f"input for LP {dst!r}", f"LPs are 0 to {self.model.n_lps - 1}", "correct the number"
             )
@@ -173,7 +175,7 @@ class Engine:
                 "send it to an LP that has",
             )
         form = self.model.message_forms[self.model.message_index[type(message)]]
-        form.pack(message, f"input {source.name!r}")
+        values = form.unpack(form.pack(message, f"input {source.name!r}"))  # as plain numbers of their kinds
         floor = max(self.gvt + self._is_full, self._floor(source))
         if type(at) is not int or not floor <= at < TICK_MAX:
             raise LateInput(
@@ -184,12 +186,30 @@ class Engine:
         if seq is None:
             seq = self._counts[source.src]
             self._counts[source.src] = seq + 1
-        elif not 0 <= seq < 2**64:
+        elif type(seq) is not int or not 0 <= seq < 2**64:
             raise OperatorError(f"seq {seq!r}", "a source's count is a U64", "correct it")
+        else:
+            self._counts[source.src] = max(self._counts[source.src], min(seq + 1, 2**64 - 1))
+        message = type(message)._make(values)
         if form.has_arrays:
             message = type(message)._make(form.sealed(message))
         event: Event = (at, 0, dst, source.src, seq, message)
+        self._refuse_twice(source, event)
         self._kernel.inject(event)
+
+    def _refuse_twice(self, source: Source, event: Event) -> None:
+        """Two events of one key would be ordered by chance. Those that GVT has passed are forgotten: they come too late."""
+        key = event[:5]
+        if key in self._given:
+            raise OperatorError(
+                f"input {source.name!r} at tick {key[0]} for {self.model.path(key[2])} with seq {key[4]}",
+                "an event with this very key was given before",
+                "count a source's events with different seq",
+            )
+        if len(self._given) >= self._given_most:
+            self._given = {one for one in self._given if one[0] >= self.gvt}
+            self._given_most = 2 * len(self._given) + 1024
+        self._given.add(key)
 
     def watermark(self, source: Source, tick: int) -> None:
         """Promise that ``source`` gives nothing below ``tick`` any more; nothing at or above it is committed.
@@ -219,7 +239,7 @@ class Engine:
 
     def state(self, lp: int) -> dict[str, Any]:
         """The fields of one LP after the committed events."""
-        self.model.path(lp)
+        self.model.check_lp(lp)
         return self._kernel.state(lp)
 
     def image(self) -> Image:
