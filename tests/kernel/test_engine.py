@@ -457,7 +457,7 @@ def test_two_inputs_never_share_a_key() -> None:
     source = model.sources[0]
     with Engine(model, tier="python") as engine:
         engine.inject(source, 0, 5, Go(1), seq=7)
-        with pytest.raises(OperatorError, match="seq 7.*given before.*different seq"):
+        with pytest.raises(OperatorError, match=r"seq 7.*given before.*different seq"):
             engine.inject(source, 0, 5, Go(2), seq=7)
         engine.inject(source, 0, 5, Go(3))
         engine.inject(source, 0, 6, Go(4), seq=7)
