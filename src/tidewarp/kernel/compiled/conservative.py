@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.np.numpy_support import from_dtype
 
 from tidewarp.kernel.compiled.atomics import LINE_WORDS, add_word, load, store, yield_core
@@ -48,7 +48,7 @@ from tidewarp.kernel.compiled.layout import (
     STATE,
 )
 from tidewarp.kernel.compiled.records import pack_event
-from tidewarp.kernel.compiled.words import get, inlined, put
+from tidewarp.kernel.compiled.words import entry, get, helper, inlined, put
 
 __all__ = ["HANDLER", "PE", "SHARED", "Pe", "Shared", "run_slice", "take"]
 
@@ -140,7 +140,7 @@ SHARED = types.NamedTuple((_i2, _i1, _slots, _i2, types.Array(types.int64, 4, "C
 HANDLER = types.FunctionType(types.int64(types.int64))
 
 
-@njit(types.void(PE, types.int64), cache=True)
+@entry(types.void(PE, types.int64))
 def take(me: Any, s: Any) -> None:
     """Put slot ``s``, which the shell has filled, among the pending events."""
     me.reg[N_PENDING] = heap_push(me.times, me.slots, me.reg[N_PENDING], me.pool, s)
@@ -217,7 +217,7 @@ def receive(
     return status
 
 
-@njit
+@helper
 def flush(
     pe: Any,
     n_pes: Any,
@@ -278,7 +278,7 @@ def note(log: Any, n: Any, now: Any, event: Any, what: Any, a: Any, b: Any) -> N
     put(entry + 56, b)
 
 
-@njit
+@helper
 def report(n_pes: Any, pe: Any, control: Any, round_seen: Any, times: Any, pool: Any, reg: Any) -> None:
     """Tell the round the least tick of what is pending, waits for room, or was sent since the round began."""
     low = reg[SEND_MIN]
@@ -293,7 +293,7 @@ def report(n_pes: Any, pe: Any, control: Any, round_seen: Any, times: Any, pool:
     add_word(control + 8 * WAITING, -1)
 
 
-@njit
+@helper
 def lead(n_pes: Any, control: Any, reg: Any) -> None:
     """End the round that all have reported to, and begin another."""
     if load(control + 8 * WAITING) != 0:
@@ -308,11 +308,7 @@ def lead(n_pes: Any, control: Any, reg: Any) -> None:
     store(control + 8 * ROUND, reg[MY_ROUND] + 1)
 
 
-@njit(
-    types.int64(HANDLER, PE, SHARED, types.int64, types.int64, types.int64, types.int64, types.boolean),
-    nogil=True,
-    cache=True,
-)
+@entry(types.int64(HANDLER, PE, SHARED, types.int64, types.int64, types.int64, types.int64, types.boolean))
 def run_slice(handler: Any, me: Any, shared: Any, pe: Any, bound: Any, batch: Any, turns: Any, alone: Any) -> Any:
     """Work for ``turns`` turns of ``batch`` events, on events below ``bound``; returns why it ended.
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from tidewarp.kernel.compiled.atomics import load
 from tidewarp.kernel.compiled.gvt import EMITTED_ANY, ROW_FORMS, TRACING, less
@@ -41,7 +40,8 @@ from tidewarp.kernel.compiled.pe import (
 )
 from tidewarp.kernel.compiled.records import RECORD_HEAD, pack_event
 from tidewarp.kernel.compiled.rollback import coast, drop_saved, save_row
-from tidewarp.kernel.compiled.words import get, put
+from tidewarp.kernel.compiled.spans import address_of
+from tidewarp.kernel.compiled.words import get, helper, put
 
 __all__ = ["LOG_WORDS", "collect"]
 
@@ -51,7 +51,7 @@ record in ``data`` (with its U32 length before it). ADD: b = n."""
 LOG_EVENT, LOG_EMIT, LOG_ADD = 0, 1, 2
 
 
-@njit
+@helper
 def record_bytes(operations: Any, first: Any, form: Any) -> Any:
     """Length of the record of a message of this form, its U32 length included."""
     total = 4 + RECORD_HEAD
@@ -60,13 +60,13 @@ def record_bytes(operations: Any, first: Any, form: Any) -> Any:
     return total
 
 
-@njit
+@helper
 def commit(me: Any, shared: Any, s: Any, ordered: Any) -> Any:
     """Commit event s and free it. False: the log has no room for it."""
     pool, reg, log = me.pool, me.reg, me.log
     operations, first, rows = shared.operations, shared.first, shared.conf[ROW_FORMS]
     event = pool[s]
-    data, fields, width = np.int64(me.data.ctypes.data), np.int64(me.payload.ctypes.data), me.payload.shape[1] * 8
+    data, fields, width = address_of(me.data), address_of(me.payload), me.payload.shape[1] * 8
     if ordered:
         entries, size = 1, record_bytes(operations, first, rows + event.kind)
         c = event.child
@@ -121,7 +121,7 @@ def commit(me: Any, shared: Any, s: Any, ordered: Any) -> Any:
     return True
 
 
-@njit
+@helper
 def add_up(sums: Any, kinds: Any, accumulator: Any, n: Any) -> None:
     """Count an add where order does not matter; a sum is kept in two halves, so that it cannot overflow."""
     if kinds[accumulator] == 0:
@@ -133,7 +133,7 @@ def add_up(sums: Any, kinds: Any, accumulator: Any, n: Any) -> None:
         sums[accumulator, 0] = max(sums[accumulator, 0], n)
 
 
-@njit
+@helper
 def unlink_oldest(me: Any, kp: Any, newer: Any) -> None:
     """The oldest event of a KP is gone."""
     me.oldest[kp] = newer
@@ -143,7 +143,7 @@ def unlink_oldest(me: Any, kp: Any, newer: Any) -> None:
         me.newest[kp] = NONE
 
 
-@njit
+@helper
 def keep_rows(handler: Any, me: Any, lps: Any, kp: Any, t: Any, generation: Any) -> None:
     """Periodic saving: give the first event that stays, of each LP, a saved row, for those before it are about to go."""
     pool, reg = me.pool, me.reg
@@ -164,7 +164,7 @@ def keep_rows(handler: Any, me: Any, lps: Any, kp: Any, t: Any, generation: Any)
         s = pool[s].older
 
 
-@njit
+@helper
 def collect(handler: Any, me: Any, shared: Any, periodic: Any, control: Any) -> None:
     """Commit every executed event below GVT, or as many as the log can take (then BEHIND stays 1)."""
     pool, reg = me.pool, me.reg
@@ -190,7 +190,7 @@ def collect(handler: Any, me: Any, shared: Any, periodic: Any, control: Any) -> 
                 continue
             while s >= 0 and less(pool[s].time, pool[s].generation, t, generation):
                 newer = pool[s].newer
-                commit(me, shared, s, False)
+                commit(me, shared, s, np.int64(0))
                 s = newer
             if s != me.oldest[kp]:
                 unlink_oldest(me, kp, s)
@@ -199,7 +199,7 @@ def collect(handler: Any, me: Any, shared: Any, periodic: Any, control: Any) -> 
     reg[UPTO_TIME], reg[UPTO_LEVEL] = t, generation
 
 
-@njit
+@helper
 def collect_in_order(me: Any, shared: Any, t: Any, generation: Any) -> None:
     """Commit in key order: the oldest events of the KPs are a heap."""
     pool, reg, times, slots = me.pool, me.reg, me.merge_times, me.merge_slots
@@ -210,8 +210,9 @@ def collect_in_order(me: Any, shared: Any, t: Any, generation: Any) -> None:
             n = heap_push(times, slots, n, pool, s)
     while n > 0:
         s = slots[0]
-        at, own, kp, newer = pool[s].time, pool[s].generation, shared.lps[pool[s].dst].kp, pool[s].newer
-        if reg[N_LOG] == len(me.log) or not commit(me, shared, s, True):
+        at, own = pool[s].time, np.int64(pool[s].generation)
+        kp, newer = np.int64(shared.lps[pool[s].dst].kp), np.int64(pool[s].newer)
+        if reg[N_LOG] == len(me.log) or not commit(me, shared, s, np.int64(1)):
             reg[BEHIND] = 1
             if less(reg[UPTO_TIME], reg[UPTO_LEVEL], at, own):
                 reg[UPTO_TIME], reg[UPTO_LEVEL] = at, own

@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
 from tidewarp.kernel.compiled.atomics import LINE_WORDS, add_word, load, store
 from tidewarp.kernel.compiled.gvt import REPORTS, WAITING, less, publish, reduce_reports, start_round
 from tidewarp.kernel.compiled.pe import NEVER, SHARED
 from tidewarp.kernel.compiled.rings import GENERATION_WORD
+from tidewarp.kernel.compiled.words import entry, helper
 
 __all__ = [
     "begin_local_round",
@@ -31,7 +32,7 @@ _i8, _i8x2 = types.Array(types.int64, 1, "C"), types.Array(types.int64, 2, "C")
 _int = types.int64
 
 
-@njit
+@helper
 def lower(low: Any, entry_time: Any, word: Any) -> None:
     """Let (time, level) in ``low`` be at most that of a message on its way."""
     level = (word & 0xFFFFFFFF) * 2
@@ -39,7 +40,7 @@ def lower(low: Any, entry_time: Any, word: Any) -> None:
         low[0], low[1] = entry_time, level
 
 
-@njit(_int(SHARED, _int, _i8, _i8, _int, _i8x2, _i8), nogil=True, cache=True)
+@entry(_int(SHARED, _int, _i8, _i8, _int, _i8x2, _i8))
 def drain(shared: Any, here: Any, rank_of: Any, global_of: Any, rank: Any, rows: Any, low: Any) -> Any:
     """Take messages of the PEs 0 to ``here`` - 1 for ``rank`` out of the rings, until ``rows`` is full; how many."""
     rings, n_pes = shared.rings, shared.rings.shape[0]
@@ -62,7 +63,7 @@ def drain(shared: Any, here: Any, rank_of: Any, global_of: Any, rank: Any, rows:
     return n
 
 
-@njit(types.boolean(SHARED, _int), nogil=True, cache=True)
+@entry(types.boolean(SHARED, _int))
 def is_empty(shared: Any, here: Any) -> Any:
     """Nothing waits to be drained."""
     n_pes, lines = shared.rings.shape[0], np.int64(shared.lines.ctypes.data)
@@ -74,7 +75,7 @@ def is_empty(shared: Any, here: Any) -> Any:
     return True
 
 
-@njit(_int(SHARED, _i8, _i8x2, _int), nogil=True, cache=True)
+@entry(_int(SHARED, _i8, _i8x2, _int))
 def fill(shared: Any, local_of: Any, rows: Any, first: Any) -> Any:
     """Put rows from ``first`` on into the rings of their receivers, until one is full; the place of the first that stays."""
     rings, n_pes = shared.rings, shared.rings.shape[0]
@@ -92,20 +93,20 @@ def fill(shared: Any, local_of: Any, rows: Any, first: Any) -> Any:
     return len(rows)
 
 
-@njit(types.void(_i8x2, _int, _i8), nogil=True, cache=True)
+@entry(types.void(_i8x2, _int, _i8))
 def least(rows: Any, first: Any, low: Any) -> None:
     """Let ``low`` be at most the (time, level) of the rows from ``first`` on."""
     for i in range(first, len(rows)):
         lower(low, rows[i, 1], rows[i, 1 + GENERATION_WORD])
 
 
-@njit(types.void(_int, _int), cache=True)
+@entry(types.void(_int, _int))
 def begin_local_round(control: Any, participants: Any) -> None:
     """Ask every PE here, and the gateway, for a report."""
     start_round(control, participants)
 
 
-@njit(types.void(_int, _int, _i8), cache=True)
+@entry(types.void(_int, _int, _i8))
 def report_gateway(control: Any, place: Any, low: Any) -> None:
     """Report (time, level) as participant ``place``."""
     line = control + 8 * (REPORTS + LINE_WORDS * place)
@@ -114,7 +115,7 @@ def report_gateway(control: Any, place: Any, low: Any) -> None:
     add_word(control + 8 * WAITING, -1)
 
 
-@njit(types.boolean(_int, _int, _i8), cache=True)
+@entry(types.boolean(_int, _int, _i8))
 def end_local_round(control: Any, participants: Any, low: Any) -> Any:
     """False while a report is missing; then ``low`` is the least of them."""
     if load(control + 8 * WAITING) != 0:
@@ -123,7 +124,7 @@ def end_local_round(control: Any, participants: Any, low: Any) -> Any:
     return True
 
 
-@njit(types.void(_int, _int, _int), cache=True)
+@entry(types.void(_int, _int, _int))
 def publish_gvt(control: Any, t: Any, level: Any) -> None:
     """Make (t, level) the GVT that the PEs here see."""
     publish(control, t, level)

@@ -32,8 +32,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from numba import njit
+from numba import types
 
 from tidewarp.kernel.compiled.atomics import LINE_WORDS, add_word, load, store
 from tidewarp.kernel.compiled.pe import (
@@ -56,6 +55,8 @@ from tidewarp.kernel.compiled.pe import (
     SKIP_QUEUE_MIN,
     SKIP_SEND_MIN,
 )
+from tidewarp.kernel.compiled.spans import address_of
+from tidewarp.kernel.compiled.words import entry, helper
 
 __all__ = ["publish", "reduce_reports", "start_round"]
 
@@ -83,13 +84,13 @@ ROUND, WAITING, PUBLISHED, STOP, PRESSURE, EMITTED_ANY, REPORTS = (line * LINE_W
 CONF = 32
 
 
-@njit
+@helper
 def less(ta: Any, la: Any, tb: Any, lb: Any) -> Any:
     """(ta, la) < (tb, lb)."""
     return ta < tb or (ta == tb and la < lb)
 
 
-@njit
+@helper
 def report(me: Any, shared: Any, pe: Any, round_seen: Any, control: Any) -> None:
     """Report to a round: least of what is pending, waits to leave, or was sent since the round began."""
     pool, times, slots, reg = me.pool, me.times, me.slots, me.reg
@@ -125,7 +126,7 @@ def report(me: Any, shared: Any, pe: Any, round_seen: Any, control: Any) -> None
     for src in range(shared.conf[N_PES]):
         if src == pe or reg[FAULT] == READ_ROUND_LATE:
             continue
-        line = np.int64(shared.lines.ctypes.data) + (src * shared.conf[N_PES] + pe) * 16 * LINE_WORDS
+        line = address_of(shared.lines) + (src * shared.conf[N_PES] + pe) * 16 * LINE_WORDS
         for head in range(load(line + 8 * LINE_WORDS), load(line)):
             entry = shared.rings[src, pe, head & shared.conf[RING_MASK]]
             own = (entry[5] & 0xFFFFFFFF) * 2
@@ -138,14 +139,14 @@ def report(me: Any, shared: Any, pe: Any, round_seen: Any, control: Any) -> None
     add_word(control + 8 * WAITING, -1)
 
 
-@njit
+@entry(types.void(types.int64, types.int64))
 def start_round(control: Any, participants: Any) -> None:
     """Begin a round; the one before is complete."""
     store(control + 8 * WAITING, participants)
     store(control + 8 * ROUND, load(control + 8 * ROUND) + 1)
 
 
-@njit
+@helper
 def reduce_reports(control: Any, participants: Any) -> Any:
     """The least report of a complete round: (time, level)."""
     t, level = NEVER, 0
@@ -157,7 +158,7 @@ def reduce_reports(control: Any, participants: Any) -> Any:
     return t, level
 
 
-@njit
+@helper
 def publish(control: Any, t: Any, level: Any) -> None:
     """Make (t, level) the GVT that all PEs see."""
     number = load(control + 8 * PUBLISHED) + 1
@@ -167,7 +168,7 @@ def publish(control: Any, t: Any, level: Any) -> None:
     store(control + 8 * PUBLISHED, number)
 
 
-@njit
+@helper
 def lead(me: Any, conf: Any, control: Any) -> None:
     """If the round is complete, publish what it found, and begin the next."""
     if load(control + 8 * WAITING) != 0:
@@ -183,7 +184,7 @@ def lead(me: Any, conf: Any, control: Any) -> None:
     start_round(control, conf[PARTICIPANTS])
 
 
-@njit
+@helper
 def see(reg: Any, control: Any) -> Any:
     """Take over a GVT that was published since the last look. True: there is one."""
     number = load(control + 8 * PUBLISHED)
@@ -194,7 +195,7 @@ def see(reg: Any, control: Any) -> Any:
     return True
 
 
-@njit
+@helper
 def error_is_final(me: Any) -> Any:
     """Is an event whose handler broke a rule final? Then the run ends with it, or with one at the same (time, generation)."""
     pool, reg = me.pool, me.reg

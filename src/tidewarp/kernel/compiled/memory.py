@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from tidewarp.kernel.compiled.atomics import add_word
 from tidewarp.kernel.compiled.gvt import N_PES, PRESSURE, ROW_BLOCKS, less
@@ -36,6 +35,8 @@ from tidewarp.kernel.compiled.pe import (
 )
 from tidewarp.kernel.compiled.rings import enqueue_out
 from tidewarp.kernel.compiled.rollback import purge, roll_back
+from tidewarp.kernel.compiled.spans import address_of
+from tidewarp.kernel.compiled.words import helper
 
 __all__ = ["cancel_back", "relieve", "settle_pressure"]
 
@@ -43,14 +44,14 @@ _SLICE, _POOL_LOW, _STUCK = 0, 3, 8  # of slices
 RETURNS_MAX = 16  # in one round
 
 
-@njit
+@helper
 def enough(me: Any, shared: Any) -> Any:
     """Is there room for the next event?"""
     reg = me.reg
     return reg[N_FREE] > max(reg[WANT], 0) and reg[N_CHUNKS] >= 3 * shared.conf[ROW_BLOCKS]
 
 
-@njit
+@helper
 def take_back_newest(handler: Any, me: Any, shared: Any) -> None:
     """Undo the newest event that GVT does not protect, with its KP down to there."""
     pool, reg = me.pool, me.reg
@@ -65,10 +66,10 @@ def take_back_newest(handler: Any, me: Any, shared: Any) -> None:
     if found >= 0:
         me.work[reg[N_WORK]] = ~found
         reg[N_WORK] += 1
-        roll_back(handler, me, shared.lps, 0)
+        roll_back(handler, me, shared.lps, np.int64(0))
 
 
-@njit
+@helper
 def relieve(me: Any, shared: Any) -> Any:
     """Make room. SLICE: go on; POOL_LOW: the shell has to enlarge the pools; STUCK: nothing helps."""
     pool, reg = me.pool, me.reg
@@ -80,13 +81,13 @@ def relieve(me: Any, shared: Any) -> Any:
         return _POOL_LOW
     if not reg[PRESSED]:
         reg[PRESSED] = 1
-        add_word(np.int64(shared.control.ctypes.data) + 8 * PRESSURE, 1)
+        add_word(address_of(shared.control) + 8 * PRESSURE, 1)
     if reg[LIVE] > 0 or find_return(me, shared) >= 0:
         return _SLICE  # GVT, or a return, will free something
     return _STUCK
 
 
-@njit
+@helper
 def find_return(me: Any, shared: Any) -> Any:
     """Place in the pending set of the last event that came from another PE and was sent beyond GVT; -1: none."""
     pool, slots, found = me.pool, me.slots, -1
@@ -104,7 +105,7 @@ def find_return(me: Any, shared: Any) -> Any:
     return found
 
 
-@njit
+@helper
 def cancel_back(handler: Any, me: Any, shared: Any) -> None:
     """Take speculation back for which there is no room: here, and where messages came from.
 
@@ -130,7 +131,7 @@ def cancel_back(handler: Any, me: Any, shared: Any) -> None:
         me.stats[CANCELBACKS] += 1
 
 
-@njit
+@helper
 def settle_pressure(me: Any, control: Any) -> None:
     """Let speculation go on when a quarter of the pool is free again."""
     reg = me.reg

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
 from tidewarp.kernel.compiled.fossils import LOG_ADD, LOG_EMIT, LOG_EVENT
+from tidewarp.kernel.compiled.words import entry
 from tidewarp.kernel.trace import Ledger
 
 __all__ = ["Merger"]
@@ -17,7 +18,7 @@ _i8, _i8x2, _u1 = types.Array(types.int64, 1, "C"), types.Array(types.int64, 2, 
 Array = np.ndarray[Any, Any]
 
 
-@njit(types.int64(_i8x2, _i8, _i8, types.int64, types.int64, _u1, _i8, _u1), nogil=True, cache=True)
+@entry(types.int64(_i8x2, _i8, _i8, types.int64, types.int64, _u1, _i8, _u1))
 def merge(entries: Any, at: Any, end: Any, t: Any, generation: Any, data: Any, order: Any, out: Any) -> Any:
     """Put the entries below (t, generation) of several logs into one order, and the events' records after each other.
 

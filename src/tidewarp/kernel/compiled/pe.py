@@ -10,12 +10,13 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.np.numpy_support import from_dtype
 
 from tidewarp.kernel.compiled.heap import before, heap_push
 from tidewarp.kernel.compiled.layout import EVENT
-from tidewarp.kernel.compiled.words import inlined
+from tidewarp.kernel.compiled.spans import spans
+from tidewarp.kernel.compiled.words import entry, helper, inlined
 
 __all__ = ["LPS", "NEVER", "NONE", "PE", "SHARED", "Pe", "Shared", "add_pending"]
 
@@ -222,7 +223,7 @@ def release(pool: Any, free: Any, reg: Any, s: Any) -> None:
     reg[N_FREE] += 1
 
 
-@njit
+@helper
 def push_pending(
     lps: Any,
     pool: Any,
@@ -271,7 +272,8 @@ def push_pending(
 ) = range(1, 17)
 
 
-@njit(types.void(PE, SHARED, types.int64), cache=True)
-def add_pending(me: Any, shared: Any, s: Any) -> None:
+@entry(types.void(PE, SHARED, types.int64))
+def add_pending(arrays: Any, common: Any, s: Any) -> None:
     """Put event s, which the shell wrote into a slot, into the pending set."""
+    me, shared = spans(arrays), spans(common)
     push_pending(shared.lps, me.pool, me.times, me.slots, me.held_times, me.held_slots, me.newest, me.work, me.reg, s)

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.np.numpy_support import from_dtype
 
 from tidewarp.kernel.compiled.context import native_dtype
 from tidewarp.kernel.compiled.layout import EVENT, ROW_AT, ROW_HEAD
 from tidewarp.kernel.compiled.words import (
+    entry,
     get,
     inlined,
     load_2,
@@ -136,7 +137,7 @@ def unpack_fields(operations: Any, first: Any, last: Any, source: Any, target: A
     return source
 
 
-@njit((MATRIX, VECTOR, _int, MATRIX, VECTOR, _int, _int, BYTES), cache=True, nogil=True)
+@entry((MATRIX, VECTOR, _int, MATRIX, VECTOR, _int, _int, BYTES))
 def pack_rows(operations: Any, first: Any, form: Any, lps: Any, rows: Any, lp: Any, count: Any, out: Any) -> None:
     """The rows of ``count`` LPs of one form, from number ``lp`` on."""
     target = out.ctypes.data
@@ -144,7 +145,7 @@ def pack_rows(operations: Any, first: Any, form: Any, lps: Any, rows: Any, lp: A
         target = pack_fields(operations, first[form], first[form + 1], rows.ctypes.data + 8 * lps[i, ROW_AT], target)
 
 
-@njit((MATRIX, VECTOR, _int, MATRIX, VECTOR, _int, _int, BYTES_READ), cache=True, nogil=True)
+@entry((MATRIX, VECTOR, _int, MATRIX, VECTOR, _int, _int, BYTES_READ))
 def unpack_rows(operations: Any, first: Any, form: Any, lps: Any, rows: Any, lp: Any, count: Any, data: Any) -> None:
     """The inverse: ``data`` holds exactly these rows."""
     source = data.ctypes.data
@@ -167,7 +168,7 @@ def pack_event(operations: Any, first: Any, form: Any, event: Any, fields: Any, 
     return end
 
 
-@njit(_int(MATRIX, VECTOR, _int, POOL, MATRIX, VECTOR, BYTES), cache=True, nogil=True)
+@entry(_int(MATRIX, VECTOR, _int, POOL, MATRIX, VECTOR, BYTES))
 def pack_events(operations: Any, first: Any, rows: Any, pool: Any, payload: Any, slots: Any, out: Any) -> Any:
     """The framed records of these slots, in their order; how many bytes. ``rows``: how many forms stand before the messages'."""
     target = out.ctypes.data
@@ -177,7 +178,7 @@ def pack_events(operations: Any, first: Any, rows: Any, pool: Any, payload: Any,
     return target - out.ctypes.data
 
 
-@njit(_int(VECTOR, BYTES_READ), cache=True, nogil=True)
+@entry(_int(VECTOR, BYTES_READ))
 def count_frames(sizes: Any, data: Any) -> Any:
     """How many event records ``data`` holds; -1 if a length or message index is none. ``sizes``: bytes of each message."""
     at, n = 0, 0
@@ -193,7 +194,7 @@ def count_frames(sizes: Any, data: Any) -> Any:
     return n if at == len(data) else -1
 
 
-@njit((MATRIX, VECTOR, _int, BYTES_READ, POOL, MATRIX), cache=True, nogil=True)
+@entry((MATRIX, VECTOR, _int, BYTES_READ, POOL, MATRIX))
 def unpack_events(operations: Any, first: Any, rows: Any, data: Any, pool: Any, payload: Any) -> None:
     """Fill the first slots with the framed records that :func:`count_frames` has counted."""
     source, end, s = data.ctypes.data, data.ctypes.data + len(data), 0

@@ -17,8 +17,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
-
 from tidewarp.kernel.compiled.atomics import LINE_WORDS, load, store
 from tidewarp.kernel.compiled.gvt import ROUND, less
 from tidewarp.kernel.compiled.pe import (
@@ -55,7 +53,7 @@ from tidewarp.kernel.compiled.pe import (
     push_pending,
     release,
 )
-from tidewarp.kernel.compiled.words import inlined
+from tidewarp.kernel.compiled.words import helper, inlined
 
 __all__ = ["ENTRY_WORDS", "flush", "receive"]
 
@@ -94,7 +92,7 @@ def cancel_here(pool: Any, work: Any, reg: Any, stats: Any, s: Any) -> None:
             reg[N_WORK] += 1
 
 
-@njit
+@helper
 def flush(
     dst: Any,
     pe: Any,
@@ -163,7 +161,7 @@ def flush(
             reg[SEND_TIME], reg[SEND_LEVEL] = at, level
 
 
-@njit
+@helper
 def take_back(pool: Any, work: Any, reg: Any, src: Any, number: Any, lps: Any, newest: Any) -> None:
     """A message came back from a PE that has no room for it: undo the event that sent it, if it is still there."""
     for s in range(len(pool)):
@@ -183,7 +181,7 @@ def take_back(pool: Any, work: Any, reg: Any, src: Any, number: Any, lps: Any, n
             return
 
 
-@njit
+@helper
 def receive(
     src: Any,
     pe: Any,

@@ -14,7 +14,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from tidewarp.kernel.compiled.heap import heap_push
 from tidewarp.kernel.compiled.layout import (
@@ -73,7 +72,8 @@ from tidewarp.kernel.compiled.pe import (
     release,
 )
 from tidewarp.kernel.compiled.rings import cancel_here, enqueue_out
-from tidewarp.kernel.compiled.words import get, inlined, put
+from tidewarp.kernel.compiled.spans import address_of
+from tidewarp.kernel.compiled.words import get, helper, inlined, put
 
 __all__ = ["purge", "roll_back"]
 
@@ -113,7 +113,7 @@ def save_block(
     return c
 
 
-@njit
+@helper
 def save_row(row: Any, words: Any, chunks: Any, chunk_next: Any, chunk_at: Any, chunk_free: Any, reg: Any) -> Any:
     """Keep a whole row."""
     first = NONE
@@ -123,13 +123,13 @@ def save_row(row: Any, words: Any, chunks: Any, chunk_next: Any, chunk_at: Any, 
     return first
 
 
-@njit
+@helper
 def save_changes(
     row: Any, words: Any, scratch: Any, chunks: Any, chunk_next: Any, chunk_at: Any, chunk_free: Any, reg: Any
 ) -> Any:
     """Keep the blocks in which a row differs from what it was (in ``scratch``)."""
     first = NONE
-    old = np.int64(scratch.ctypes.data)
+    old = address_of(scratch)
     for at in range((words + CHUNK - 1) // CHUNK):
         n = min(words - at * CHUNK, CHUNK)
         base = at * CHUNK * 8
@@ -151,7 +151,7 @@ def drop_saved(chunk_next: Any, chunk_free: Any, reg: Any, first: Any) -> None:
         c = chunk_next[c]
 
 
-@njit
+@helper
 def restore_row(row: Any, words: Any, chunks: Any, chunk_next: Any, chunk_at: Any, first: Any) -> None:
     """Put the kept blocks back."""
     c = first
@@ -162,7 +162,7 @@ def restore_row(row: Any, words: Any, chunks: Any, chunk_next: Any, chunk_at: An
         c = chunk_next[c]
 
 
-@njit
+@helper
 def coast(handler: Any, me: Any, lps: Any, s: Any) -> None:
     """Bring the row of event s, of which nothing was kept, to what it was: from the row kept last, execute what lies between.
 
@@ -177,8 +177,8 @@ def coast(handler: Any, me: Any, lps: Any, s: Any) -> None:
     restore_row(info.row, info.words, me.chunks, me.chunk_next, me.chunk_at, me.saved[e])
     while e != s:
         if pool[e].dst == lp and pool[e].status != ERRED:
-            address(block, info, pool[e], np.int64(me.payload.ctypes.data) + e * me.payload.shape[1] * 8)
-            call(handler, np.int64(block.ctypes.data), block)
+            address(block, info, pool[e], address_of(me.payload) + e * me.payload.shape[1] * 8)
+            call(handler, address_of(block), block)
             sent = info.row + 8 * SENT_COUNT
             for j in range(block[EFFECTS]):
                 if me.out[j, 2] >> 32 == 0:
@@ -186,7 +186,7 @@ def coast(handler: Any, me: Any, lps: Any, s: Any) -> None:
         e = pool[e].newer
 
 
-@njit
+@helper
 def restore(handler: Any, me: Any, lps: Any, s: Any) -> None:
     """Put the row of event s, the newest of its KP, back to what it was before s was executed."""
     pool, block, reg = me.pool, me.block, me.reg
@@ -202,10 +202,10 @@ def restore(handler: Any, me: Any, lps: Any, s: Any) -> None:
             lps[pool[s].dst].since = info.interval
     elif info.policy == INVERSE:
         if pool[s].status != ERRED:
-            address(block, info, pool[s], np.int64(me.payload.ctypes.data) + s * me.payload.shape[1] * 8)
+            address(block, info, pool[s], address_of(me.payload) + s * me.payload.shape[1] * 8)
             block[KIND] |= REVERSE
             block[NOTE] = me.chunks[first, 2]
-            call(handler, np.int64(block.ctypes.data), block)
+            call(handler, address_of(block), block)
         put(info.row + 8 * DRAWS, me.chunks[first, 0])
         put(info.row + 8 * SENT_COUNT, me.chunks[first, 1])
     else:
@@ -221,7 +221,7 @@ def restore(handler: Any, me: Any, lps: Any, s: Any) -> None:
 # --- undoing -------------------------------------------------------------------------------------------------
 
 
-@njit
+@helper
 def cancel_child(me: Any, lps: Any, c: Any) -> None:
     """Take one effect of an undone event back."""
     pool, reg = me.pool, me.reg
@@ -236,7 +236,7 @@ def cancel_child(me: Any, lps: Any, c: Any) -> None:
         cancel_here(pool, me.work, reg, me.stats, c)
 
 
-@njit
+@helper
 def cancel_children(me: Any, lps: Any, s: Any) -> None:
     """Take all effects of event s back."""
     c = me.pool[s].child
@@ -247,7 +247,7 @@ def cancel_children(me: Any, lps: Any, s: Any) -> None:
         c = sibling
 
 
-@njit
+@helper
 def keep_children(me: Any, lps: Any, s: Any) -> None:
     """Lazy cancellation: messages stay, for the next execution may send the same; other effects go."""
     pool = me.pool
@@ -267,7 +267,7 @@ def keep_children(me: Any, lps: Any, s: Any) -> None:
         c = sibling
 
 
-@njit
+@helper
 def undo(handler: Any, me: Any, lps: Any, s: Any, kp: Any, lazy: Any) -> None:
     """Undo event s, the newest of its KP."""
     pool, reg = me.pool, me.reg
@@ -300,7 +300,7 @@ def undo(handler: Any, me: Any, lps: Any, s: Any, kp: Any, lazy: Any) -> None:
         reg[N_HELD] = heap_push(me.held_times, me.held_slots, reg[N_HELD], pool, s)
 
 
-@njit
+@helper
 def count_rollback(me: Any, undone: Any, anti: Any) -> None:
     """Write a rollback into the counters."""
     stats = me.stats
@@ -316,7 +316,7 @@ def count_rollback(me: Any, undone: Any, anti: Any) -> None:
     stats[LENGTHS + power] += 1
 
 
-@njit
+@helper
 def roll_back(handler: Any, me: Any, lps: Any, lazy: Any) -> None:
     """Empty the work list: undo, newest first, whatever does not precede a cause. Cascades only add causes."""
     pool, reg, work, newest = me.pool, me.reg, me.work, me.newest
@@ -366,7 +366,7 @@ def roll_back(handler: Any, me: Any, lps: Any, lazy: Any) -> None:
         count_rollback(me, undone, status == DOOMED)
 
 
-@njit
+@helper
 def purge(pool: Any, times: Any, slots: Any, n: Any, free: Any, reg: Any) -> Any:
     """Drop cancelled events from a pending set now, not when they come up; returns how many are left."""
     kept = 0

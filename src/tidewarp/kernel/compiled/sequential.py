@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
 from tidewarp.errors import PoolExhausted, TidewarpError
 from tidewarp.kernel.compiled.dispatch import Dispatch
@@ -43,7 +43,7 @@ from tidewarp.kernel.compiled.layout import (
 )
 from tidewarp.kernel.compiled.records import BYTES, MATRIX, POOL, VECTOR, pack_event
 from tidewarp.kernel.compiled.replay import error_of
-from tidewarp.kernel.compiled.words import inlined
+from tidewarp.kernel.compiled.words import entry, inlined
 from tidewarp.kernel.contract import Statistics
 from tidewarp.kernel.model import Model
 from tidewarp.kernel.options import Options
@@ -109,11 +109,9 @@ def _add(sums: Any, index: Any, n: Any) -> None:
         sums[index, 1] = max(sums[index, 1], n)
 
 
-@njit(
+@entry(
     _int(HANDLER, VECTOR, MATRIX, VECTOR, VECTOR, POOL, MATRIX, VECTOR, SHORTS, SHORTS, MATRIX, VECTOR, MATRIX, VECTOR, MATRIX,
-         BYTES, BYTES, MATRIX, _int, _int, _int, _int, _int),
-    nogil=True,
-    cache=True,
+         BYTES, BYTES, MATRIX, _int, _int, _int, _int, _int)
 )  # fmt: skip
 def run_slice(
     handler: Any, block: Any, lps: Any, rows: Any, saved: Any, pool: Any, payload: Any, times: Any, slots: Any, free: Any,
@@ -220,7 +218,7 @@ def run_slice(
     return status
 
 
-@njit((POOL, VECTOR, SHORTS, SHORTS, VECTOR), cache=True)
+@entry((POOL, VECTOR, SHORTS, SHORTS, VECTOR))
 def push_free(pool: Any, times: Any, slots: Any, free: Any, reg: Any) -> None:
     """Put the slot on top of the free ones, which was just filled, into the pending set."""
     reg[N_FREE] -= 1

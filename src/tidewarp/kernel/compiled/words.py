@@ -24,9 +24,11 @@ __all__ = [
     "array_at",
     "bare",
     "draw",
+    "entry",
     "exp_of",
     "get",
     "get_u64",
+    "helper",
     "inlined",
     "load_2",
     "load_4",
@@ -68,6 +70,15 @@ def bare(choose: Callable[..., Any]) -> Callable[..., Any]:
 
 inlined = njit(inline="always", error_model="numpy")
 """For helpers of kernels that are compiled into their callers."""
+_BARE = {"_nrt": False, "no_cfunc_wrapper": True, "error_model": "numpy"}
+helper = njit(no_cpython_wrapper=True, **_BARE)
+"""For functions that only compiled ones call: nothing counts references, and nobody pays for wrappers that take arguments out of
+Python objects (of a PE's arrays they are larger than most functions)."""
+
+
+def entry(signature: Any) -> Any:
+    """For functions that the shell calls: kept in the cache, without the GIL, and nothing in them may make an array."""
+    return njit(signature, nogil=True, cache=True, **_BARE)
 
 
 @intrinsic
