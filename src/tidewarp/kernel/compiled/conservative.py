@@ -48,6 +48,7 @@ from tidewarp.kernel.compiled.layout import (
     STATE,
 )
 from tidewarp.kernel.compiled.records import pack_event
+from tidewarp.kernel.compiled.spans import address_of, spans
 from tidewarp.kernel.compiled.words import entry, get, helper, inlined, put
 
 __all__ = ["HANDLER", "PE", "SHARED", "Pe", "Shared", "run_slice", "take"]
@@ -315,24 +316,23 @@ def run_slice(handler: Any, me: Any, shared: Any, pe: Any, bound: Any, batch: An
     ``alone``: the other PEs stand still, and the caller answers for the key order; a turn then ends with the first
     event that sends to another PE, emits or adds.
     """
-    # Unpacked once: every `me.x` inside the loops would count references.
-    pool, words, payload, times, slots, free, heads, block, out, scratch, log, data, reg = me
-    lps, rows, pe_of, lookahead, rings, lines_array, control_array, operations, first, conf = shared
+    pool, words, payload, times, slots, free, heads, block, out, scratch, log, data, reg = spans(me)
+    lps, rows, pe_of, lookahead, rings, lines_array, control_array, operations, first, conf = spans(shared)
     control, lines, context = (
-        np.int64(control_array.ctypes.data),
-        np.int64(lines_array.ctypes.data),
-        np.int64(block.ctypes.data),
+        address_of(control_array),
+        address_of(lines_array),
+        address_of(block),
     )
     rows_at, payload_at, out_at, lps_at = (
-        np.int64(rows.ctypes.data),
-        np.int64(payload.ctypes.data),
-        np.int64(out.ctypes.data),
-        np.int64(lps.ctypes.data),
+        address_of(rows),
+        address_of(payload),
+        address_of(out),
+        address_of(lps),
     )
     log_at, data_at, rings_at, size = (
-        np.int64(log.ctypes.data),
-        np.int64(data.ctypes.data),
-        np.int64(rings.ctypes.data),
+        address_of(log),
+        address_of(data),
+        address_of(rings),
         rings.shape[2],
     )
     n_pes, width, stride, classes, tracing = (

@@ -211,14 +211,14 @@ def collect_in_order(me: Any, shared: Any, t: Any, generation: Any) -> None:
     while n > 0:
         s = slots[0]
         at, own = pool[s].time, np.int64(pool[s].generation)
-        kp, newer = np.int64(shared.lps[pool[s].dst].kp), np.int64(pool[s].newer)
+        group, newer = np.int64(shared.lps[pool[s].dst].kp), np.int64(pool[s].newer)
         if reg[N_LOG] == len(me.log) or not commit(me, shared, s, np.int64(1)):
             reg[BEHIND] = 1
             if less(reg[UPTO_TIME], reg[UPTO_LEVEL], at, own):
                 reg[UPTO_TIME], reg[UPTO_LEVEL] = at, own
             return
         n = heap_pop(times, slots, n, pool)
-        unlink_oldest(me, kp, newer)
+        unlink_oldest(me, group, newer)
         if newer >= 0:
             pool[newer].older = NONE
             if less(pool[newer].time, pool[newer].generation, t, generation):
