@@ -6,6 +6,9 @@
     context, objects      what a handler may do; LPs as Python objects
     records, trace        events and states as bytes; the committed side of a run
     sequential            the reference
+    conservative          promises instead of repairs; lookahead, partition and topology beside it
+    optimistic/           Time Warp as pure machines; compiled/ has all three engines in Numba
+    checkpoints           the state of a run as bytes
     contract, options     what every engine offers; how a run is executed
     nodes, node_*         Time Warp over nodes that own Python values · audit, flow: proofs over checkpoints, backpressure
     shell/                sessions, threads, ranks, the cache of compiled code (not pure)
