@@ -2,61 +2,105 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
 
-from tidewarp.kernel.compiled.fossils import LOG_ADD, LOG_EMIT, LOG_EVENT
-from tidewarp.kernel.compiled.words import entry
+from tidewarp.kernel.compiled.fossils import LOG_ADD, LOG_EVENT, LOG_WORDS
+from tidewarp.kernel.compiled.words import entry, get, inlined, put
 from tidewarp.kernel.trace import Ledger
 
 __all__ = ["Merger"]
 
 _i8, _i8x2, _u1 = types.Array(types.int64, 1, "C"), types.Array(types.int64, 2, "C"), types.Array(types.uint8, 1, "C")
+_int = types.int64
 
 Array = np.ndarray[Any, Any]
 
+ENTRIES, COUNT, AT, DATA = range(4)
+"""Columns of the table of logs: address and number of entries, how many are taken, address of the records."""
+N_BLOCKS, N_OUT, N_ADDS, LAST = range(4)
+"""What :func:`merge` tells: blocks, bytes of outputs, adds, tick of the last event."""
+ENTRY_BYTES = 8 * LOG_WORDS
 
-@entry(types.int64(_i8x2, _i8, _i8, types.int64, types.int64, _u1, _i8, _u1))
-def merge(entries: Any, at: Any, end: Any, t: Any, generation: Any, data: Any, order: Any, out: Any) -> Any:
-    """Put the entries below (t, generation) of several logs into one order, and the events' records after each other.
 
-    Log p is ``entries[at[p]:end[p]]``, with places in ``data``; ``at`` is moved behind what was taken. Returns how many.
+@inlined
+def _precedes(a: Any, b: Any) -> Any:
+    """Is the key of the entry at address a below that of the entry at b?"""
+    for q in range(4):
+        x, y = get(a + 8 * q), get(b + 8 * q)
+        if x != y:
+            return x < y
+    return np.uint64(get(a + 32)) < np.uint64(get(b + 32))
+
+
+@inlined
+def _copy(target: Any, source: Any, length: Any) -> Any:
+    """Copy a record, which has more than 8 bytes; its last word overlaps the one before. The address behind it."""
+    for q in range(length >> 3):
+        put(target + 8 * q, get(source + 8 * q))
+    if length & 7:
+        put(target + length - 8, get(source + length - 8))
+    return target + length
+
+
+@entry((_i8x2, _i8, _i8, _int, _int, _int, _int, _u1, _i8x2, _u1, _i8x2, _i8))
+def merge(
+    logs: Any, row: Any, end: Any, t: Any, generation: Any, room: Any, interval: Any, out: Any, blocks: Any, emitted: Any,
+    adds: Any, told: Any,
+) -> None:  # fmt: skip
+    """Take the events below (t, generation) from all logs in key order, with their effects, until ``room`` outputs are taken.
+
+    PE p has the rows ``row[p]:end[p]`` of ``logs``. Its records go to ``out``, and for each block of the trace (index, where its
+    records end, how many) to ``blocks``; outputs to ``emitted``; (accumulator, n) to ``adds``.
     """
-    n, size = 0, 0
-    while True:
-        best = -1
-        for p in range(len(at)):
-            if at[p] == end[p]:
-                continue
-            a = entries[at[p]]
-            if a[0] > t or (a[0] == t and a[1] >= generation):
-                continue
-            if best >= 0:
-                b = entries[at[best]]
-                later: Any = False
-                for q in range(5):
-                    if a[q] != b[q]:
-                        later = np.uint64(a[q]) > np.uint64(b[q]) if q == 4 else a[q] > b[q]
-                        break
-                if later:
-                    continue
-            best = p
-        if best < 0:
-            return n
-        i = at[best]
-        for q in range(entries[i, 6], entries[i, 6] + entries[i, 7]):
-            out[size] = data[q]
-            size += 1
-        order[n] = i
-        n += 1
-        i += 1
-        while i < end[best] and entries[i, 5] >> 32 != 0:  # its effects follow their event
-            order[n] = i
-            n += 1
-            i += 1
-        at[best] = i
+    target = first = out.ctypes.data
+    put_out = first_out = emitted.ctypes.data
+    n_blocks, n_adds, n_emitted, last, block_end = 0, 0, 0, 0, -1
+    while n_emitted < room:
+        best, head = -1, 0
+        for p in range(len(row)):
+            while row[p] < end[p] and logs[row[p], AT] == logs[row[p], COUNT]:
+                row[p] += 1
+            if row[p] < end[p]:
+                own = logs[row[p], ENTRIES] + ENTRY_BYTES * logs[row[p], AT]
+                if best < 0 or _precedes(own, head):
+                    best, head = p, own
+        if best < 0 or get(head) > t or (get(head) == t and get(head + 8) >= generation):
+            break
+        log = logs[row[best]]
+        last = get(head)
+        if last >= block_end:
+            index = last // interval
+            block_end = (index + 1) * interval if index + 1 <= 0x7FFFFFFFFFFFFFFF // interval else 0x7FFFFFFFFFFFFFFF
+            blocks[n_blocks, 0], blocks[n_blocks, 2] = index, 0
+            n_blocks += 1
+        target = _copy(target, log[DATA] + get(head + 48), get(head + 56))
+        blocks[n_blocks - 1, 1] = target - first
+        blocks[n_blocks - 1, 2] += 1
+        log[AT] += 1
+        while log[AT] < log[COUNT]:  # its effects follow it
+            effect = log[ENTRIES] + ENTRY_BYTES * log[AT]
+            tag = get(effect + 40) >> 32
+            if tag == LOG_EVENT:
+                break
+            if tag == LOG_ADD:
+                adds[n_adds, 0], adds[n_adds, 1] = get(effect + 40) & 0xFFFFFFFF, get(effect + 56)
+                n_adds += 1
+            else:
+                put_out = _copy(put_out, log[DATA] + get(effect + 48), get(effect + 56))
+                n_emitted += 1
+            log[AT] += 1
+    told[N_BLOCKS], told[N_OUT], told[N_ADDS], told[LAST] = n_blocks, put_out - first_out, n_adds, last
+
+
+class _Log(NamedTuple):
+    """Entries and records of a PE; entries before ``at`` are committed."""
+
+    entries: Array
+    data: Array
+    at: int
 
 
 class Merger:
@@ -65,15 +109,15 @@ class Merger:
     def __init__(self, n_pes: int, ledger: Ledger, trace_interval: int) -> None:
         self._ledger = ledger
         self._interval = trace_interval
-        self._logs: list[list[tuple[Array, Array]]] = [[] for _ in range(n_pes)]
+        self._logs: list[list[_Log]] = [[] for _ in range(n_pes)]
         self.upto = [(0, 0)] * n_pes  # (time, generation): every PE's commits below are here
         self.logged = 0  # events that came through logs
         self.stopped_at = 0  # tick at which the ledger was full
 
     def add(self, pe: int, log: Array, data: Array, upto: tuple[int, int]) -> None:
-        """Take the log of a PE, which it does not touch any more."""
+        """Take the log of a PE, which does not touch it until it is committed or :meth:`hold` has been called."""
         if len(log):
-            self._logs[pe].append((log, data))
+            self._logs[pe].append(_Log(log, data, 0))
             self.logged += int(np.count_nonzero(log[:, 5] >> 32 == LOG_EVENT))
         self.upto[pe] = max(self.upto[pe], upto)
 
@@ -82,71 +126,45 @@ class Merger:
         """Are there entries that are not committed?"""
         return any(self._logs)
 
+    def hold(self) -> None:
+        """Copy what waits: its memory is about to be used for something else."""
+        for logs in self._logs:
+            logs[:] = [_Log(log.entries.copy(), log.data.copy(), log.at) for log in logs]
+
     def commit(self) -> None:
         """Commit what is complete, or until the ledger is full."""
-        bound = min(self.upto)
-        if not self.waiting or self._ledger.full:
-            return
-        counts = [sum(len(log) for log, _ in logs) for logs in self._logs]
-        end = np.cumsum(counts)
-        at = end - counts
-        entries = np.concatenate([log for logs in self._logs for log, _ in logs])
-        base = 0
-        place = 0
-        parts = []
-        for logs in self._logs:
-            for log, data in logs:
-                entries[place : place + len(log), 6] += base
-                parts.append(data)
-                base += len(data)
-                place += len(log)
-        data = np.concatenate(parts)
-        order, out = np.empty(len(entries), np.int64), np.empty(len(data), np.uint8)
-        starts = at.copy()
-        n = merge(entries, at, end, bound[0], bound[1], data, order, out)
-        n = self._hand_over(entries, order[:n], data, out)
-        self._keep(entries, data, starts, end, order[:n])
-
-    def _hand_over(self, entries: Array, order: Array, data: Array, out: Array) -> int:
-        """Give entries to the ledger; returns how many it took."""
-        taken = entries[order]
-        tags = taken[:, 5] >> 32
         ledger = self._ledger
-        n = len(order)
-        for i in np.flatnonzero(tags != LOG_EVENT).tolist():
-            tag, index, a, b = int(tags[i]), int(taken[i, 5] & 0xFFFFFFFF), int(taken[i, 6]), int(taken[i, 7])
-            if tag == LOG_ADD:
-                ledger.add([(index, b)])
-            elif tag == LOG_EMIT:
-                ledger.emit_framed(data[a : a + b].tobytes())
-            if ledger.full and (i + 1 == n or tags[i + 1] == LOG_EVENT):
-                self.stopped_at = int(taken[i, 0])
-                n = i + 1
-                break
-        events = taken[:n][tags[:n] == LOG_EVENT]
-        ticks, ends = events[:, 0] // self._interval, np.cumsum(events[:, 7])
-        cuts = np.flatnonzero(np.diff(ticks)) + 1
-        memory = out.data
-        first = first_byte = 0
-        blocks = []
-        for cut in [*cuts.tolist(), len(events)]:
-            if cut > first:
-                last_byte = int(ends[cut - 1])
-                blocks.append((int(ticks[first]), memory[first_byte:last_byte], cut - first))
-                first, first_byte = cut, last_byte
-        ledger.commit_framed(blocks)
-        return n
+        if not self.waiting or ledger.full:
+            return
+        logs = [log for own in self._logs for log in own]
+        table = np.array([(e.ctypes.data, len(e), at, data.ctypes.data) for e, data, at in logs], np.int64)
+        end = np.cumsum([len(own) for own in self._logs])
+        entries, size = sum(len(log.entries) - log.at for log in logs), sum(len(log.data) for log in logs)
+        out, emitted = np.empty(size, np.uint8), np.empty(size, np.uint8)
+        blocks, adds, told = np.empty((entries, 3), np.int64), np.empty((entries, 2), np.int64), np.empty(4, np.int64)
+        room = ledger.outputs_max - len(ledger.outputs)
+        row = end - [len(own) for own in self._logs]
+        merge(table, row, end, *min(self.upto), room, self._interval, out, blocks, emitted, adds, told)
+        self._keep(table)
+        self._hand_over(told, out, blocks, emitted, adds)
 
-    def _keep(self, entries: Array, data: Array, starts: Array, end: Array, order: Array) -> None:
-        """Keep what was not taken: of each log, what follows its part of ``order``."""
-        taken = np.searchsorted(np.sort(order), end)
-        before = np.concatenate([[0], taken[:-1]])
-        for p, logs in enumerate(self._logs):
-            rest = entries[starts[p] + taken[p] - before[p] : end[p]]
-            logs.clear()
-            if len(rest):
-                records = rest[rest[:, 5] >> 32 != LOG_ADD]
-                low, high = int(records[:, 6].min()), int((records[:, 6] + records[:, 7]).max())
-                rest = rest.copy()
-                rest[:, 6] -= low
-                logs.append((rest, data[low:high].copy()))
+    def _keep(self, table: Array) -> None:
+        """Keep what was not taken."""
+        taken = iter(table[:, AT].tolist())
+        for own in self._logs:
+            moved = [_Log(entries, data, next(taken)) for entries, data, _ in own]
+            own[:] = [log for log in moved if log.at < len(log.entries)]
+
+    def _hand_over(self, told: Array, out: Array, blocks: Array, emitted: Array, adds: Array) -> None:
+        ledger, memory, first = self._ledger, out.data, 0
+        n_blocks, n_out, n_adds, last = told.tolist()
+        framed = []
+        for index, end, count in blocks[:n_blocks].tolist():
+            framed.append((index, memory[first:end], count))
+            first = end
+        ledger.commit_framed(framed)
+        if n_out:
+            ledger.emit_framed(emitted[:n_out].tobytes())
+        ledger.add([(index, n) for index, n in adds[:n_adds].tolist()])
+        if ledger.full:
+            self.stopped_at = last

@@ -334,6 +334,8 @@ class CompiledConservative:
             return
         at = size if cut == entries else int(pe.log[cut, 6])
         part, rest, more = pe.log[:cut], pe.log[cut:entries], pe.data[at:size]
+        if self._merger.waiting:  # in the memory that is swapped in below
+            self._merger.hold()
         if self._ledger.tracing or self._merger.waiting or (part[:, 5] >> 32 != LOG_EVENT).any():
             fresh = swap_log(pe, *self._spare[number])
             self._spare[number] = pe.log, pe.data
