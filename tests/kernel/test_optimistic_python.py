@@ -41,6 +41,14 @@ def test_one_model_one_digest(options: dict[str, Any], seed: int) -> None:
     assert played.stats.executed == played.committed + played.stats.rolled_back
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_messages_that_have_no_room_to_leave_at_the_end_belong_to_the_state(seed: int) -> None:
+    """Committed events may have sent more than the rings hold, to arrive beyond ``until``: it is pending all the same."""
+    case = Case(hurt(CLASSES[0], 6, population=8, lookahead=2, remote=1.0, seed=seed), 3, [], {})
+    for schedule in range(8):
+        check_parity(case, **OPTIMISTIC, workers=2, ring=2, batch=64, schedule_seed=schedule)
+
+
 def test_phold_with_thrashing_schedules() -> None:
     """A large window and PEs that fall behind make many rollbacks and the same digest."""
     expected = run(phold(lps=24, population=4), seconds(3), tier="python")

@@ -372,6 +372,11 @@ class ProcessingElement(History):
         return sum(len(kp.executed) for kp in self.kps)
 
     @property
+    def queued(self) -> int:
+        """How many letters wait for room to leave; those of committed events may outlast the run."""
+        return sum(map(len, self._outbox.values()))
+
+    @property
     def is_ahead(self) -> bool:
         """Whether an executed event is not final."""
         return self._newest_speculative() is not None
@@ -398,9 +403,8 @@ class ProcessingElement(History):
 
     def waits_for(self) -> str:
         """What holds this PE back, in words."""
-        queued = sum(map(len, self._outbox.values()))
-        if queued:
-            return f"{queued} letters wait to leave"
+        if self.queued:
+            return f"{self.queued} letters wait to leave"
         for kp in self.kps:
             if kp.failed is not None:
                 return f"an event at tick {kp.failed.event[0]} has failed and waits to be committed"

@@ -118,8 +118,9 @@ class Scheduler:
 
     @property
     def letters(self) -> int:
-        """How many letters are on their way."""
-        return sum(len(queue) for side in (self._rings, self._seen) for queues in side for queue in queues)
+        """How many letters are on their way, or wait for room to leave."""
+        carried = sum(len(queue) for side in (self._rings, self._seen) for queues in side for queue in queues)
+        return carried + sum(pe.queued for pe in self.pes)
 
     def rewind(self) -> None:
         """Undo in all PEs what is not committed, and deliver what that sends until all is quiet."""
