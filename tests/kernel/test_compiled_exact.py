@@ -84,3 +84,43 @@ def test_unsigned_and_mixed_numbers_are_right_or_an_error(name, a, b, c):
     if name in ("FloorDiv", "Mod", "BitAnd", "BitOr", "BitXor", "min", "max") and b > 0:
         assert check(name, ("uint64", "uint64"), a, b) is None
         assert check(name, ("uint64", "int64"), a, abs(c) % 2**62 + 1) is None
+
+
+COMPARISONS = {
+    "Lt": operator.lt, "LtE": operator.le, "Gt": operator.gt, "GtE": operator.ge, "Eq": operator.eq, "NotEq": operator.ne,
+}  # fmt: skip
+NEAR = [0.0, -0.0, 0.5, -0.5, 2.0**53, 2.0**63, -(2.0**63), 2.0**64, 1e300, float("nan"), float("inf"), -float("inf")]
+REAL = st.one_of(st.sampled_from(NEAR), st.floats(), I64.map(float), U64.map(float))
+
+
+@cache
+def compared(name, kinds):
+    from numba import njit
+
+    from tidewarp.kernel.compiled import compare
+
+    function = compare.COMPARISONS[name]
+    return njit(f"boolean({kinds[0]}, {kinds[1]})")(lambda a, b: function(a, b))
+
+
+@pytest.mark.parametrize("name", COMPARISONS)
+@given(a=I64, b=U64, x=REAL, y=REAL)
+@example(a=2**53 + 1, b=2**53 + 1, x=2.0**53, y=2.0**64)
+@example(a=2**63 - 1, b=2**64 - 1, x=2.0**63, y=2.0**64)
+@example(a=-1, b=1, x=-0.5, y=0.5)
+@example(a=-(2**63), b=0, x=-(2.0**63), y=-0.0)
+def test_numbers_are_compared_by_their_values(name, a, b, x, y):
+    """Whole numbers with floats beyond 2**53, signed ones with unsigned ones, NaN and infinities."""
+    import numpy as np
+
+    i, u = np.int64(a), np.uint64(b)
+    for kinds, given_, plain in (
+        (("int64", "float64"), (i, x), (a, x)),
+        (("float64", "int64"), (x, i), (x, a)),
+        (("uint64", "float64"), (u, y), (b, y)),
+        (("float64", "uint64"), (y, u), (y, b)),
+        (("int64", "uint64"), (i, u), (a, b)),
+        (("uint64", "int64"), (u, i), (b, a)),
+        (("float64", "float64"), (x, y), (x, y)),
+    ):
+        assert compared(name, kinds)(*given_) == COMPARISONS[name](*plain), (name, plain)

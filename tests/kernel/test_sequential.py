@@ -139,18 +139,18 @@ def test_everything_before_a_failure_is_committed(step: int) -> None:
         assert first.value is second.value
 
 
-def test_a_message_out_of_range_fails_where_it_arrives() -> None:
-    """Everything before it is committed, count and chain alike."""
+def test_a_message_out_of_range_fails_where_it_is_sent() -> None:
+    """Everything before that event is committed, count and chain alike."""
 
     def script(self: Any, now: int, go: Go, ctx: Context) -> None:
-        ctx.send(0, 5, Letter(300, [1, 2]))
+        ctx.send(0, 5, Letter(300 if go.step == 5 else 3, [1, 2]))
         if go.step < 20:
             ctx.send(0, 1, Go(go.step + 1))
 
     with opened(script) as engine:
         with pytest.raises(RangeError, match=r"Letter\.small = 300"):
             engine.advance(100)
-        assert engine.ledger.committed == engine.ledger.events.count == 5
+        assert engine.ledger.committed == engine.ledger.events.count == 6  # five, and the letter of the first
         with pytest.raises(RangeError):
             engine.advance(100)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from math import log
 from operator import index
+from struct import error as StructError  # noqa: N812  it is a class
 from typing import Any, NoReturn
 
 import numpy as np
@@ -63,6 +64,7 @@ class Context:
 
     __slots__ = (
         "_accumulators",
+        "_checkers",
         "_forms",
         "_lookahead",
         "_model",
@@ -87,8 +89,8 @@ class Context:
         self._lookahead = model.lookahead if model.links is None else None  # None: each link has its own
         self._outs: dict[int, list[int]] = {}  # LP -> linked LPs, filled when asked for
         self._reach: dict[int, dict[int, int]] = {}  # LP -> linked LP -> least delay, filled with it
-        forms = zip(model.messages, model.message_forms, strict=True)
-        self._forms = {message: form if form.has_arrays else None for message, form in forms}  # None: nothing to seal
+        self._forms = dict(zip(model.messages, model.message_forms, strict=True))
+        self._checkers = {message: form.checker for message, form in self._forms.items()}
         self._tables = {name: array.view(_Table) for name, array in model.tables.items()}
         self.n_lps = model.n_lps
         self.params = model.params
@@ -125,6 +127,7 @@ class Context:
             LookaheadError: less delay than declared, to another LP.
             GenerationOverflow: the millionth send in a row without delay.
             UnhandledMessage: a message of a class that the model does not know.
+            RangeError: a field of it that its kind cannot hold.
         """
         if type(dst) is not int or type(delay) is not int:
             dst, delay = self._whole(dst, delay)
@@ -149,8 +152,14 @@ class Context:
                 self._refuse_generation()
         else:
             self._refuse_delay(dst, delay, 0)
-        if self._forms.get(type(message), self) is not None:
-            message = self._sealed(message)
+        check = self._checkers.get(type(message))
+        if check is None:
+            message = self._canonical(message)
+        else:
+            try:
+                check(*message)
+            except StructError:
+                self._canonical(message)  # which words what is wrong
         count = state._sends
         state._sends = count + 1
         sends = self.sends
@@ -158,19 +167,19 @@ class Context:
         if len(sends) > SENDS_MAX:
             self._refuse_sends()
 
-    def _sealed(self, message: Any) -> Any:
-        """A message whose arrays nobody can change any more."""
+    def _canonical(self, message: Any) -> Any:
+        """A message as its receiver gets it in every tier, and whose arrays nobody can change any more."""
         kind: Any = type(message)
-        if kind not in self._forms:
+        form = self._forms.get(kind)
+        if form is None:
             self._refuse_message(message)
-        form = self._forms[kind]
-        return message if form is None else kind._make(form.sealed(message))
+        return kind._make(form.canonical(message, self._here()))
 
     def _whole(self, dst: Any, delay: Any) -> tuple[int, int]:
-        """Python's own numbers for numpy's; what is no whole number is refused."""
-        if type(dst) is bool or not hasattr(dst, "__index__"):
+        """Python's own numbers for numpy's and for True and False; what is no whole number is refused."""
+        if not hasattr(dst, "__index__"):
             self._refuse_destination(dst)
-        if type(delay) is bool or not hasattr(delay, "__index__"):
+        if not hasattr(delay, "__index__"):
             raise NegativeDelay(
                 f"{self._here()} sends after {delay!r} ticks",
                 "a delay is a whole number of ticks",
@@ -223,8 +232,9 @@ class Context:
 
         Raises:
             UnhandledMessage: a message of a class that the model does not know.
+            RangeError: a field of it that its kind cannot hold.
         """
-        self.emitted.append(self._sealed(message))
+        self.emitted.append(self._canonical(message))
         if len(self.emitted) > SENDS_MAX:
             self._refuse_sends()
 

@@ -3,12 +3,21 @@
 A *kind* is a machine number: ``i64`` is ``Annotated[int, Kind]``, so that a type checker sees ``int`` and the kernel
 sees 64 bits. A :class:`Form` is the list of fields of one class; ``pack`` writes their values in declared
 order, big-endian, without padding. That is the form in which rows and messages are hashed, checkpointed and sent.
+
+A value has its kind from when it is assigned, sent or emitted, in every tier:
+
+- ``f64`` takes any number and holds it as a float: ``self.x = 3`` reads 3.0.
+- ``i8`` to ``u64`` take whole numbers in their range, never a float. True counts as 1 and False as 0.
+- ``b1`` takes True and False only.
+
+The Python tier looks at the range of a field where it makes the row's bytes, and at that of a message where it is sent.
+The compiled tier looks at both at once, so there a field that leaves its range ends the run even if it would come back.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias, get_type_hints
 
@@ -20,8 +29,10 @@ __all__ = [
     "Array",
     "Bytes",
     "Field",
+    "Floats",
     "Form",
     "Kind",
+    "as_floats",
     "b1",
     "f64",
     "form_of",
@@ -39,6 +50,7 @@ BYTES_MAX = 16 * 2**20
 ROW_BYTES_MAX = 2**20
 _NAN = struct.unpack(">d", bytes.fromhex("7ff8000000000000"))[0]
 _u32 = struct.Struct(">I")
+_f64 = struct.Struct(">d")
 
 
 class Kind(NamedTuple):
@@ -119,6 +131,49 @@ class Field:
         return _nested([number] * self.count, self.shape) if self.shape else number
 
 
+class Floats(list[Any]):
+    """An array of f64, or of its rows, in the Python tier: a list in which every number is a float from when it is stored."""
+
+    __slots__ = ()
+
+    def __setitem__(self, at: Any, value: Any) -> None:
+        super().__setitem__(at, [as_floats(part) for part in value] if type(at) is slice else as_floats(value))
+
+    def __iadd__(self, values: Any) -> Floats:  # type: ignore[misc]
+        self.extend(values)
+        return self
+
+    def append(self, value: Any) -> None:
+        """As a list does it."""
+        super().append(as_floats(value))
+
+    def insert(self, at: Any, value: Any) -> None:
+        """As a list does it."""
+        super().insert(at, as_floats(value))
+
+    def extend(self, values: Any) -> None:
+        """As a list does it."""
+        super().extend([as_floats(value) for value in values])
+
+    def copy(self) -> Floats:
+        """As a list does it."""
+        return Floats(self)
+
+
+def as_floats(value: Any) -> Any:
+    """What an f64 field holds when ``value`` is assigned: a float; of a list of numbers (or of such lists) one of floats.
+
+    Raises:
+        TypeError, OverflowError: no number, or one beyond the floats.
+    """
+    kind = type(value)
+    if kind is float or kind is Floats:
+        return value
+    if kind is list or kind is tuple:
+        return Floats([as_floats(part) for part in value])
+    return _f64.unpack(_f64.pack(value))[0] if not hasattr(value, "tolist") else as_floats(value.tolist())
+
+
 def _nested(flat: list[Any], shape: tuple[int, ...]) -> list[Any]:
     for size in reversed(shape[1:]):
         flat = [flat[i : i + size] for i in range(0, len(flat), size)]
@@ -168,6 +223,22 @@ class Form:
         """``values`` with each array as tuples of its own: nobody who holds the original can change it any more."""
         pairs = zip(self.fields, values, strict=True)
         return [_sealed(value, len(field.shape)) if field.shape else value for field, value in pairs]
+
+    @property
+    def checker(self) -> Callable[..., bytes] | None:
+        """A function of the values that raises :class:`struct.error` for what their kinds cannot hold.
+
+        None where that is not enough: floats, flags and arrays become what they are by :meth:`canonical`.
+        """
+        return self._struct.pack if self._plain and self._struct else None
+
+    def canonical(self, values: Sequence[Any], owner: str = "") -> list[Any]:
+        """``values`` as they come out of their bytes: floats, whole numbers and flags; arrays as tuples of their own.
+
+        Raises:
+            RangeError: as :meth:`pack`.
+        """
+        return self.sealed(self.unpack(self.pack(values, owner)))
 
     def pack(self, values: Sequence[Any], owner: str = "") -> bytes:
         """Big-endian bytes of ``values`` in declared order; every NaN becomes 7ff8000000000000.

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any, ClassVar, TypeVar
 
-from tidewarp.errors import ModelError
+from tidewarp.errors import ModelError, OperatorError
 from tidewarp.kernel.kinds import Form, form_of
 from tidewarp.kernel.source import has_source, text_of
 
@@ -31,6 +31,7 @@ __all__ = [
     "methods_of",
     "on",
     "parse_saving",
+    "policy_of",
     "reverse",
     "reverses_of",
 ]
@@ -72,6 +73,7 @@ class LogicalProcess:
     with :func:`~tidewarp.kernel.function`, and :mod:`math`'s exact operations. Delays are whole ticks >= 0; a send to
     another LP keeps the lookahead that the model declares. An exception counts only if its event is committed. A
     handler must end for every state of the declared kinds, odd ones too: bound its loops by the fields.
+    A number has its kind from when it is assigned, sent or emitted (:mod:`~tidewarp.kernel.kinds`).
 
     Options of the class statement:
 
@@ -115,6 +117,20 @@ def parse_saving(text: str, owner: str) -> tuple[str, int]:
     if interval and not 1 <= int(interval) <= 10_000:
         raise ModelError(f"{owner} saving {text!r}", "K is 1 to 10000 events", "choose another K")
     return policy, int(interval or 1)
+
+
+def policy_of(cls: type[LogicalProcess], option: str | None) -> tuple[str, int]:
+    """How the state of a class is kept: its own policy, or the run's ``option``, with the interval of "periodic".
+
+    Raises:
+        OperatorError: the option asks for methods that the class does not have.
+    """
+    policy, interval = (cls.saving, cls.saving_interval) if option is None else parse_saving(option, "option")
+    if policy == "reverse" and set(reverses_of(cls)) != set(handlers_of(cls)):
+        raise OperatorError('saving "reverse"', f"{cls.__name__} has no reverse handlers", "choose another saving")
+    if policy == "custom" and not all(hasattr(cls, name) for name in ("save", "load")):
+        raise OperatorError('saving "custom"', f"{cls.__name__} has no save and load", "choose another saving")
+    return policy, interval
 
 
 _FORMS: dict[type, Form] = {}

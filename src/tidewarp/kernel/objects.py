@@ -6,12 +6,14 @@ fails, because such a value would not be undone, hashed or saved.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
 from tidewarp.errors import HandlerError, InternalError, ModelError, TidewarpError, UnhandledMessage
 from tidewarp.kernel.context import Context
+from tidewarp.kernel.kinds import Field, Floats, Form, as_floats
 from tidewarp.kernel.lp import LogicalProcess, form_of_lp, handlers_of
 from tidewarp.kernel.model import Model
 from tidewarp.kernel.records import HIDDEN, Event, Image, framed, pack_event, split_rows
@@ -187,9 +189,31 @@ def slotted(cls: type[LogicalProcess]) -> type:
         for name in (*names, "__dict__", "__weakref__", "__slots__"):
             body.pop(name, None)
         body["__slots__"] = (*names, *_SLOTS)
-        blank = _BLANKS[cls] = type(cls.__name__, (LogicalProcess,), body)
+        blank = type(cls.__name__, (LogicalProcess,), body)
+        for field in form_of_lp(cls).fields:
+            if field.kind.code == "d":
+                setattr(blank, field.name, _float_slot(blank, field))
         _share_form(blank, cls)
+        _BLANKS[cls] = blank
     return _BLANKS[cls]
+
+
+def _float_slot(blank: type, field: Field) -> property:
+    """The slot of an f64 field, behind an assignment that makes a float of every number: only such a field pays for it."""
+    slot = vars(blank)[field.name]
+    put = slot.__set__
+    wanted = Floats if field.shape else float
+
+    def assign(state: Any, value: Any) -> None:
+        if type(value) is not wanted:
+            try:
+                value = as_floats(value)
+            except (struct.error, TypeError, ValueError, OverflowError):
+                Form(blank.__name__, [field]).pack((value,))  # which words what is wrong
+                raise
+        put(state, value)
+
+    return property(slot.__get__, assign)
 
 
 def logged(cls: type[LogicalProcess]) -> type:

@@ -49,16 +49,18 @@ from tidewarp.kernel.compiled.layout import (
     SEND,
     STATE,
     TABLES,
+    TOO_MANY_EFFECTS,
     TOO_MANY_GENERATIONS,
 )
 from tidewarp.kernel.compiled.words import HOME, bare, draw, get, get_u64, log_of, normal_of_top, put, view
-from tidewarp.kernel.context import GENERATIONS_MAX
+from tidewarp.kernel.context import GENERATIONS_MAX, SENDS_MAX
 from tidewarp.kernel.kinds import Form
 from tidewarp.units import TICK_MAX
 
 __all__ = ["ContextType", "Surroundings", "UndoType", "native_dtype"]
 
 _TO_UNIT = 1.0 / 9007199254740992.0  # 2**-53
+_EFFECTS_MAX = 3 * SENDS_MAX  # of all kinds together: beyond, one kind has too many
 _MEAN_MAX = 144115188075855872.0  # ticks, 2**57
 
 
@@ -265,6 +267,14 @@ def _below(ctx: Any, n: Any) -> Any:
 def _exponential(ctx: Any, mean: Any) -> Any:
     if not isinstance(mean, (types.Integer, types.Float)):
         raise TypingError(f"exponential({mean}): a mean is a number of ticks")
+    if isinstance(mean, types.Integer):
+
+        def exponential(ctx: Any, mean: Any) -> Any:
+            if mean > 2**57:  # as a whole number: a float would round it down
+                refuse(address_of(ctx), BAD_NUMBER)
+            return next_exponential(address_of(ctx), np.float64(mean))
+
+        return exponential
     return lambda ctx, mean: next_exponential(address_of(ctx), np.float64(mean))
 
 
@@ -314,6 +324,8 @@ def check_send(a: Any, dst: Any, delay: Any) -> None:
 def new_effect(a: Any, x: Any, y: Any, tag: Any) -> Any:
     """Begin a row of the effects buffer; the address of its fields."""
     n = get(a + 8 * EFFECTS)
+    if n > _EFFECTS_MAX:
+        refuse(a, TOO_MANY_EFFECTS)
     if n >= get(a + 8 * OUT_MAX):
         refuse(a, OUT_FULL)
     row = get(a + 8 * OUT) + n * get(a + 8 * OUT_STRIDE)
@@ -375,7 +387,14 @@ def _add(ctx: Any, name: Any, n: Any = 1) -> Any:
 @bare
 def _note(ctx: Any, bits: Any) -> Any:
     _check_whole("note", bits)
-    return lambda ctx, bits: put(address_of(ctx) + 8 * NOTE, np.int64(bits))
+    unsigned = not bits.signed
+
+    def note(ctx: Any, bits: Any) -> None:
+        if unsigned and np.int64(bits) < 0:
+            refuse(address_of(ctx), BAD_NUMBER)
+        put(address_of(ctx) + 8 * NOTE, np.int64(bits))
+
+    return note
 
 
 def _index_of(ctx: Any, message: Any) -> int:

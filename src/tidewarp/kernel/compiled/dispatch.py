@@ -6,6 +6,7 @@ is executed. Its name in the cache is :func:`digest_of`: over everything that th
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable
 from types import FunctionType
 from typing import Any
@@ -19,8 +20,9 @@ from tidewarp.errors import NotCompilable
 from tidewarp.kernel.compiled import layout
 from tidewarp.kernel.compiled.context import ContextType, Surroundings, UndoType, native_dtype
 from tidewarp.kernel.compiled.handlers import Rewriter, Role
-from tidewarp.kernel.compiled.refusals import check_compilable, refuse
-from tidewarp.kernel.compiled.words import HOME, get, put, view
+from tidewarp.kernel.compiled.refusals import check_compilable, refusal, refuse
+from tidewarp.kernel.compiled.typed import check_typed
+from tidewarp.kernel.compiled.words import HOME, array_at, get, put, view
 from tidewarp.kernel.context import SENDS_MAX
 from tidewarp.kernel.kinds import Form
 from tidewarp.kernel.lp import form_of_lp, handlers_of, reverses_of
@@ -173,9 +175,22 @@ class _Compiler:
             compiled.compile(arguments)
         except NumbaError as error:
             raise _refusal(method, error) from error
+        except (RuntimeError, AssertionError, NotImplementedError) as error:  # Numba's own, on what it did not expect
+            name = type(error).__name__
+            raise refusal(
+                _place(method), method.__qualname__, f"Numba fails on it, with {name}: {error}"[:300]
+            ) from error
         for dispatcher in (compiled, *self._rewriter.functions.values()):
-            _check_types(dispatcher)
+            check_typed(dispatcher)
         return compiled
+
+
+_WORDED = {
+    operator.setitem: "numbers are stored into array fields of self; a message and a table keep theirs",
+    operator.getitem: "an array is read with a whole number: write array[i][j]",
+    operator.truth: "a condition is a number, True or False",
+}
+"""What to say in place of Numba's complaint about a function."""
 
 
 def _place(method: FunctionType) -> str:
@@ -197,34 +212,14 @@ def _refusal(method: FunctionType, error: NumbaError) -> NotCompilable:
         )
     ]
     reason = reasons[-1].removeprefix("TypingError: ") if reasons else text[1] if len(text) > 1 else text[0]
+    for function, rule in _WORDED.items():
+        if f"Function({function!r})" in reason or f"Function({function!r})" in str(error).splitlines()[1]:
+            reason = rule
     return NotCompilable(
         f"{method.__code__.co_filename}:{line}: {method.__qualname__}",
         reason[:300],
         "write it otherwise, or run the model with tier='python'",
     )
-
-
-def _check_types(dispatcher: Any) -> None:
-    """Refuse a variable that is u64 here and i64 there: Numba would make a float of it."""
-    for result in dispatcher.overloads.values():
-        notes = result.type_annotation
-        for block in notes.blocks.values():
-            for statement in block.body:
-                _check_assignment(dispatcher.py_func, statement, notes.typemap)
-
-
-def _check_assignment(function: FunctionType, statement: Any, typemap: Any) -> None:
-    target = getattr(statement, "target", None)
-    value: Any = getattr(statement, "value", None)
-    if target is None or getattr(value, "op", None) != "phi" or not isinstance(typemap.get(target.name), types.Float):
-        return
-    given = [typemap.get(part.name) for part in value.incoming_values if hasattr(part, "name")]
-    if given and all(isinstance(part, types.Integer) for part in given):
-        refuse(
-            f"{function.__code__.co_filename}:{statement.loc.line}",
-            f"{target.name.split('.')[0]}",
-            "it is u64 on one way and i64 on another: make both one with wrap_i64 or u64_add(x, 0)",
-        )
 
 
 def _returned(dispatcher: Any) -> Any:
@@ -244,17 +239,18 @@ def _row_maker(form: Form) -> Any:
 
 def _message_maker(message: Any, form: Form) -> Any:
     """A compiled function: the NamedTuple whose fields lie at an address; small whole numbers come as int64."""
-    names: dict[str, Any] = {
-        "__name__": HOME,
-        "view": view,
-        "message": message,
-        "dtype": native_dtype(form),
-        "int64": types.int64,
-    }
+    dtype = native_dtype(form)
+    names: dict[str, Any] = {"__name__": HOME, "view": view, "message": message, "dtype": dtype, "int64": types.int64}
     fields = []
     for field in form.fields:
-        is_small = field.kind.code in "bhiBHI" and not field.shape
-        fields.append(f"int64(record.{field.name})" if is_small else f"record.{field.name}")
+        if field.shape:  # a tuple in Python: nobody stores into it
+            kind, at = dtype.fields[field.name][:2] if dtype.fields else (dtype, 0)
+            names[f"array_{field.name}"] = array_at(kind.base, field.shape, aligned=False)
+            fields.append(f"array_{field.name}(address + {at})")
+        elif field.kind.code in "bhiBHI":
+            fields.append(f"int64(record.{field.name})")
+        else:
+            fields.append(f"record.{field.name}")
     read = "view(address, dtype)" if fields else "0"
     exec(f"def make(address):\n record = {read}\n return message({', '.join(fields)})", names)  # fields are identifiers
     return njit("(int64,)")(names["make"])

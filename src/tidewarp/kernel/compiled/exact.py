@@ -1,9 +1,10 @@
 """Python's whole numbers in machine words: the right result, or an error; never a wrong one.
 
 Numba computes u64 with i64 as i64, small unsigned numbers as uint64, and wraps around silently. Handlers are therefore
-compiled with the operators of this module in place of ``+ - * / // % & | ^ << >> **``, ``int``, ``min``, ``max`` and
-``range`` (:mod:`tidewarp.kernel.compiled.handlers` puts them in). A result that no 64 bits hold raises; so does a number
-that its field cannot hold. The event then runs once more in the Python tier, which words the error.
+compiled with the operators of this module in place of ``+ - * / // % & | ^ << >> **``, ``abs``, ``min``, ``max`` and ``range``
+(:mod:`tidewarp.kernel.compiled.handlers` puts them in, and those of :mod:`~tidewarp.kernel.compiled.compare` and
+:mod:`~tidewarp.kernel.compiled.reals`). A result that no 64 bits hold raises; so does a number that its field cannot
+hold. The event then runs once more in the Python tier, which words the error.
 
 They are intrinsics: machine code written down, since a compiled function for each would take most of the time in
 which a handler is compiled. Whole numbers are *signed*, held as i64, or *unsigned*, u64.
@@ -16,7 +17,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba import njit, types
 from numba.core.errors import TypingError
 from numba.extending import intrinsic, overload
@@ -24,172 +24,92 @@ from numba.extending import intrinsic, overload
 from tidewarp import seeds
 from tidewarp.kernel import arithmetic
 from tidewarp.kernel.compiled.words import bare, exp_of, log_of
+from tidewarp.kernel.compiled.writer import LEAST, WORD, Writer, is_unsigned, is_whole
 
-__all__ = ["FIT", "KNOWN", "OPERATORS", "UNARY", "copy_array", "fit_into", "greatest", "least", "spread", "whole"]
+__all__ = ["FIT", "KNOWN", "OPERATORS", "UNARY", "absolute", "copy_array", "fit_into", "greatest", "least", "spread"]
 
-_WORD, _WIDE = ir.IntType(64), ir.IntType(128)
-_LEAST, _GREATEST = -(2**63), 2**63 - 1
-_EXACT = 2**53  # whole numbers up to here are floats
+_BOUND_MAX = 2**62 - 1
 _LIMITS = {"i8": (-(2**7), 2**7 - 1), "i16": (-(2**15), 2**15 - 1), "i32": (-(2**31), 2**31 - 1)}
 _LIMITS |= {"u8": (0, 2**8 - 1), "u16": (0, 2**16 - 1), "u32": (0, 2**32 - 1)}
-
-
-def _is_whole(given: Any) -> bool:
-    return isinstance(given, (types.Integer, types.Boolean))
-
-
-def _is_unsigned(given: Any) -> bool:
-    """A u64, the only whole number that int64 does not hold."""
-    return isinstance(given, types.Integer) and not given.signed and given.bitwidth == 64
-
-
-class _Writer:
-    """Writes the machine code of one operation."""
-
-    def __init__(self, context: Any, builder: Any) -> None:
-        self.context = context
-        self.b = builder
-
-    def word(self, value: Any, given: Any) -> Any:
-        """A whole number as 64 bits."""
-        return self.context.cast(self.b, value, given, types.uint64 if _is_unsigned(given) else types.int64)
-
-    def wide(self, word: Any, unsigned: bool) -> Any:
-        """64 bits as 128, where every sum and difference is right."""
-        return self.b.zext(word, _WIDE) if unsigned else self.b.sext(word, _WIDE)
-
-    def refuse(self, bad: Any, text: str, exception: type[Exception] = OverflowError) -> None:
-        """Raise if ``bad``."""
-        with self.b.if_then(bad, likely=False):
-            self.context.call_conv.return_user_exc(self.b, exception, (text,))
-
-    def natural(self, word: Any, unsigned: bool) -> Any:
-        """A word that may stand for a u64: raises below 0."""
-        if not unsigned:
-            self.refuse(self.b.icmp_signed("<", word, _WORD(0)), "u64 and a negative number")
-        return word
-
-    def narrow(self, wide: Any, unsigned: bool) -> Any:
-        """128 bits as 64; raises if they do not fit."""
-        word = self.b.trunc(wide, _WORD)
-        self.refuse(self.b.icmp_signed("!=", self.wide(word, unsigned), wide), "a result beyond 64 bits")
-        return word
-
-    def checked(self, name: str, a: Any, b: Any) -> Any:
-        """One of LLVM's operations that say whether they overflowed."""
-        pair = getattr(self.b, f"{name}_with_overflow")(a, b)
-        self.refuse(self.b.extract_value(pair, 1), "a result beyond 64 bits")
-        return self.b.extract_value(pair, 0)
-
-    def nonzero(self, divisor: Any) -> None:
-        """Raise if it is 0."""
-        self.refuse(self.b.icmp_signed("==", divisor, _WORD(0)), "division by zero", ZeroDivisionError)
-
-    def floor_division(self, a: Any, b: Any) -> tuple[Any, Any]:
-        """Quotient and rest as Python rounds them, signed. The machine's division traps at the least number by -1."""
-        self.nonzero(b)
-        is_minus = self.b.icmp_signed("==", b, _WORD(-1))
-        by = self.b.select(is_minus, _WORD(1), b)
-        quotient, rest = self.b.sdiv(a, by), self.b.srem(a, by)
-        differs = self.b.icmp_signed("<", self.b.xor(rest, by), _WORD(0))
-        off = self.b.and_(self.b.icmp_signed("!=", rest, _WORD(0)), differs)
-        quotient = self.b.select(off, self.b.sub(quotient, _WORD(1)), quotient)
-        rest = self.b.select(off, self.b.add(rest, by), rest)
-        return self.b.select(is_minus, self.b.neg(a), quotient), rest
-
-    def exact_float(self, word: Any, unsigned: bool) -> Any:
-        """A whole number as a float; raises where that would round."""
-        shifted = word if unsigned else self.b.add(word, _WORD(_EXACT))
-        self.refuse(
-            self.b.icmp_unsigned(">", shifted, _WORD(_EXACT if unsigned else 2 * _EXACT)),
-            "beyond 2**53: write float(a) / b",
-        )
-        return self.b.sitofp(word, ir.DoubleType())
-
-    def shift_count(self, word: Any, unsigned: bool) -> Any:
-        """A count of bits; raises below 0."""
-        if not unsigned:
-            self.refuse(self.b.icmp_signed("<", word, _WORD(0)), "negative shift count", ValueError)
-        return word
 
 
 # --- operators of two numbers: (writer, a, b, a is unsigned, b is unsigned) -> word ----------------------
 
 
-def _add(w: _Writer, a: Any, b: Any, ua: bool, ub: bool) -> Any:
+def _add(w: Writer, a: Any, b: Any, ua: bool, ub: bool) -> Any:
     if ua == ub:
         return w.checked("uadd" if ua else "sadd", a, b)
     return w.narrow(w.b.add(w.wide(a, ua), w.wide(b, ub)), True)
 
 
-def _sub(w: _Writer, a: Any, b: Any, ua: bool, ub: bool) -> Any:
+def _sub(w: Writer, a: Any, b: Any, ua: bool, ub: bool) -> Any:
     if not (ua or ub):
         return w.checked("ssub", a, b)
     return w.narrow(w.b.sub(w.wide(a, ua), w.wide(b, ub)), False)
 
 
-def _mult(w: _Writer, a: Any, b: Any, ua: bool, ub: bool) -> Any:
+def _mult(w: Writer, a: Any, b: Any, ua: bool, ub: bool) -> Any:
     if not (ua or ub):
         return w.checked("smul", a, b)
     return w.checked("umul", w.natural(a, ua), w.natural(b, ub))
 
 
-def _floor_div(w: _Writer, a: Any, b: Any, ua: bool, ub: bool) -> Any:
+def _floor_div(w: Writer, a: Any, b: Any, ua: bool, ub: bool) -> Any:
     if not (ua or ub):
-        beyond = w.b.and_(w.b.icmp_signed("==", b, _WORD(-1)), w.b.icmp_signed("==", a, _WORD(_LEAST)))
+        beyond = w.b.and_(w.b.icmp_signed("==", b, WORD(-1)), w.b.icmp_signed("==", a, WORD(LEAST)))
         w.refuse(beyond, "a result beyond 64 bits")
         return w.floor_division(a, b)[0]
     w.nonzero(b)
     return w.b.udiv(w.natural(a, ua), w.natural(b, ub))
 
 
-def _mod(w: _Writer, a: Any, b: Any, ua: bool, ub: bool) -> Any:
+def _mod(w: Writer, a: Any, b: Any, ua: bool, ub: bool) -> Any:
     if not (ua or ub):
         return w.floor_division(a, b)[1]
     w.nonzero(b)
     return w.b.urem(w.natural(a, ua), w.natural(b, ub))
 
 
-def _div(w: _Writer, a: Any, b: Any, ua: bool, ub: bool) -> Any:
+def _div(w: Writer, a: Any, b: Any, ua: bool, ub: bool) -> Any:
     w.nonzero(b)
     return w.b.fdiv(w.exact_float(a, ua), w.exact_float(b, ub))
 
 
-def _and(w: _Writer, a: Any, b: Any, ua: bool, ub: bool) -> Any:
+def _and(w: Writer, a: Any, b: Any, ua: bool, ub: bool) -> Any:
     return w.b.and_(a, b)
 
 
-def _or(w: _Writer, a: Any, b: Any, ua: bool, ub: bool) -> Any:
+def _or(w: Writer, a: Any, b: Any, ua: bool, ub: bool) -> Any:
     if ua or ub:
         a, b = w.natural(a, ua), w.natural(b, ub)
     return w.b.or_(a, b)
 
 
-def _xor(w: _Writer, a: Any, b: Any, ua: bool, ub: bool) -> Any:
+def _xor(w: Writer, a: Any, b: Any, ua: bool, ub: bool) -> Any:
     if ua or ub:
         a, b = w.natural(a, ua), w.natural(b, ub)
     return w.b.xor(a, b)
 
 
-def _left(w: _Writer, a: Any, b: Any, ua: bool, ub: bool) -> Any:
+def _left(w: Writer, a: Any, b: Any, ua: bool, ub: bool) -> Any:
     count = w.shift_count(b, ub)
-    is_far = w.b.icmp_unsigned(">", count, _WORD(63))
-    by = w.b.select(is_far, _WORD(63), count)
+    is_far = w.b.icmp_unsigned(">", count, WORD(63))
+    by = w.b.select(is_far, WORD(63), count)
     result = w.b.shl(a, by)
     back = w.b.lshr(result, by) if ua else w.b.ashr(result, by)
-    lost = w.b.or_(w.b.icmp_signed("!=", back, a), w.b.and_(is_far, w.b.icmp_signed("!=", a, _WORD(0))))
+    lost = w.b.or_(w.b.icmp_signed("!=", back, a), w.b.and_(is_far, w.b.icmp_signed("!=", a, WORD(0))))
     w.refuse(lost, "a shift beyond 64 bits")
-    return w.b.select(is_far, _WORD(0), result)
+    return w.b.select(is_far, WORD(0), result)
 
 
-def _right(w: _Writer, a: Any, b: Any, ua: bool, ub: bool) -> Any:
+def _right(w: Writer, a: Any, b: Any, ua: bool, ub: bool) -> Any:
     count = w.shift_count(b, ub)
-    is_far = w.b.icmp_unsigned(">", count, _WORD(63))
-    by = w.b.select(is_far, _WORD(63), count)
-    return w.b.select(is_far, _WORD(0), w.b.lshr(a, by)) if ua else w.b.ashr(a, by)
+    is_far = w.b.icmp_unsigned(">", count, WORD(63))
+    by = w.b.select(is_far, WORD(63), count)
+    return w.b.select(is_far, WORD(0), w.b.lshr(a, by)) if ua else w.b.ashr(a, by)
 
 
-_Emit = Callable[[_Writer, Any, Any, bool, bool], Any]
+_Emit = Callable[[Writer, Any, Any, bool, bool], Any]
 _TABLE: dict[str, tuple[Any, _Emit]] = {
     "Add": (operator.add, _add),
     "Sub": (operator.sub, _sub),
@@ -203,6 +123,9 @@ _TABLE: dict[str, tuple[Any, _Emit]] = {
     "LShift": (operator.lshift, _left),
     "RShift": (operator.rshift, _right),
 }
+
+
+_ON_FLOATS = {"Add", "Sub", "Mult", "FloorDiv", "Mod", "Div"}
 
 
 def _result(name: str, ua: bool, ub: bool) -> Any:
@@ -227,12 +150,14 @@ def _operator(name: str) -> Any:
         given = types.unliteral(a), types.unliteral(b)
         if isinstance(given[0], types.Boolean) and isinstance(given[1], types.Boolean) and name.startswith("Bit"):
             return _booleans(name)
-        if not (_is_whole(given[0]) and _is_whole(given[1])):
+        if not (is_whole(given[0]) and is_whole(given[1])):
+            if name not in _ON_FLOATS:
+                raise TypingError(f"{function.__name__} of {given[0]} and {given[1]}: it takes whole numbers")
             return _as_numba_does(typing, function, given)
-        signs = _is_unsigned(given[0]), _is_unsigned(given[1])
+        signs = is_unsigned(given[0]), is_unsigned(given[1])
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            writer = _Writer(context, builder)
+            writer = Writer(context, builder)
             return emit(writer, writer.word(args[0], given[0]), writer.word(args[1], given[1]), *signs)
 
         return _result(name, *signs)(*given), generate
@@ -274,19 +199,24 @@ def _power(a: Any, b: Any) -> Any:
 @overload(_power)
 @bare
 def _power_of(a: Any, b: Any) -> Any:
-    if not (_is_whole(a) and _is_whole(b)):
-        return lambda a, b: np.float64(a) ** np.float64(b)
-    if _is_unsigned(b):
+    if not (is_whole(a) and is_whole(b)):
+        raise TypingError("a power of floats is libm's own on each machine: multiply, or exact_exp(y * exact_log(x))")
+    if is_unsigned(b):
         raise TypingError("an exponent is an i64")
     multiply = OPERATORS["Mult"]
 
     def power(a: Any, b: Any) -> Any:
         if b < 0:
-            raise OverflowError("a negative exponent of a whole number: write float(a) ** b")
+            raise OverflowError("a negative exponent of a whole number: write 1.0 / a ** -b")
         result = multiply(a, 0)
         result += result + 1
-        for _ in range(b):
-            result = multiply(result, a)
+        base, left = multiply(a, 1), np.int64(b)
+        while left > 0:
+            if left & 1:
+                result = multiply(result, base)
+            left >>= 1
+            if left > 0:
+                base = multiply(base, base)
         return result
 
     return power
@@ -300,17 +230,19 @@ OPERATORS["Pow"] = _power
 # --- operators of one number --------------------------------------------------------------------------
 
 
-def _unary(name: str, on_floats: Any, emit: Callable[[_Writer, Any, bool], Any], result: Callable[[bool], Any]) -> Any:
+def _unary(name: str, on_floats: Any, emit: Callable[[Writer, Any, bool], Any], result: Callable[[bool], Any]) -> Any:
     @intrinsic
     def operate(typing: Any, x: Any) -> Any:
         """An operator of one number."""
         given = types.unliteral(x)
-        if not _is_whole(given):
+        if not is_whole(given):
+            if name == "Invert":
+                raise TypingError(f"~ of {given}: it takes a whole number")
             return _as_numba_does(typing, on_floats, (given,))
-        unsigned = _is_unsigned(given)
+        unsigned = is_unsigned(given)
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            writer = _Writer(context, builder)
+            writer = Writer(context, builder)
             return emit(writer, writer.word(args[0], given), unsigned)
 
         return result(unsigned)(given), generate
@@ -326,38 +258,28 @@ def _of_kind(unsigned: bool) -> Any:
     return types.uint64 if unsigned else types.int64
 
 
-def _as_i64(w: _Writer, word: Any, unsigned: bool) -> Any:
+def _as_i64(w: Writer, word: Any, unsigned: bool) -> Any:
     if unsigned:
-        w.refuse(w.b.icmp_signed("<", word, _WORD(0)), "a number beyond int64")
+        w.refuse(w.b.icmp_signed("<", word, WORD(0)), "a number beyond int64")
     return word
 
 
 UNARY: dict[str, Any] = {
-    "USub": _unary("USub", operator.neg, lambda w, x, u: _sub(w, _WORD(0), x, False, u), _signed),
+    "USub": _unary("USub", operator.neg, lambda w, x, u: _sub(w, WORD(0), x, False, u), _signed),
     "Invert": _unary("Invert", operator.invert, lambda w, x, u: w.b.not_(_as_i64(w, x, u)), _signed),
     "UAdd": _unary("UAdd", operator.pos, lambda w, x, u: x, _of_kind),
 }
 """By the name of the node in :mod:`ast`: a function of one operand."""
 
 
-@intrinsic
-def whole(typing: Any, x: Any) -> Any:
-    """``int(x)``."""
-    given = types.unliteral(x)
-    if not isinstance(given, (types.Integer, types.Boolean, types.Float)):
-        raise TypingError(f"int({given}): it takes a number")
-    result = types.uint64 if _is_unsigned(given) else types.int64
+def _absolute(w: Writer, word: Any, unsigned: bool) -> Any:
+    if unsigned:
+        return word
+    return w.b.select(w.b.icmp_signed("<", word, WORD(0)), _sub(w, WORD(0), word, False, False), word)
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        writer = _Writer(context, builder)
-        if _is_whole(given):
-            return writer.word(args[0], given)
-        low = builder.fcmp_ordered(">=", args[0], ir.Constant(args[0].type, float(_LEAST)))
-        high = builder.fcmp_ordered("<", args[0], ir.Constant(args[0].type, float(2**63)))
-        writer.refuse(builder.not_(builder.and_(low, high)), "a whole number beyond int64")
-        return builder.fptosi(args[0], _WORD)
 
-    return result(given), generate
+absolute = _unary("abs", abs, _absolute, _of_kind)
+"""``abs(x)``."""
 
 
 @intrinsic
@@ -368,8 +290,11 @@ def spread(typing: Any, x: Any) -> Any:
         raise TypingError(f"range({given}): it takes whole numbers")
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        writer = _Writer(context, builder)
-        return _as_i64(writer, writer.word(args[0], given), _is_unsigned(given))
+        writer = Writer(context, builder)
+        word = _as_i64(writer, writer.word(args[0], given), is_unsigned(given))
+        far = builder.icmp_unsigned(">", builder.add(word, WORD(_BOUND_MAX)), WORD(2 * _BOUND_MAX))
+        writer.refuse(far, "a bound of range beyond 2**62")  # the difference of two bounds must fit a word
+        return word
 
     return types.int64(given), generate
 
@@ -381,19 +306,19 @@ def _choice(name: str, sign: str) -> Any:
         given = types.unliteral(a), types.unliteral(b)
         if given == (types.float64, types.float64):
             return types.float64(*given), _pick_float
-        if not (_is_whole(given[0]) and _is_whole(given[1])):
+        if not (is_whole(given[0]) and is_whole(given[1])):
             raise TypingError(
                 f"{name}{given}: Python keeps the type of the one it takes; write float(...) around the whole number"
             )
-        signs = _is_unsigned(given[0]), _is_unsigned(given[1])
-        is_unsigned = all(signs) if name == "min" else any(signs)
+        signs = is_unsigned(given[0]), is_unsigned(given[1])
+        unsigned = all(signs) if name == "min" else any(signs)
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            w = _Writer(context, builder)
+            w = Writer(context, builder)
             x, y = w.word(args[0], given[0]), w.word(args[1], given[1])
             return builder.select(builder.icmp_signed(sign, w.wide(y, signs[1]), w.wide(x, signs[0])), y, x)
 
-        return _of_kind(is_unsigned)(*given), generate
+        return _of_kind(unsigned)(*given), generate
 
     def _pick_float(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.select(builder.fcmp_ordered(sign, args[1], args[0]), args[1], args[0])
@@ -407,19 +332,19 @@ least, greatest = _choice("min", "<"), _choice("max", ">")
 # --- stores -------------------------------------------------------------------------------------------
 
 
-def _fit(w: _Writer, kind: str, value: Any, given: Any) -> Any:
+def _fit(w: Writer, kind: str, value: Any, given: Any) -> Any:
     """A number as the value of a field of ``kind``, in the type of :func:`_kept`."""
     if kind == "b1":
         return value
     if kind == "f64":
         return w.context.cast(w.b, value, given, types.float64)
-    word, unsigned = w.word(value, given), _is_unsigned(given)
+    word, unsigned = w.word(value, given), is_unsigned(given)
     if kind == "u64":
         return w.natural(word, unsigned)
     word = _as_i64(w, word, unsigned)
     if kind != "i64":
         low, high = _LIMITS[kind]
-        outside = w.b.or_(w.b.icmp_signed("<", word, _WORD(low)), w.b.icmp_signed(">", word, _WORD(high)))
+        outside = w.b.or_(w.b.icmp_signed("<", word, WORD(low)), w.b.icmp_signed(">", word, WORD(high)))
         w.refuse(outside, "a number beyond its kind")
     return word
 
@@ -443,7 +368,7 @@ def _fitting(kind: str) -> Any:
         result = _kept(kind, given, "the field")
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return _fit(_Writer(context, builder), kind, args[0], given)
+            return _fit(Writer(context, builder), kind, args[0], given)
 
         return result(given), generate
 
@@ -466,7 +391,7 @@ def fit_into(typing: Any, array: Any, x: Any) -> Any:
     result = _kept(kind, given, "the array")
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _fit(_Writer(context, builder), kind, args[1], given)
+        return _fit(Writer(context, builder), kind, args[1], given)
 
     return result(array, given), generate
 
@@ -518,11 +443,11 @@ def _on_words(name: str, count: int, emit: Callable[..., Any], result: Any) -> A
 
     def typed(given: tuple[Any, ...]) -> Any:
         given = tuple(types.unliteral(one) for one in given)
-        if not all(_is_whole(one) for one in given):
+        if not all(is_whole(one) for one in given):
             raise TypingError(f"{name} takes whole numbers")
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            writer = _Writer(context, builder)
+            writer = Writer(context, builder)
             return emit(writer, *(writer.word(value, one) for value, one in zip(args, given, strict=True)))
 
         return result(*given), generate
@@ -542,11 +467,11 @@ def _on_words(name: str, count: int, emit: Callable[..., Any], result: Any) -> A
     return two
 
 
-def _scrambled(w: _Writer, x: Any) -> Any:
+def _scrambled(w: Writer, x: Any) -> Any:
     """:func:`tidewarp.seeds.mix64`."""
-    x = w.b.mul(w.b.xor(x, w.b.lshr(x, _WORD(30))), _WORD(0xBF58476D1CE4E5B9))
-    x = w.b.mul(w.b.xor(x, w.b.lshr(x, _WORD(27))), _WORD(0x94D049BB133111EB))
-    return w.b.xor(x, w.b.lshr(x, _WORD(31)))
+    x = w.b.mul(w.b.xor(x, w.b.lshr(x, WORD(30))), WORD(0xBF58476D1CE4E5B9))
+    x = w.b.mul(w.b.xor(x, w.b.lshr(x, WORD(27))), WORD(0x94D049BB133111EB))
+    return w.b.xor(x, w.b.lshr(x, WORD(31)))
 
 
 @njit("float64(float64)", cache=True)

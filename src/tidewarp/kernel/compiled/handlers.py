@@ -13,12 +13,13 @@ import math
 import operator
 import textwrap
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from enum import IntEnum
 from types import FunctionType, ModuleType
 from typing import Any, NoReturn
 
 from tidewarp.errors import NotCompilable
-from tidewarp.kernel.compiled import exact
+from tidewarp.kernel.compiled import compare, exact, reals
 from tidewarp.kernel.compiled.refusals import refusal, refuse
 from tidewarp.kernel.compiled.words import HOME
 from tidewarp.kernel.kinds import Form
@@ -40,7 +41,6 @@ _STATEMENTS: tuple[type[ast.AST], ...] = (
 _STATEMENTS += (ast.Expr, ast.Pass, ast.Break, ast.Continue)
 _EXPRESSIONS: tuple[type[ast.AST], ...] = (
     ast.BoolOp,
-    ast.NamedExpr,
     ast.BinOp,
     ast.UnaryOp,
     ast.IfExp,
@@ -63,11 +63,15 @@ _RULES: dict[type[ast.AST], str] = {
     ast.Lambda: "compiled handlers define no functions: write a @function",
     ast.FunctionDef: "compiled handlers define no functions: write a @function",
     ast.Slice: "a slice is a copy in Python and a view in compiled code: write a loop",
+    ast.NamedExpr: "compiled handlers assign in statements of their own",
     ast.Starred: "compiled handlers pass arguments one by one",
 }
 _BUILTINS = {"abs", "bool", "enumerate", "float", "int", "len", "max", "min", "range", "round", "zip"}
 _CTX_VALUES = {"now", "lp", "n_lps", "params", "n_out"}
 _CTX_METHODS = {"send", "emit", "add", "note", "bits", "random", "below", "exponential", "normal", "table", "out"}
+_OF_ONE = {
+    "abs": exact.absolute, "bool": reals.truth, "float": reals.real, "int": reals.whole, "round": reals.rounded,
+}  # fmt: skip
 _FOLDED_BITS_MAX = 4096
 _FOLDED = {
     "Add": "add", "Sub": "sub", "Mult": "mul", "FloorDiv": "floordiv", "Mod": "mod", "Div": "truediv", "BitAnd": "and_",
@@ -234,7 +238,7 @@ class _Rewriting(ast.NodeTransformer):
 
     def visit_Assign(self, node: ast.Assign) -> Any:
         value = self.visit(node.value)
-        if len(node.targets) == 1 and not isinstance(node.targets[0], ast.Tuple):
+        if len(node.targets) == 1 and not isinstance(node.targets[0], (ast.Tuple, ast.Subscript)):
             return self._stores(node.targets[0], value, node)
         temporary = self._temporary()
         made = [self._assign(temporary, value, node)]
@@ -324,6 +328,45 @@ class _Rewriting(ast.NodeTransformer):
             node.operand = operand
             return node
         return ast.copy_location(self._call(f"exact_{name}", exact.UNARY[name], [operand]), node)
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        """Each comparison by value. What stands in the middle of a chain is worked out twice, and must not mind."""
+        if len(node.ops) == 1 and isinstance(node.ops[0], (ast.In, ast.NotIn)):
+            return self._membership(node)
+        for middle in node.comparators[:-1]:
+            self._check_repeatable(middle)
+        parts: list[ast.expr] = []
+        lefts = [node.left, *node.comparators]
+        for op, left, right in zip(node.ops, lefts, node.comparators, strict=False):
+            name = type(op).__name__
+            if name not in compare.COMPARISONS:
+                self._refuse(node, "compiled handlers compare numbers with < <= > >= == !=, or look for one in (1, 2)")
+            operands = [self.visit(deepcopy(left)), self.visit(deepcopy(right))]
+            parts.append(self._call(f"compare_{name}", compare.COMPARISONS[name], operands))
+        return ast.copy_location(parts[0] if len(parts) == 1 else ast.BoolOp(ast.And(), parts), node)
+
+    def _membership(self, node: ast.Compare) -> ast.AST:
+        """``x in (1, 2)`` as comparisons, one after the other."""
+        given = node.comparators[0]
+        places = [self.visit(part) for part in given.elts] if isinstance(given, ast.Tuple) else []
+        if not places or not all(isinstance(part, ast.Constant) for part in places):
+            self._refuse(node, "a number is looked for in a tuple of constants that is written out")
+        if len(places) > 1:
+            self._check_repeatable(node.left)
+        parts = [
+            self._call("same_whole", compare.same_whole, [self.visit(deepcopy(node.left)), part]) for part in places
+        ]
+        found: ast.expr = parts[0] if len(parts) == 1 else ast.BoolOp(ast.Or(), parts)
+        made = ast.UnaryOp(ast.Not(), found) if isinstance(node.ops[0], ast.NotIn) else found
+        return ast.copy_location(made, node)
+
+    def _check_repeatable(self, node: ast.expr) -> None:
+        """Refuse what does something each time that it is worked out."""
+        for part in ast.walk(node):
+            if isinstance(part, ast.Call) and not (
+                isinstance(part.func, ast.Name) and part.func.id in _BUILTINS and part.func.id not in self.local
+            ):
+                self._refuse(node, "what a comparison uses twice has no calls: put it into a variable first")
 
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
         if isinstance(node.value, str):
@@ -426,7 +469,13 @@ class _Rewriting(ast.NodeTransformer):
         if isinstance(found, FunctionType) and found in exact.KNOWN:
             return self._global(name, exact.KNOWN[found])
         if getattr(math, name, None) is found:
-            return self._global(f"math_{name}", found)
+            if name not in reals.MATH or node.keywords:
+                self._refuse(
+                    node,
+                    f"of math, compiled handlers call {', '.join(sorted(reals.MATH))}: others differ between machines; "
+                    "exact_log and exact_exp of tidewarp.seeds do not",
+                )
+            return self._global(f"math_{name}", reals.MATH[name])
         raise self._refusal(
             node, "compiled handlers call ctx, messages, @functions, math and plain builtins: mark it @function"
         )
@@ -453,6 +502,10 @@ class _Rewriting(ast.NodeTransformer):
             bound = inspect.signature(cls).bind(*node.args, **{str(k.arg): k.value for k in node.keywords})
         except TypeError as error:
             self._refuse(node, str(error))
+        written = [str(keyword.arg) for keyword in node.keywords]
+        is_simple = all(isinstance(keyword.value, (ast.Name, ast.Constant, ast.Attribute)) for keyword in node.keywords)
+        if not is_simple and written != [name for name in cls._fields if name in written]:
+            self._refuse(node, "the fields of a message are worked out in their declared order: write them in it")
         fields: list[ast.expr] = []
         for name in cls._fields:
             if name in bound.arguments:
@@ -470,8 +523,10 @@ class _Rewriting(ast.NodeTransformer):
     def _builtin(self, node: ast.Call, name: str, arguments: list[ast.expr]) -> ast.AST:
         if name not in _BUILTINS or node.keywords:
             self._refuse(node, f"of the builtins, compiled handlers call {', '.join(sorted(_BUILTINS))}")
-        if name == "int" and len(arguments) == 1:
-            return ast.copy_location(self._call("whole", exact.whole, arguments), node)
+        if name in _OF_ONE:
+            if len(arguments) != 1:
+                self._refuse(node, f"{name} takes one number")
+            return ast.copy_location(self._call(name, _OF_ONE[name], arguments), node)
         if name in ("min", "max"):
             if len(arguments) < 2:
                 self._refuse(node, f"{name} takes two numbers or more")
@@ -480,8 +535,6 @@ class _Rewriting(ast.NodeTransformer):
             for other in arguments[1:]:
                 made = self._call(name, function, [made, other])
             return ast.copy_location(made, node)
-        if name == "round" and len(arguments) != 1:
-            self._refuse(node, "round takes one number")
         if name == "range":
             arguments = [self._call("spread", exact.spread, [argument]) for argument in arguments]
         node.func = self._global(name, getattr(builtins, name))

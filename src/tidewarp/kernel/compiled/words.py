@@ -119,9 +119,12 @@ def view(typing: Any, address: Any, dtype: Any) -> Any:
     return record(types.int64, dtype), generate
 
 
-def array_at(dtype: np.dtype[Any], shape: tuple[int, ...]) -> Callable[[int], Any]:
-    """An intrinsic: the read-only C array of this dtype and shape at an address."""
-    array = types.Array(from_dtype(dtype), len(shape), "C", readonly=True)
+def array_at(dtype: np.dtype[Any], shape: tuple[int, ...], aligned: bool = True) -> Callable[[int], Any]:
+    """An intrinsic: the read-only C array of this dtype and shape at an address.
+
+    A table's is ``aligned``, a message's is said not to be: by that alone the types of the two differ.
+    """
+    array = types.Array(from_dtype(dtype), len(shape), "C", readonly=True, aligned=aligned)
     strides = [dtype.itemsize * int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
 
     @intrinsic

@@ -10,10 +10,10 @@ from __future__ import annotations
 from operator import attrgetter
 from typing import Any
 
-from tidewarp.errors import ModelError, OperatorError, RangeError, ReverseMismatch
+from tidewarp.errors import ModelError, RangeError, ReverseMismatch
 from tidewarp.kernel.context import Context, Undo
 from tidewarp.kernel.kinds import Field, Form
-from tidewarp.kernel.lp import LogicalProcess, form_of_lp, handlers_of, parse_saving, reverses_of
+from tidewarp.kernel.lp import LogicalProcess, form_of_lp, policy_of, reverses_of
 from tidewarp.kernel.model import Model
 from tidewarp.kernel.objects import Objects, logged, slotted
 from tidewarp.kernel.records import Event, Image
@@ -259,11 +259,7 @@ class ObjectsExecutor:
 
 
 def _policy(cls: type[LogicalProcess], saving: str | None, check: bool) -> Saving:
-    policy, interval = (cls.saving, cls.saving_interval) if saving is None else parse_saving(saving, "option")
-    if policy == "reverse" and set(reverses_of(cls)) != set(handlers_of(cls)):
-        raise OperatorError('saving "reverse"', f"{cls.__name__} has no reverse handlers", "choose another saving")
-    if policy == "custom" and not all(hasattr(cls, name) for name in ("save", "load")):
-        raise OperatorError('saving "custom"', f"{cls.__name__} has no save and load", "choose another saving")
+    policy, interval = policy_of(cls, saving)
     if policy == "periodic":
         return Periodic(cls, interval)
     if policy == "reverse":
