@@ -36,7 +36,7 @@ def compiled(**more: Any) -> dict[str, Any]:
 
 def validate(engine: Engine) -> None:
     """No slot and no chunk is lost."""
-    engine._kernel._kernel.validate()  # type: ignore[attr-defined]
+    engine._kernel.validate()  # type: ignore[attr-defined]
 
 
 OPTIONS = st.fixed_dictionaries(

@@ -39,7 +39,7 @@ from tidewarp.kernel.compiled.pe import (
     release,
 )
 from tidewarp.kernel.compiled.records import RECORD_HEAD, pack_event
-from tidewarp.kernel.compiled.rollback import coast, drop_saved, save_row
+from tidewarp.kernel.compiled.rollback import coast, drop_saved, save_row_again
 from tidewarp.kernel.compiled.spans import address_of
 from tidewarp.kernel.compiled.words import get, helper, put
 
@@ -145,8 +145,11 @@ def unlink_oldest(me: Any, kp: Any, newer: Any) -> None:
 
 @helper
 def keep_rows(handler: Any, me: Any, lps: Any, kp: Any, t: Any, generation: Any) -> None:
-    """Periodic saving: give the first event that stays, of each LP, a saved row, for those before it are about to go."""
-    pool, reg = me.pool, me.reg
+    """Periodic saving: give the first event that stays, of each LP, a saved row, for those before it are about to go.
+
+    It takes over the chunks of the row saved last: there may be no free ones.
+    """
+    pool = me.pool
     s = me.newest[kp]
     while s >= 0 and not less(pool[s].time, pool[s].generation, t, generation):
         info = lps[pool[s].dst]
@@ -158,7 +161,10 @@ def keep_rows(handler: Any, me: Any, lps: Any, kp: Any, t: Any, generation: Any)
                 for q in range(info.words):
                     me.scratch[q] = get(info.row + 8 * q)
                 coast(handler, me, lps, s)
-                me.saved[s] = save_row(info.row, info.words, me.chunks, me.chunk_next, me.chunk_at, me.chunk_free, reg)
+                while pool[e].dst != pool[s].dst or me.saved[e] < 0:
+                    e = pool[e].older
+                me.saved[s], me.saved[e] = me.saved[e], NONE
+                save_row_again(info.row, info.words, me.chunks, me.chunk_next, me.chunk_at, me.saved[s])
                 for q in range(info.words):
                     put(info.row + 8 * q, me.scratch[q])
         s = pool[s].older

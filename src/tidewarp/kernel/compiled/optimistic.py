@@ -10,15 +10,17 @@ same error, after the same events, as in the sequential run.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from tidewarp.clocks.pacing import Clock
-from tidewarp.errors import InternalError, LateInput, OperatorError, PoolExhausted, TidewarpError
+from tidewarp.errors import InternalError, LateInput, OperatorError, TidewarpError
 from tidewarp.kernel.compiled import gvt, layout
 from tidewarp.kernel.compiled import pe as pes
 from tidewarp.kernel.compiled.atomics import LINE_WORDS
+from tidewarp.kernel.compiled.budget import Budget
 from tidewarp.kernel.compiled.gvt import start_round
 from tidewarp.kernel.compiled.image import Memory
 from tidewarp.kernel.compiled.merge import Merger
@@ -36,6 +38,7 @@ from tidewarp.kernel.compiled.pools import (
     take_over_block,
 )
 from tidewarp.kernel.compiled.recall import NEEDS_CHANNEL, NEEDS_LOG, NEEDS_SLOTS, recall
+from tidewarp.kernel.compiled.replay import Tried
 from tidewarp.kernel.compiled.rings import ENTRY_WORDS
 from tidewarp.kernel.compiled.slices import (
     CHANNEL_LOW,
@@ -49,7 +52,7 @@ from tidewarp.kernel.compiled.slices import (
     run_slice,
 )
 from tidewarp.kernel.contract import Statistics
-from tidewarp.kernel.lp import parse_saving
+from tidewarp.kernel.lp import policy_of
 from tidewarp.kernel.model import Model
 from tidewarp.kernel.options import Options
 from tidewarp.kernel.partition import partition
@@ -57,10 +60,14 @@ from tidewarp.kernel.records import Event, Image
 from tidewarp.kernel.sequential import SequentialKernel
 from tidewarp.kernel.trace import Ledger
 
+if TYPE_CHECKING:
+    from tidewarp.kernel.compiled.in_order import InOrder
+
 __all__ = ["CompiledOptimistic", "Workers"]
 
 STALL_S = 5.0
-DEADLOCK_ROUNDS = 256  # of GVT, in which full pools let nobody do anything
+DEADLOCK_ROUNDS = 32  # of GVT at the bound of memory, in which nothing is committed
+IN_ORDER_LEAST, IN_ORDER_MOST = 16, 2**16  # pending events that are executed in order before PEs try again
 LOGS_MOST = 4  # of one PE, on their way to the ledger
 RINGS_BYTES = 2**28
 _POLICIES = {"copy": pes.COPY, "delta": pes.DELTA, "reverse": pes.INVERSE, "periodic": pes.PERIODIC}
@@ -86,6 +93,8 @@ class Workers(Protocol):
 class CompiledOptimistic:
     """The optimistic engine of the compiled tier, a :class:`~tidewarp.kernel.contract.Kernel`."""
 
+    _run_slice = staticmethod(run_slice)
+
     def __init__(
         self,
         model: Model,
@@ -103,12 +112,15 @@ class CompiledOptimistic:
         self._rows = self._memory.rows(image)
         self._failed: TidewarpError | None = None
         self._injected: list[Event] = []
-        self._budget = _Budget(options.memory_max_bytes)
+        self._blocks = max(-(-words // pes.CHUNK) for words in self._memory.row_words)
+        self._budget = Budget(options.memory_max_bytes, self._here, self._n, self._memory.message_words, self._blocks)
+        self._order: InOrder | None = None
+        self._stretch, self._committed_then = IN_ORDER_LEAST, 0
         self._merger = Merger(self._n, ledger, model.trace_interval)
         self._credited = 0
         self._in_flight = [0] * self._n
         self._last_gvt, self._last_moved, self._working = (-1, 0), clock.now(), False
-        self._idle_rounds: tuple[int, tuple[int, ...]] = (0, ())  # the round since which nothing has changed, and what
+        self._idle_rounds: tuple[int, object] = (0, ())  # the round since which nothing has changed, and what
         self._divided_at: object = None  # GVT and commits at the last division of the memory
         self._shared = self._new_shared()
         self._pes = self._new_pes(image)
@@ -137,7 +149,7 @@ class CompiledOptimistic:
         conf[gvt.LAZY] = self._options.cancellation == "lazy"
         conf[gvt.TRACING] = self._ledger.tracing
         conf[gvt.RING_MASK] = ring - 1
-        conf[gvt.ROW_BLOCKS] = max(-(-words // pes.CHUNK) for words in self._memory.row_words)
+        conf[gvt.ROW_BLOCKS] = self._blocks
         conf[gvt.ROW_FORMS] = self._memory.n_classes
         conf[gvt.PERIODIC_ANY] = bool(np.any(lps["policy"] == pes.PERIODIC))
         return Shared(
@@ -162,11 +174,7 @@ class CompiledOptimistic:
         lps["pe"] = self._pe_of
         for index, cls in enumerate(model.classes):
             mine = table[:-1, layout.ROW_CLASS] == index
-            saving, interval = cls.saving, cls.saving_interval
-            if self._options.saving is not None:
-                saving, interval = parse_saving(self._options.saving, "option")
-            if saving == "reverse" and cls.saving != "reverse":
-                saving = "copy"
+            saving, interval = policy_of(cls, self._options.saving)
             lps["policy"][mine] = _POLICIES.get(saving, pes.COPY)
             lps["interval"][mine] = interval
             lps["speculative"][mine] = cls.speculative
@@ -195,12 +203,11 @@ class CompiledOptimistic:
     def _new_pes(self, image: Image) -> list[Pe]:
         count, pool, payload = self._memory.pending(image)
         owner = self._pe_of[pool["dst"][:count]]
-        made = []
+        mine = [np.flatnonzero(owner == p) for p in range(self._here)]
+        sizes = self._budget.first_shares([len(slots) for slots in mine])
+        self._budget.count(sizes)
         window = self._first_window(pool[:count])
-        for p in range(self._here):
-            mine = np.flatnonzero(owner == p)
-            made.append(self._new_pe(p, pool[mine], payload[mine], window))
-        return made
+        return [self._new_pe(p, pool[mine[p]], payload[mine[p]], *sizes[p], window) for p in range(self._here)]
 
     def _first_window(self, pending: np.ndarray[Any, Any]) -> int:
         """8 lookaheads; without one, 64 mean gaps of the pending set."""
@@ -215,9 +222,15 @@ class CompiledOptimistic:
         spread = int(pending["time"].max() - pending["time"].min()) if len(pending) else 0
         return max(1, 64 * spread // max(len(pending), 1))
 
-    def _new_pe(self, p: int, pool: np.ndarray[Any, Any], payload: np.ndarray[Any, Any], window: int) -> Pe:
-        blocks = int(self._shared.conf[gvt.ROW_BLOCKS])
-        slots, chunks = self._first_sizes(p, len(pool), blocks)
+    def _new_pe(
+        self,
+        p: int,
+        pool: np.ndarray[Any, Any],
+        payload: np.ndarray[Any, Any],
+        slots: int,
+        chunks: int,
+        window: int,
+    ) -> Pe:
         memory, shared = self._memory, self._shared
         me = new_pe(
             slots,
@@ -237,20 +250,6 @@ class CompiledOptimistic:
             me.sums[index, 0] = accumulator.start
         self._put(me, pool, payload)
         return me
-
-    def _first_sizes(self, p: int, pending: int, blocks: int) -> tuple[int, int]:
-        width = self._memory.message_words
-        slots, chunks = 2 * pending + 256, (pending // 2 + 256) * blocks
-        if self._budget.most is not None:
-            share = self._budget.most // self._n
-            least = (pending + 8) * slot_bytes(width) + 4 * blocks * chunk_bytes()
-            if least > share:
-                self._budget.refuse(least * self._n)
-            each = slot_bytes(width) + chunk_bytes() * blocks / 4
-            slots = min(slots, max(pending + 8, int((share - 4 * blocks * chunk_bytes()) / each)))
-            chunks = min(chunks, max(4 * blocks, (share - slots * slot_bytes(width)) // chunk_bytes()))
-        self._budget.take(slots * slot_bytes(width) + chunks * chunk_bytes())
-        return slots, chunks
 
     def _put(self, me: Pe, pool: np.ndarray[Any, Any], payload: np.ndarray[Any, Any]) -> None:
         """Put events into a PE's pending set."""
@@ -297,7 +296,7 @@ class CompiledOptimistic:
         while not self._ledger.full and not self._complete(safe):
             self._take_injected()
             try:
-                again = self._run(until, safe)
+                again = self._relieve(until, safe) if self._budget.is_overdrawn else self._run(until, safe)
             except TidewarpError as error:
                 self._failed = error
                 raise
@@ -321,7 +320,7 @@ class CompiledOptimistic:
         self._workers.start(self._work)
         while self._workers.running:
             try:
-                item = self._workers.take(0.2)
+                item = self._workers.take(0.02 if self._at_bound() else 0.2)
             except BaseException as error:
                 control[gvt.STOP] = 1
                 errors.append(error)
@@ -347,19 +346,20 @@ class CompiledOptimistic:
         if ERROR_FINAL in outcomes:
             self._repeat_error()
         if STUCK in outcomes:
-            self._divide_memory()
+            self._relieve(until, safe)
         return bool(outcomes)
 
+    def _at_bound(self) -> bool:
+        return any(me.reg[pes.AT_BOUND] for me in self._pes)
+
     def _is_deadlocked(self) -> bool:
-        """Have many rounds of GVT passed under memory pressure without an event executed, undone or committed?"""
-        control = self._shared.control
-        counts = (pes.EXECUTED, pes.ROLLED_BACK, pes.COMMITTED, pes.CANCELBACKS)
-        work = tuple(int(me.stats[name]) for me in self._pes for name in counts)
-        done, rounds = int(control[gvt.ROUND]), self._idle_rounds
-        if not control[gvt.PRESSURE] or work != rounds[1]:
-            self._idle_rounds = (done, work)
+        """Have many rounds of GVT passed at the bound of memory without an event committed?"""
+        done = int(self._shared.control[gvt.ROUND])
+        here = (self._at_bound(), self._true_gvt(), sum(int(me.stats[pes.COMMITTED]) for me in self._pes))
+        if not here[0] or here != self._idle_rounds[1]:
+            self._idle_rounds = (done, here)
             return False
-        return done - rounds[0] >= DEADLOCK_ROUNDS
+        return done - self._idle_rounds[0] >= DEADLOCK_ROUNDS
 
     def _gather(self) -> None:
         """Take what the PEs have committed and not handed over; no thread is at work."""
@@ -395,7 +395,7 @@ class CompiledOptimistic:
     def step(self, p: int, post: Callable[[Any], None], turns: int) -> bool:
         """One slice of PE ``p``, and what it asks for. False: its part of this run is over."""
         me = self._pes[p]
-        status = run_slice(self._handler, me, self._shared, p, turns)
+        status = self._run_slice(self._handler, me, self._shared, p, turns)
         logged = int(me.reg[pes.N_LOG])
         if logged and self._in_flight[p] < LOGS_MOST:
             self._in_flight[p] += 1
@@ -414,18 +414,17 @@ class CompiledOptimistic:
 
     def _enlarge(self, p: int) -> None:
         """Let a PE's pools grow by half, or as far as the bound of memory allows."""
-        me, blocks = self._pes[p], int(self._shared.conf[gvt.ROW_BLOCKS])
+        me, blocks = self._pes[p], self._blocks
         slots, chunks = len(me.pool), len(me.chunks)
         want = int(me.reg[pes.WANT])
         if me.reg[pes.N_FREE] <= want:
-            size = slot_bytes(self._memory.message_words)
-            more = self._budget.grant(max(slots // 2, 2 * want, 64), size, min(want + 1, 16))
+            more = self._budget.grant_slots(max(slots // 2, 2 * want, 64), min(want + 1, 16))
             if more == 0:
                 me.reg[pes.AT_BOUND] = 1
             else:
                 self._pes[p] = enlarge_slots(me, slots + more)
         if me.reg[pes.N_CHUNKS] < 3 * blocks:
-            more = self._budget.grant(max(chunks // 2, 4 * blocks), chunk_bytes(), blocks)
+            more = self._budget.grant_chunks(max(chunks // 2, 4 * blocks), blocks)
             if more == 0:
                 me.reg[pes.AT_BOUND] = 1
             else:
@@ -447,7 +446,8 @@ class CompiledOptimistic:
                 moved |= status != 0
                 if status == NEEDS_SLOTS:
                     me = self._pes[p]
-                    self._pes[p] = enlarge_slots(me, len(me.pool) * 3 // 2 + 64)
+                    more = self._budget.take_slots(len(me.pool) // 2 + 64)
+                    self._pes[p] = enlarge_slots(me, len(me.pool) + more)
                 elif status == NEEDS_CHANNEL:
                     self._pes[p] = enlarge_channel(self._pes[p], self._n)
                 elif status == NEEDS_LOG:
@@ -463,58 +463,111 @@ class CompiledOptimistic:
             self._memory.set_event(pool, payload, 0, event)
             p = int(self._pe_of[event[2]])
             if self._pes[p].reg[pes.N_FREE] == 0:
-                self._pes[p] = enlarge_slots(self._pes[p], len(self._pes[p].pool) + 64)
+                more = self._budget.grant_slots(64, 1) or self._budget.take_slots(1)
+                self._pes[p] = enlarge_slots(self._pes[p], len(self._pes[p].pool) + more)
             self._put(self._pes[p], pool, payload)
         self._injected.clear()
         self._restart_round()
 
     def _repeat_error(self) -> None:
-        """An error is final: the sequential engine of the interpreted tier goes on from GVT and raises it.
+        """An error is final: the sequential engine of the interpreted tier goes on from GVT, up to the event that errs.
 
         Raises:
-            ModelError: always, unless the tiers disagree.
+            ModelError: always, unless the compiled handler does not err any more.
         """
         self._recall()
         tick = self._true_gvt()[0]
-        kernel = SequentialKernel(self._model, self._image(), self._ledger)
-        kernel.advance(tick, tick + 1)
+        image = self._image()
+        self._ledger.outputs_max = 2**62  # the run ends within this tick
+        objects = Tried(self._model, image, self._memory, self._handler)
+        SequentialKernel(self._model, image, self._ledger, objects).advance(tick, tick + 1)
         raise InternalError(
-            f"a handler at tick {tick}", "it broke a rule compiled, and does not interpreted", "please report this"
+            f"a handler at tick {tick}", "it broke a rule compiled, and then it does not", "please report this"
         )
+
+    def _relieve(self, until: int, safe: int) -> bool:
+        """Go on where there is no memory for more than the sequential run; True, for then the PEs may go on.
+
+        Raises:
+            ModelError: an event broke a rule.
+            PoolExhausted: there is not even memory for the sequential run.
+        """
+        self._recall()
+        if self._ledger.full or self._merger.waiting:  # what is committed comes first
+            return True
+        pool, payload = self._pending()
+        order = self._in_order(pool, payload)
+        bound = min(until + 1, safe)
+        if len(pool):
+            bound = min(bound, int(pool["time"][min(self._stretch, len(pool)) - 1]) + 1)
+        try:
+            if not order.carry_on(bound, self._budget.pending_most):
+                raise self._budget.refusal(self._true_gvt()[0], order.slots_to(min(until + 1, safe)))
+        finally:
+            self._share_out(*order.pending())
+        self._raise_gvt(order.gvt)
+        self._merger.stopped_at = order.gvt
+        return True
+
+    def _in_order(self, pool: np.ndarray[Any, Any], payload: np.ndarray[Any, Any]) -> InOrder:
+        """The sequential engine, to go on with these events; for twice as many as before where PEs hardly get on."""
+        from tidewarp.kernel.compiled.in_order import InOrder
+
+        committed = sum(int(me.stats[pes.COMMITTED]) for me in self._pes)
+        gained, self._committed_then = committed - self._committed_then, committed
+        if gained < 2 * self._stretch:
+            self._stretch = min(2 * self._stretch, IN_ORDER_MOST)
+        else:
+            self._stretch = max(self._stretch // 2, IN_ORDER_LEAST)
+        if self._order is None:
+            options = replace(self._options, memory_max_bytes=None)
+            self._order = InOrder(self._model, self._image(), self._ledger, options, self._handler)
+        self._order.take_over(self._rows, pool, payload, self._pes[0].block)
+        return self._order
+
+    def _raise_gvt(self, tick: int) -> None:
+        """Everything below ``tick`` is committed: let the PEs see it."""
+        control = self._shared.control
+        if self._true_gvt() < (tick, 0):
+            number = int(control[gvt.PUBLISHED]) + 1
+            pair = gvt.PUBLISHED + 2 + 2 * (number & 1)
+            control[pair], control[pair + 1] = tick, 0
+            control[gvt.PUBLISHED] = number
+            for me in self._pes:  # the leader compares with what it has seen
+                me.reg[pes.GVT_TIME], me.reg[pes.GVT_LEVEL] = tick, 0
 
     def _divide_memory(self) -> None:
         """Give each PE memory after its need.
 
         Raises:
-            PoolExhausted: there is not enough for all.
+            PoolExhausted: there is not enough for all, or nothing came of the last division.
         """
         self._recall()
         here = (self._true_gvt(), sum(int(me.stats[pes.COMMITTED]) for me in self._pes))
-        if here == self._divided_at:  # nothing came of the last division
-            self._budget.refuse(2 * (self._budget.most or 0))
+        pool, payload = self._pending()
+        if here == self._divided_at:
+            raise self._budget.refusal(here[0][0], 2 * self._budget.pending_most)
+        if len(pool) > self._budget.pending_most:
+            raise self._budget.refusal(here[0][0], len(pool))
         self._divided_at = here
-        width, blocks = self._memory.message_words, int(self._shared.conf[gvt.ROW_BLOCKS])
-        pending = [len(slots) for slots in map(_pending_of, self._pes)]
-        want = [n + 16 + 2 * int(me.reg[pes.WANT]) for n, me in zip(pending, self._pes, strict=True)]
-        least = sum(want) * slot_bytes(width) + self._n * 6 * blocks * chunk_bytes()
-        most = self._budget.most or 0
-        if least > most:
-            self._budget.refuse(least)
-        spare = most - least
+        self._share_out(pool, payload)
+
+    def _share_out(self, pool: np.ndarray[Any, Any], payload: np.ndarray[Any, Any]) -> None:
+        """Give all PEs here new pools, and each its part of these events. Nothing is executed, and nothing can cancel any."""
+        owner = self._pe_of[pool["dst"]]
+        mine = [np.flatnonzero(owner == p) for p in range(self._here)]
+        pending = [len(slots) for slots in mine]
+        wanted = [n + 16 + 2 * int(me.reg[pes.WANT]) for n, me in zip(pending, self._pes, strict=True)]
+        sizes = self._budget.shares(pending, wanted)
         for p, me in enumerate(self._pes):
-            share = spare * want[p] // sum(want)
-            slots = want[p] + share * 3 // 4 // slot_bytes(width)
-            chunks = 6 * blocks + share // 4 // chunk_bytes()
-            self._pes[p] = self._moved(me, slots, chunks, p)
-        self._budget.set(
-            sum(len(me.pool) for me in self._pes) * slot_bytes(width)
-            + sum(len(me.chunks) for me in self._pes) * chunk_bytes()
-        )
+            self._pes[p] = self._moved(me, *sizes[p], p)
+            self._put(self._pes[p], pool[mine[p]], payload[mine[p]])
+        self._budget.count(sizes)
+        self._shared.lps["since"] = 0
         self._shared.control[gvt.PRESSURE] = 0
 
     def _moved(self, old: Pe, slots: int, chunks: int, p: int) -> Pe:
-        """A PE with other pools and the same pending events; nothing is executed, and nothing can cancel any of them."""
-        mine = _pending_of(old)
+        """A PE with other pools, and no events."""
         me = new_pe(
             slots, chunks, self._memory.message_words, self._kps[p], self._n, max(self._memory.row_words),
             len(self._model.accumulators), len(old.held_slots) > 1, old.block,
@@ -525,12 +578,19 @@ class CompiledOptimistic:
             if i not in (pes.N_PENDING, pes.N_HELD, pes.N_FREE, pes.N_CHUNKS, pes.PRESSED, pes.WANT, pes.AT_BOUND)
         ]
         me.reg[keep] = old.reg[keep]
-        me.reg[pes.AT_BOUND] = 1
+        me.reg[pes.AT_BOUND], me.reg[pes.SEND_TIME] = 1, NEVER  # what was sent has arrived
         me = take_over_block(me, old.block)
         me.stats[:] = old.stats
         me.sums[:], me.sent[:] = old.sums, old.sent
-        self._put(me, old.pool[mine], old.payload[mine])
         return me
+
+    def _pending(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """All pending events here and their messages, in key order."""
+        parts = [(me.pool[mine], me.payload[mine]) for me in self._pes for mine in [_pending_of(me)]]
+        pool = np.concatenate([part for part, _ in parts])
+        payload = np.concatenate([words for _, words in parts])
+        order = self._memory.in_key_order(pool, np.arange(len(pool)))
+        return pool[order], payload[order]
 
     def inject(self, event: Event) -> None:
         """Add an external event; below what is executed it is a straggler.
@@ -562,9 +622,7 @@ class CompiledOptimistic:
         return self._image()
 
     def _image(self) -> Image:
-        parts = [(me.pool[mine], me.payload[mine]) for me in self._pes for mine in [_pending_of(me)]]
-        pool = np.concatenate([part for part, _ in parts]) if parts else np.zeros(0, layout.EVENT)
-        payload = np.concatenate([words for _, words in parts])
+        pool, payload = self._pending()
         return self._memory.image(self._rows, pool, payload, np.arange(len(pool)))
 
     def state(self, lp: int) -> dict[str, object]:
@@ -580,7 +638,7 @@ class CompiledOptimistic:
         width = self._memory.message_words
         slots = sum(len(me.pool) for me in self._pes)
         return Statistics(
-            executed=total[pes.EXECUTED],
+            executed=total[pes.EXECUTED] + (0 if self._order is None else self._order.executed),
             rolled_back=total[pes.ROLLED_BACK],
             rollbacks_straggler=total[pes.BY_STRAGGLER],
             rollbacks_anti=total[pes.BY_ANTI],
@@ -693,40 +751,3 @@ def _check_slots(me: Pe, p: int) -> None:
         )
     if sorted([*me.chunk_free[: reg[pes.N_CHUNKS]].tolist(), *chunks]) != list(range(len(me.chunks))):
         raise InternalError(f"PE {p}: chunks of saved state", "each is free or kept by one event", "please report this")
-
-
-class _Budget:
-    """The bytes that the pools of all PEs may take together; PEs ask from their own threads."""
-
-    def __init__(self, most: int | None) -> None:
-        self.most = most
-        self._taken = 0
-
-    def take(self, n: int) -> None:
-        """Count bytes."""
-        self._taken += n
-
-    def set(self, n: int) -> None:
-        """Count anew."""
-        self._taken = n
-
-    def grant(self, wanted: int, size: int, least: int) -> int:
-        """How many of ``wanted`` pieces of ``size`` bytes may be had; 0 if less than ``least``."""
-        if self.most is not None:
-            wanted = min(wanted, (self.most - self._taken) // size)
-            if wanted < least:
-                return 0
-        self._taken += wanted * size
-        return wanted
-
-    def refuse(self, least: int) -> None:
-        """Say which bound would do.
-
-        Raises:
-            PoolExhausted: always.
-        """
-        raise PoolExhausted(
-            f"memory_max_bytes {self.most}",
-            f"this run needs at least {least} bytes for its events",
-            f"set memory_max_bytes={least} or more",
-        )

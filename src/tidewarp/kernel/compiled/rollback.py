@@ -124,6 +124,17 @@ def save_row(row: Any, words: Any, chunks: Any, chunk_next: Any, chunk_at: Any, 
 
 
 @helper
+def save_row_again(row: Any, words: Any, chunks: Any, chunk_next: Any, chunk_at: Any, first: Any) -> None:
+    """Keep a whole row in the chunks in which it was kept before."""
+    c = first
+    while c >= 0:
+        base = chunk_at[c] * CHUNK
+        for q in range(min(words - base, CHUNK)):
+            chunks[c, q] = get(row + 8 * (base + q))
+        c = chunk_next[c]
+
+
+@helper
 def save_changes(
     row: Any, words: Any, scratch: Any, chunks: Any, chunk_next: Any, chunk_at: Any, chunk_free: Any, reg: Any
 ) -> Any:

@@ -11,7 +11,7 @@ from tidewarp.kernel.lp import form_of_lp
 from tidewarp.kernel.model import Model
 from tidewarp.kernel.optimistic.commit import Committer
 from tidewarp.kernel.optimistic.gvt import TRANSIT, Rounds
-from tidewarp.kernel.optimistic.memory import ENTRY_BYTES, Pool
+from tidewarp.kernel.optimistic.memory import ENTRY_BYTES, Pool, pending_most
 from tidewarp.kernel.optimistic.pe import ProcessingElement, grouped
 from tidewarp.kernel.optimistic.saving import ObjectsExecutor
 from tidewarp.kernel.optimistic.scheduler import Scheduler
@@ -103,7 +103,7 @@ class OptimisticKernel:
             if self.scheduler.turn(until + 1):
                 self._still = 0 if rounds.gvt > before else self._still + 1
                 self._commit()
-                self._check_pool()
+                self._check_pool(until)
         self.gvt = self._committer.tick if self._ledger.full else bound
 
     def _commit(self) -> None:
@@ -118,17 +118,17 @@ class OptimisticKernel:
             for pe in pes:
                 pe.collect()
 
-    def _check_pool(self) -> None:
+    def _check_pool(self, until: int) -> None:
         """Give up when what is left over the bound is what a sequential run would hold too: nothing of it can be undone."""
         pool, pes = self._pool, self.scheduler.pes
         if pool.limit is None or pool.live <= pool.limit:
             return
-        live = pool.live - sum(pe.speculative for pe in pes)  # final events are freed by the next round
+        live = pool.live - sum(pe.begotten for pe in pes)
         if live <= pool.limit or any(pe.is_ahead for pe in pes) or self.scheduler.letters:
             return
-        need = live * pool.entry_bytes
+        need = pending_most(self._model, self.image(), until) * pool.entry_bytes
         self._failed = PoolExhausted(
-            f"{need} bytes for {live} events at tick {self._rounds.gvt[0]}",
+            f"{live * pool.entry_bytes} bytes for {live} events at tick {self._rounds.gvt[0]}",
             f"the bound is {pool.bytes_max} bytes, and nothing can be undone any more",
             f"raise memory_max_bytes above {need}",
         )

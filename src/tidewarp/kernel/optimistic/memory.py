@@ -6,10 +6,48 @@ Management in Conservative and Optimistic Systems, PODC 1990): then the run need
 
 from __future__ import annotations
 
-__all__ = ["ENTRY_BYTES", "Pool"]
+from heapq import heapify, heappop, heappush
+
+from tidewarp.errors import ModelError
+from tidewarp.kernel.model import Model
+from tidewarp.kernel.objects import Objects
+from tidewarp.kernel.records import Image, split_frames, unpack_event
+
+__all__ = ["ENTRY_BYTES", "Pool", "pending_most"]
 
 ENTRY_BYTES = 1024
 """What one event is taken to occupy without its saved state: entry, key, lists, message."""
+
+LOOKED_AT_MOST = 2**20
+"""Events that are executed to find out which bound would do."""
+
+
+def pending_most(model: Model, image: Image, until: int) -> int:
+    """How many events may be pending at once in a run from ``image`` to ``until`` (inclusive): it is executed for that.
+
+    Events of one time and generation are final together, and PEs may execute them in any order: the worst one counts.
+    """
+    objects = Objects(model, image)
+    pending = [unpack_event(model, record) for record in split_frames(image.pending)]
+    heapify(pending)
+    most = now_most = len(pending)
+    now = (-1, 0)
+    for _ in range(LOOKED_AT_MOST):
+        if not pending or pending[0][0] > until:
+            break
+        event = heappop(pending)
+        if event[:2] != now:
+            now, now_most = event[:2], len(pending) + 1
+        try:
+            objects.execute(event)
+        except ModelError:
+            break  # the run will end here
+        sends = objects.context.sends
+        now_most += max(0, len(sends) - 1)
+        most = max(most, now_most)
+        for sent in sends:
+            heappush(pending, sent)
+    return most
 
 
 class Pool:

@@ -377,6 +377,12 @@ class ProcessingElement(History):
         return sum(map(len, self._outbox.values()))
 
     @property
+    def begotten(self) -> int:
+        """How many of the events here are there because others are executed that are not committed."""
+        executed = [entry for kp in self.kps for entry in kp.executed]
+        return len(self._stubs) + sum(len(e.children) + len(e.kept) for e in [*executed, *self._alive()])
+
+    @property
     def is_ahead(self) -> bool:
         """Whether an executed event is not final."""
         return self._newest_speculative() is not None
