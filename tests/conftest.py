@@ -87,6 +87,10 @@ def _numba_works() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 
+def _arrow_works() -> bool:
+    return importlib.util.find_spec("pyarrow") is not None
+
+
 def _mpi_works() -> bool:
     mpiexec = Path(sys.prefix, "bin", "mpiexec")
     return importlib.util.find_spec("mpi4py") is not None and _runs(
@@ -114,6 +118,7 @@ def _simpy_archive() -> bytes | None:
 
 
 FACILITIES: Mapping[str, Facility] = {
+    "arrow": Facility(_arrow_works, "pip install -e '.[arrow]'"),
     "fork": Facility(lambda: hasattr(os, "fork"), "use a POSIX system"),
     "localedef": Facility(_localedef_works, "apt-get install locales"),
     "mkdocs": Facility(_mkdocs_works, "pip install -e '.[docs]'"),

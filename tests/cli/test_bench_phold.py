@@ -30,7 +30,7 @@ KEYS = {
         "efficiency",
     ),
     *("rolled_back_share", "window_ticks", "pool_bytes", "cancelbacks", "lazy_hits", "idle_share", "compile_seconds"),
-    *("peak_rss_bytes", "runs", "seed", "verified", "reference_events_per_s", "ratio"),
+    *("peak_rss_bytes", "runs", "seed", "verified", "reference_events_per_s", "ratio", "references"),
 }
 DIGEST = "d977cc4a9eef35e45daabd6a611443a17c564553f356bd1ef69ef314a9b51da2"
 
@@ -143,6 +143,40 @@ def test_the_reference_runs_beside_it(ask: Ask) -> None:
     assert 0 < found["ratio"] < 1000
 
 
+def test_the_sequential_engine_runs_beside_it(ask: Ask) -> None:
+    """In the same tier, in turn with each round; its digest has to be ours, and is looked at without being asked."""
+    found = ask("--kernel", "optimistic", "--workers", "2", "--reference", "sequential", "--repeat", "2")
+    assert found["references"].keys() == {"sequential"}
+    assert found["verified"] is True
+    assert found["ratio"] == found["references"]["sequential"]["ratio"] > 0
+    assert found["reference_events_per_s"] == found["references"]["sequential"]["events_per_s"] > 0
+
+
+def test_two_references_take_turns(ask: Ask) -> None:
+    """``ratio`` is that of the first; a name that is given twice counts once."""
+    found = ask("--reference", "sequential", "--reference", "simpy", "--reference", "sequential")
+    assert list(found["references"]) == ["sequential", "simpy"]
+    assert found["ratio"] == found["references"]["sequential"]["ratio"]
+    assert found["references"]["simpy"]["ratio"] > 0
+    assert ask()["references"] == {}
+
+
+def test_a_ratio_is_the_median_over_the_rounds(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of rounds beside each other, never of the best ones."""
+    theirs_s = iter([1.0, 10.0, 3.0])
+    monkeypatch.setattr(command, "_reference", lambda *_: lambda: (next(theirs_s), None))
+    found = ask("--reference", "simpy", "--repeat", "3")
+    ratios = [run["events_per_s"] * one_s for run, one_s in zip(found["runs"], [1.0, 10.0, 3.0], strict=True)]
+    assert found["ratio"] == pytest.approx(sorted(ratios)[1])
+    assert found["reference_events_per_s"] == 1.0
+
+
+def test_a_reference_with_another_digest_is_found(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit 1, as with --verify."""
+    monkeypatch.setattr(command, "_reference", lambda *_: lambda: (1.0, "0" * 64))
+    assert ask("--reference", "sequential", code=1)["verified"] is False
+
+
 def test_the_reference_makes_as_many_events() -> None:
     """It is the same PHOLD: as many hops, within what chance allows."""
     from tidewarp.cli.bench.phold_simpy import Reference
@@ -214,9 +248,10 @@ def test_bad_input(wrong: str, ask: Ask) -> None:
 
 def test_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     """The same in words."""
-    assert main([*SMALL[:-1], "--verify", "--reference", "simpy"]) == 0
+    assert main([*SMALL[:-1], "--verify", "--reference", "simpy", "--reference", "sequential"]) == 0
     said = capsys.readouterr().out
     assert "events/s" in said
-    assert "SimPy" in said
+    assert "beside SimPy" in said
+    assert "beside sequential" in said
     assert "the sequential run has the same digest" in said
     assert DIGEST in said

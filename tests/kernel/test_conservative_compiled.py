@@ -218,7 +218,7 @@ def test_stalls_name_who_waits_for_whose_promise() -> None:
         for lp, at in ((0, 10), (1, 40)):
             engine.inject(model.sources[0], lp, at, Token(0, 0))
         assert engine.stalls() == []
-        kernel = engine._kernel._kernel  # type: ignore[attr-defined]
+        kernel = engine._kernel  # type: ignore[attr-defined]
         kernel._bound = 100
         assert kernel.stalls() == [
             "PE 0 waits for PE 1's promise of tick 10 at node.0: it has promised 3 and stands at node.1, tick 40",
@@ -233,7 +233,7 @@ def test_a_message_in_the_past_of_its_pe_is_our_fault() -> None:
     model = linked(2, {(0, 1): 1, (1, 0): 1})
     with Engine(model, **options_of([0, 1])) as engine:
         engine.advance(5)
-        kernel = engine._kernel._kernel  # type: ignore[attr-defined]
+        kernel = engine._kernel  # type: ignore[attr-defined]
         for pe in kernel._pes:
             pe.reg[10] = 1000  # CLOCK: as if it had executed up to there
         with pytest.raises(InternalError, match="never executes what can be preceded"):

@@ -10,6 +10,8 @@
     optimistic/           Time Warp as pure machines; compiled/ has all three engines in Numba
     checkpoints           the state of a run as bytes
     contract, options     what every engine offers; how a run is executed
+    arguments             what users may write as a number, a name or a word
+    result, arrow         what a run came to; its outputs as a table
     nodes, node_*         Time Warp over nodes that own Python values · audit, flow: proofs over checkpoints, backpressure
     shell/                sessions, threads, ranks, the cache of compiled code (not pure)
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from tidewarp.kernel.options import Options
     from tidewarp.kernel.result import Result
     from tidewarp.kernel.shell.engine import Engine, Status
+    from tidewarp.kernel.shell.interrupts import Interrupted
     from tidewarp.kernel.shell.runs import run
     from tidewarp.kernel.source import function
     from tidewarp.kernel.trace import Output
@@ -43,6 +46,7 @@ _HOMES = {
     "options": ("Options",),
     "result": ("Result",),
     "shell.engine": ("Engine", "Status"),
+    "shell.interrupts": ("Interrupted",),
     "shell.runs": ("run",),
     "source": ("function",),
     "trace": ("Output",),
@@ -54,6 +58,7 @@ __all__ = [
     "Bytes",
     "Context",
     "Engine",
+    "Interrupted",
     "LogicalProcess",
     "Model",
     "Options",

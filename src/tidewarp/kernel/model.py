@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from tidewarp.errors import ModelError, OperatorError
+from tidewarp.kernel.arguments import is_identifier, is_name, is_one_of, whole
 from tidewarp.kernel.kinds import Field, Form, form_of, i64
 from tidewarp.kernel.lp import (
     LogicalProcess,
@@ -103,13 +104,16 @@ class Model:
         messages: Iterable[type] | None = None,
         trace_interval: int = seconds(1),
     ) -> None:
+        if not is_name(name):
+            raise ModelError(f"model name {name!r}", "a name is printable text", "choose another name")
         self.name = name
         self.params = params
         self.lookahead = _ticks("lookahead", lookahead, 0)
         self.trace_interval = _ticks("trace_interval", trace_interval, 1)
-        if type(seed) is not int or not 0 <= seed < 2**64:
+        number = whole(seed)
+        if number is None or not 0 <= number < 2**64:
             raise OperatorError(f"seed {seed!r}", "a seed is a whole number from 0 to 2**64 - 1", "choose another seed")
-        self.seed = seed
+        self.seed = number
         self.groups: list[Group] = []
         self.classes: list[type[LogicalProcess]] = []
         self.tables: dict[str, np.ndarray[Any, Any]] = {}
@@ -119,7 +123,7 @@ class Model:
         self.params_form = _form_of_params(params)
         if self.params_form is not None:  # as plain numbers of their kinds, whatever type they came in
             self.params = type(params)._make(self.params_form.unpack(self.params_form.pack(params)))
-        self._declared = list(messages or ())
+        self._declared = _listed(messages)
         self._links: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], int]] = []
         self._frozen = False
         self._digest: str | None = None
@@ -135,14 +139,17 @@ class Model:
         for all, to an array or list with one entry for each LP, or to a function of the LP's place (0 to count - 1).
 
         Raises:
-            ModelError: no LogicalProcess, a field without a kernel kind, a path twice, an ``init`` of the wrong shape.
+            ModelError: no LogicalProcess, a field without a kernel kind, a path twice, an ``init`` of an unknown field. That an
+                ``init`` has the wrong shape is said when an engine opens.
         """
         self._check_open("add")
         if not _is_lp_class(cls):
             raise ModelError(f"add({cls!r})", "an LP is a class derived from LogicalProcess", "pass the class itself")
-        if type(count) is not int or not 1 <= count <= LPS_MAX - self.n_lps:
+        number = whole(count)
+        if number is None or not 1 <= number <= LPS_MAX - self.n_lps:
             raise ModelError(f"{count!r} LPs at {path!r}", f"a model has 1 to {LPS_MAX} LPs", "choose another count")
-        if not path or not path.isprintable() or self._is_taken(path, count):
+        count = number
+        if not is_name(path) or self._is_taken(path, count):
             raise ModelError(
                 f"path {path!r}", "a path is printable text, and names one group or LP", "choose another path"
             )
@@ -150,11 +157,17 @@ class Model:
         if cls not in self.classes:
             check_class(cls)
             self.classes.append(cls)
+        if init is not None and not isinstance(init, Mapping):
+            raise ModelError(
+                f"init {init!r:.80} of {cls.__name__}", "it maps fields to values", "write e.g. init={'hits': 1}"
+            )
         group = Group(cls, self.n_lps, count, path, dict(init or {}))
         for name in group.init:
             if name not in form.names:
                 raise ModelError(
-                    f"init of {cls.__name__}.{name}", f"its fields are {', '.join(form.names)}", "correct the name"
+                    f"init of {cls.__name__}.{name}",
+                    f"its fields are {', '.join(form.names) or 'none'}",
+                    "correct the name",
                 )
         self.groups.append(group)
         self._paths[path] = group.first
@@ -185,14 +198,20 @@ class Model:
             ModelError: an LP that does not exist, a lookahead that is no tick >= 0.
         """
         self._check_open("link")
-        ends = [np.atleast_1d(np.asarray(list(lps) if isinstance(lps, Iterable) else lps)) for lps in (srcs, dsts)]
-        for lps in ends:
-            if len(lps) == 0 or lps.dtype.kind not in "iu" or lps.min() < 0 or lps.max() >= self.n_lps:
-                raise ModelError(
-                    f"link of LP {lps.tolist()[:8]}", f"LPs are 0 to {self.n_lps - 1}", "add LPs before linking them"
-                )
-        starts, stops = (lps.astype(np.int64) for lps in ends)
+        starts, stops = self._lps_of(srcs), self._lps_of(dsts)
         self._links.append((starts, stops, _ticks("lookahead of a link", lookahead, 0)))
+
+    def _lps_of(self, given: object) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """One end of a link as an array of numbers of LPs."""
+        if isinstance(given, np.ndarray):
+            given = given.tolist()
+        numbers = [whole(lp) for lp in given] if isinstance(given, Iterable) else [whole(given)]
+        if not numbers or any(lp is None or not 0 <= lp < self.n_lps for lp in numbers):
+            rule = f"LPs are 0 to {self.n_lps - 1}" if self.n_lps else "there are none yet"
+            raise ModelError(
+                f"link of LP {given!r:.80}", rule, "add LPs before linking them, and give what add() returned"
+            )
+        return np.array(numbers, np.int64)
 
     def table(self, name: str, array: Any) -> None:
         """A constant array that handlers read as ``ctx.table(name)``: numbers of one kind, C-contiguous, kept as a copy.
@@ -201,28 +220,9 @@ class Model:
             ModelError: a name twice, another type of array.
         """
         self._check_open("table")
-        values = np.asarray(array)
-        if (
-            values.dtype.kind == "f"
-            and _numbers(array).dtype == object
-            and not any(isinstance(x, float) for x in _numbers(array).flat)
-        ):
-            raise ModelError(
-                f"table {name!r}", "numpy makes floats of whole numbers beyond int64", "give an array of uint64"
-            )
-        if (
-            values.dtype.kind not in "iufb"
-            or values.dtype.itemsize > 8
-            or values.dtype == np.float32
-            or values.dtype == np.float16
-        ):
-            raise ModelError(
-                f"table {name!r} of {values.dtype}",
-                "a table holds whole numbers, float64 or bool",
-                "convert it with astype",
-            )
-        if name in self.tables or not name.isidentifier():
+        if not is_identifier(name) or name in self.tables:
             raise ModelError(f"table {name!r}", "a table's name is an identifier and used once", "choose another name")
+        values = _array_of(name, array)
         kept = np.array(values, dtype=values.dtype.newbyteorder("="), order="C")
         kept.flags.writeable = False
         self.tables[name] = kept
@@ -237,18 +237,22 @@ class Model:
             ModelError: a name twice, another kind.
         """
         self._check_open("accumulator")
-        if kind not in ("sum", "min", "max"):
+        if not is_one_of(kind, ("sum", "min", "max")):
             raise ModelError(f"accumulator kind {kind!r}", "a kind is sum, min or max", "choose one of them")
-        if name in self.accumulator_names or not name.isidentifier():
+        if not is_identifier(name) or name in self.accumulator_names:
             raise ModelError(f"accumulator {name!r}", "its name is an identifier and used once", "choose another name")
         every = None if publish_every is None else _ticks("publish_every", publish_every, 1)
         self.accumulators.append(Accumulator(name, kind, every))
 
     def input(self, name: str) -> Source:
-        """Declare an external source; pass it to ``Engine.inject``. Its events sort before those of LPs at the same tick."""
+        """Declare an external source; pass it to ``Engine.inject``. Its events sort before those of LPs at the same tick.
+
+        Raises:
+            ModelError: a name twice, or one that is no printable text.
+        """
         self._check_open("input")
-        if any(source.name == name for source in self.sources):
-            raise ModelError(f"input {name!r}", "a source has a name of its own", "choose another name")
+        if not is_name(name) or any(source.name == name for source in self.sources):
+            raise ModelError(f"input {name!r}", "a source has a printable name of its own", "choose another name")
         self.sources.append(Source(name, len(self.sources)))
         return self.sources[-1]
 
@@ -313,6 +317,10 @@ class Model:
         Raises:
             ModelError: no such LP.
         """
+        if not isinstance(path, str):
+            raise ModelError(
+                f"LP {path!r}", "an LP is found by its path, which is text", "path(lp) gives that of a number"
+            )
         if path in self._paths and self.groups[bisect_right(self._starts, self._paths[path]) - 1].count == 1:
             return self._paths[path]
         group_path, _, place = path.rpartition(".")
@@ -324,23 +332,28 @@ class Model:
         raise ModelError(f"LP {path!r}", f"the LPs are {known}", "correct the path")
 
     def path(self, lp: int) -> str:
-        """The path of LP number ``lp``; external sources (below 0) are named too."""
-        if lp < 0:
-            rank = lp + 2**31
-            return f"input {self.sources[rank].name!r}" if rank < len(self.sources) else "accumulators"
-        if not 0 <= lp < self.n_lps:
-            raise ModelError(f"LP {lp}", f"LPs are 0 to {self.n_lps - 1}", "correct the number")
-        group = self.group_of(lp)
-        return group.path if group.count == 1 else f"{group.path}.{lp - group.first}"
-
-    def check_lp(self, lp: int) -> None:
-        """Refuse what is no number of an LP.
+        """The path of LP number ``lp``; external sources (below 0) are named too.
 
         Raises:
             ModelError: no such LP.
         """
-        if type(lp) is not int or not 0 <= lp < self.n_lps:
+        if type(lp) is int and -(2**31) <= lp < 0:
+            rank = lp + 2**31
+            return f"input {self.sources[rank].name!r}" if rank < len(self.sources) else "accumulators"
+        lp = self.check_lp(lp)
+        group = self.group_of(lp)
+        return group.path if group.count == 1 else f"{group.path}.{lp - group.first}"
+
+    def check_lp(self, lp: int) -> int:
+        """The number of an LP as Python's int.
+
+        Raises:
+            ModelError: no such LP.
+        """
+        number = whole(lp)
+        if number is None or not 0 <= number < self.n_lps:
             raise ModelError(f"LP {lp!r}", f"LPs are 0 to {self.n_lps - 1}", "give a number; model.lp(path) finds it")
+        return number
 
     def group_of(self, lp: int) -> Group:
         """The group that LP number ``lp`` was added in."""
@@ -385,25 +398,58 @@ def _numbers(given: Any) -> np.ndarray[Any, Any]:
     return np.asarray(given) if isinstance(given, (np.ndarray, np.generic)) else np.array(given, dtype=object)
 
 
+def _array_of(name: str, given: Any) -> np.ndarray[Any, Any]:
+    """A table's numbers as numpy has them."""
+    try:
+        values, numbers = np.asarray(given), _numbers(given)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"table {name!r}", f"it is no array ({error})", "give rows of equal length") from error
+    if numbers.dtype == object and not numbers.size:
+        raise ModelError(
+            f"table {name!r}", "an empty list does not say of what", "give np.zeros(0, np.int64), or numbers"
+        )
+    if values.dtype.kind == "f" and numbers.dtype == object and not any(isinstance(x, float) for x in numbers.flat):
+        raise ModelError(
+            f"table {name!r}", "numpy makes floats of whole numbers beyond int64", "give an array of uint64"
+        )
+    is_other_float = values.dtype.kind == "f" and values.dtype != np.float64
+    if values.dtype.kind not in "iufb" or is_other_float:
+        raise ModelError(
+            f"table {name!r} of {values.dtype}",
+            "a table holds whole numbers, float64 or bool",
+            "convert it with astype",
+        )
+    return values
+
+
+def _listed(messages: Iterable[type] | None) -> list[type]:
+    if messages is not None and (isinstance(messages, (str, bytes, type)) or not isinstance(messages, Iterable)):
+        raise ModelError(f"messages {messages!r:.80}", "it is a list of message classes", "write messages=[Message]")
+    return list(messages or ())
+
+
 def _column(group: Group, field: Field) -> list[Any]:
     if field.name not in group.init:
         return [field.zero() for _ in range(group.count)]
     given = group.init[field.name]
     what = f"init of {group.cls.__name__}.{field.name}"
     if callable(given):
-        return [_value(given(place), field) for place in range(group.count)]
+        return [_given(what, given, place, field) for place in range(group.count)]
     if isinstance(given, (bool, int, float, bytes)):
         if field.shape:
             raise ModelError(what, f"its shape is {field.shape}", "give an array, or one array for each LP")
         return [given] * group.count
-    values = _numbers(given) if field.kind.code else given
+    try:
+        values = _numbers(given) if field.kind.code else list(given)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{what} = {given!r:.80}", f"it is no start value ({error})", "give numbers") from error
     if isinstance(values, np.ndarray):
         if values.shape == field.shape:
             return [values.tolist() for _ in range(group.count)]
         if values.shape == (group.count, *field.shape):
             return cast("list[Any]", values.tolist())
     elif len(values) == group.count:
-        return list(values)
+        return values
     shape = getattr(values, "shape", len(values))
     raise ModelError(
         f"{what} of shape {shape}",
@@ -412,18 +458,26 @@ def _column(group: Group, field: Field) -> list[Any]:
     )
 
 
-def _value(value: Any, field: Field) -> Any:
-    if isinstance(value, (np.ndarray, np.generic)):
-        return value.tolist()
-    return list(value) if field.shape else value
+def _given(what: str, function: Callable[[int], Any], place: int, field: Field) -> Any:
+    """The start value that an author's function gives for one LP."""
+    try:
+        value = function(place)
+        if isinstance(value, (np.ndarray, np.generic)):
+            return value.tolist()
+        return list(value) if field.shape else value
+    except Exception as error:
+        raise ModelError(
+            f"{what}: its function at place {place}", f"{type(error).__name__}: {error}", "mend the function"
+        ) from error
 
 
 def _ticks(what: str, value: int, least: int) -> int:
-    if type(value) is not int or not least <= value <= TICK_MAX:
+    ticks = whole(value)
+    if ticks is None or not least <= ticks <= TICK_MAX:
         raise ModelError(
             f"{what} {value!r}", f"it is a whole number of ticks from {least} to 2**63 - 1", "write e.g. seconds(0.1)"
         )
-    return value
+    return ticks
 
 
 def _form_of_params(params: Any) -> Form | None:

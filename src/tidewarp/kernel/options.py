@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+import numpy as np
+
 from tidewarp.errors import ModelError, OperatorError
+from tidewarp.kernel.arguments import is_one_of, whole
 from tidewarp.kernel.lp import parse_saving
 from tidewarp.kernel.trace import DIGESTS
 
@@ -61,7 +64,7 @@ class Options:
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
+            if not is_one_of(getattr(self, name), choices):
                 raise OperatorError(
                     f"{name} {getattr(self, name)!r}", f"it is one of {', '.join(choices)}", "choose one of them"
                 )
@@ -76,26 +79,46 @@ class Options:
         for name in ("kps", "memory_max_bytes", "schedule_seed"):
             if getattr(self, name) is not None:
                 self._check_whole(name, 0 if name == "schedule_seed" else 1, 2**63 - 1)
-        if self.window not in ("auto", "lookahead"):
+        if not is_one_of(self.window, ("auto", "lookahead")):
             self._check_whole("window", 1, 2**62)
-        if isinstance(self.partition, str) and self.partition not in ("blocks", "graph"):
-            raise OperatorError(
-                f"partition {self.partition!r}", "it is blocks, graph, or the PE of each LP", "choose one of them"
-            )
-        if self.saving is not None:
-            try:
-                parse_saving(self.saving, "option")
-            except ModelError as error:  # here it is the operator's
-                raise OperatorError(f"saving {self.saving!r}", error.rule, error.action) from None
-        if type(self.handler_timeout_s) not in (int, float) or not 0.0 < self.handler_timeout_s < 1e9:
-            raise OperatorError(
-                f"handler_timeout_s {self.handler_timeout_s!r}", "it is a number of seconds above 0", "correct it"
-            )
+        self._check_partition()
+        self._check_saving()
+        debug: object = self.debug
+        if not isinstance(debug, bool):
+            raise OperatorError(f"debug {self.debug!r}", "it is True or False", "choose one of them")
+        timeout: object = self.handler_timeout_s
+        if (
+            isinstance(timeout, bool)
+            or not isinstance(timeout, (int, float, np.integer, np.floating))
+            or not 0.0 < timeout < 1e9
+        ):
+            raise OperatorError(f"handler_timeout_s {timeout!r}", "it is a number of seconds above 0", "correct it")
+        object.__setattr__(self, "handler_timeout_s", float(self.handler_timeout_s))
 
     def _check_whole(self, name: str, least: int, most: int) -> None:
-        value = getattr(self, name)
-        if type(value) is not int or not least <= value <= most:
-            raise OperatorError(f"{name} {value!r}", f"it is a whole number from {least} to {most}", "correct it")
+        number = whole(getattr(self, name))
+        if number is None or not least <= number <= most:
+            raise OperatorError(
+                f"{name} {getattr(self, name)!r}", f"it is a whole number from {least} to {most}", "correct it"
+            )
+        object.__setattr__(self, name, number)
+
+    def _check_partition(self) -> None:
+        given: object = self.partition
+        is_array = isinstance(given, np.ndarray) and given.ndim == 1
+        is_list = isinstance(given, Sequence) and not isinstance(given, (str, bytes, bytearray))
+        if not (is_array or is_list or is_one_of(given, ("blocks", "graph"))):
+            raise OperatorError(
+                f"partition {given!r:.80}", "it is blocks, graph, or the PE of each LP", "choose one of them"
+            )
+
+    def _check_saving(self) -> None:
+        if self.saving is None:
+            return
+        try:
+            parse_saving(str(self.saving), "option")
+        except ModelError as error:  # here it is the operator's
+            raise OperatorError(f"saving {self.saving!r}", error.rule, error.action) from None
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Options:

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tidewarp.errors import OperatorError
+from tidewarp.kernel.arguments import whole
 from tidewarp.kernel.model import Links, Model
 from tidewarp.kernel.options import Options
 
@@ -62,7 +63,7 @@ def sources_of(links: Links) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 
 def _checked(given: Sequence[Any], n_lps: int, pes: int) -> list[int]:
-    pe_of = [int(pe) if isinstance(pe, (int, np.integer)) and not isinstance(pe, bool) else -1 for pe in given]
+    pe_of = [-1 if (number := whole(pe)) is None else number for pe in given]
     if len(pe_of) != n_lps:
         raise OperatorError(f"a partition of {len(pe_of)} LPs", f"the model has {n_lps}", "give the PE of each LP")
     for lp, pe in enumerate(pe_of):
@@ -72,11 +73,10 @@ def _checked(given: Sequence[Any], n_lps: int, pes: int) -> list[int]:
                 f"the PEs are 0 to {pes - 1}",
                 "correct the partition, or the number of workers",
             )
-    for pe in range(pes):
-        if pe not in pe_of:
-            raise OperatorError(
-                f"a partition without LPs for PE {pe}", "each worker runs one LP at least", "use fewer workers"
-            )
+    if idle := set(range(pes)) - set(pe_of):
+        raise OperatorError(
+            f"a partition without LPs for PE {min(idle)}", "each worker runs one LP at least", "use fewer workers"
+        )
     return pe_of
 
 

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
+from tidewarp.kernel.arrow import table_of
 from tidewarp.kernel.contract import Statistics
-from tidewarp.kernel.lp import form_of_lp
+from tidewarp.kernel.lp import LogicalProcess, form_of_lp
 from tidewarp.kernel.model import Model
 from tidewarp.kernel.records import HIDDEN, Image, split_rows
 from tidewarp.kernel.trace import Output
 
-__all__ = ["Result"]
+__all__ = ["OfClass", "Result"]
+
+
+class OfClass(NamedTuple):
+    """What the LPs of one class did in committed events: ``sent`` messages, those of ``start`` too, and random ``draws``."""
+
+    cls: type[LogicalProcess]
+    lps: int
+    sent: int
+    draws: int
 
 
 @dataclass(frozen=True)
@@ -71,11 +81,31 @@ class Result:
         Raises:
             ModelError: no such LP.
         """
-        self.model.check_lp(lp)
+        lp = self.model.check_lp(lp)
         group = self.model.group_of(lp)
         form = form_of_lp(group.cls)
         row = self._rows[self.model.groups.index(group)][lp - group.first]
         return dict(zip(form.names, form.unpack(row[HIDDEN.size :]), strict=True))
+
+    def by_class(self) -> list[OfClass]:
+        """Counts for each LP class, in the order of their first ``Model.add``; they are part of the state, so nothing undone is in them."""
+        counts = {cls: [0, 0, 0] for cls in self.model.classes}
+        for group, rows in zip(self.model.groups, self._rows, strict=True):
+            count = counts[group.cls]
+            count[0] += group.count
+            for row in rows:
+                draws, sent = HIDDEN.unpack_from(row)
+                count[1] += sent
+                count[2] += draws
+        return [OfClass(cls, *count) for cls, count in counts.items()]
+
+    def to_arrow(self) -> Any:
+        """The outputs as a ``pyarrow.Table``: ``id tick lp path message``, then a column of structs for each message class.
+
+        Raises:
+            MissingExtra: pyarrow is not installed.
+        """
+        return table_of(self.model, self.outputs)
 
     @cached_property
     def _rows(self) -> list[Any]:

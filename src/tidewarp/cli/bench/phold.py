@@ -1,4 +1,4 @@
-"""``tidewarp bench phold``: the classical benchmark of Time Warp, beside the same model on SimPy."""
+"""``tidewarp bench phold``: the classical benchmark of Time Warp, beside the same model on SimPy and on the sequential engine."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import click
 
 from tidewarp.cli.bench.kernel_options import duration, engine_options, figures_of, options_of, peak_rss_bytes
 from tidewarp.cli.bench.ranks import launch_ranks, rank_options, saving_of, speaking
-from tidewarp.cli.frame import emit, json_option
+from tidewarp.cli.frame import EXIT_INTERRUPTED, emit, json_option
 from tidewarp.clocks import WallClock
 from tidewarp.errors import MissingExtra, OperatorError
-from tidewarp.kernel import Engine, Model, Options, Result, run
+from tidewarp.kernel import Engine, Interrupted, Model, Options, Result, run
 from tidewarp.kernel.objects import initial_image
 from tidewarp.units import seconds
 from tidewarp.worlds.phold import phold
@@ -67,7 +67,12 @@ ROSS_LPS_PER_PE = 8
     "--repeat", type=click.IntRange(1, 1000), default=1, show_default=True, help="Rounds; the figures are of the best."
 )
 @click.option("--verify", is_flag=True, help="A sequential run afterwards; exit 1 if its digest differs.")
-@click.option("--reference", type=click.Choice(["simpy"]), help="The same PHOLD on SimPy, in turn with each round.")
+@click.option(
+    "--reference",
+    type=click.Choice(["simpy", "sequential"]),
+    multiple=True,
+    help="The same PHOLD on SimPy, or on our sequential engine in the same tier, in turn with each round; may be repeated.",
+)
 @click.option(
     "--profile",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -79,9 +84,10 @@ ROSS_LPS_PER_PE = 8
 def command(ctx: click.Context, /, as_json: bool, **values: Any) -> int:
     """Balls that hop between processes: how many events a second, and how many were rolled back.
 
-    ``seconds`` is the run alone; ``compile_seconds`` is what compiled code takes to be read or made. ``ratio`` is the median over the rounds of SimPy's time for an
-    event by ours; SimPy's form is its fastest: a timeout with a callback for each hop, its random numbers drawn by numpy
-    in blocks, the same hash. The digest does not depend on kernel, tier, workers, or any other option of execution.
+    ``seconds`` is the run alone; ``compile_seconds`` is what compiled code takes to be read or made. ``ratio`` is the median over the rounds of the reference's
+    time for an event by ours, of the first reference where there are two; ``references`` has it for each. SimPy's form is its fastest: a timeout with a
+    callback for each hop, its random numbers drawn by numpy in blocks, the same hash. The digest does not depend on kernel,
+    tier, workers, or any other option of execution. An interrupt ends with 130 and how far the run has come.
     """
     if values["preset"] == "ross":
         _apply_preset(ctx, values)
@@ -91,7 +97,12 @@ def command(ctx: click.Context, /, as_json: bool, **values: Any) -> int:
         return 1 if document["verified"] is False else 0
     code = 0
     with speaking(ctx, values["transport"]) as speaks:
-        document = measure(values)
+        try:
+            document = measure(values)
+        except Interrupted as stop:
+            if speaks:
+                emit(_interrupted(stop, values["seed"]), as_json, _render_interrupted)
+            return EXIT_INTERRUPTED
         if speaks:
             emit(document, as_json, _render)
             code = 1 if document["verified"] is False else 0
@@ -110,17 +121,22 @@ def measure(values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         OperatorError: a value that breaks its rule.
         MissingExtra: SimPy or Numba is not installed.
+        Interrupted: Ctrl-C.
     """
     options = options_of(values)
     _check(values, options)
-    reference = _reference(values)
+    references = {name: _reference(name, values, options) for name in dict.fromkeys(values["reference"])}
     compile_s = _open(values, options)
     rounds: list[Result] = []
-    theirs_s: list[float] = []  # for one event
+    theirs_s: dict[str, list[float]] = {name: [] for name in references}  # for one event
+    digests: set[str | None] = set()
     for _ in range(values["repeat"]):
         gc.collect()
         rounds.append(run(model_of(values), values["end"], **vars(options), **saving_of(values)))
-        theirs_s += [reference()] if reference is not None else []
+        for name, reference in references.items():
+            seconds_per_event, digest = reference()
+            theirs_s[name].append(seconds_per_event)
+            digests |= {digest} if digest is not None else set()
     best = max(rounds, key=lambda result: result.events_per_s)
     if values["profile"] is not None:
         _profile(values, options)
@@ -132,14 +148,22 @@ def measure(values: Mapping[str, Any]) -> dict[str, Any]:
         "checkpoints": best.checkpoints,
         "recovered": 0,
         "seed": values["seed"],
-        "verified": _verified(values, options, rounds),
-        "reference_events_per_s": 1.0 / min(theirs_s) if theirs_s and min(theirs_s) > 0.0 else None,
-        "ratio": median(map(_times_faster, rounds, theirs_s)) if theirs_s else None,
+        "verified": _verified(values, options, rounds, digests),
+        **_compared(rounds, theirs_s),
     }
 
 
-def _times_faster(result: Result, theirs_s: float) -> float:
-    return theirs_s * result.events_per_s
+def _compared(rounds: Sequence[Result], theirs_s: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """Each reference's rate in its best round, and how many times as fast as it we are: the median over the rounds."""
+    references = {
+        name: {
+            "events_per_s": 1.0 / min(each_s) if min(each_s) > 0.0 else None,
+            "ratio": median(result.events_per_s * one_s for result, one_s in zip(rounds, each_s, strict=True)),
+        }
+        for name, each_s in theirs_s.items()
+    }
+    first = next(iter(references.values()), {"events_per_s": None, "ratio": None})
+    return {"reference_events_per_s": first["events_per_s"], "ratio": first["ratio"], "references": references}
 
 
 def model_of(values: Mapping[str, Any]) -> Model:
@@ -192,12 +216,21 @@ def _brief(result: Result) -> dict[str, Any]:
     }
 
 
-def _verified(values: Mapping[str, Any], options: Options, rounds: Sequence[Result]) -> bool | None:
-    """Whether all rounds, and with ``--verify`` the sequential run, have one digest; None if nobody asked and they have."""
-    digests = {result.digest for result in rounds}
-    if values["verify"]:
-        digests.add(run(model_of(values), values["end"], tier=options.tier, digest=options.digest).digest)
-    return False if len(digests) > 1 else (values["verify"] or None)
+def _verified(
+    values: Mapping[str, Any], options: Options, rounds: Sequence[Result], reference: set[str | None]
+) -> bool | None:
+    """Whether all rounds, the sequential ``reference`` and, with ``--verify``, a sequential run have one digest.
+
+    None if nobody asked, and the rounds have.
+    """
+    digests = {result.digest for result in rounds} | reference
+    if values["verify"] and not reference:
+        digests.add(_run_sequential(values, options).digest)
+    return False if len(digests) > 1 else (values["verify"] or bool(reference) or None)
+
+
+def _run_sequential(values: Mapping[str, Any], options: Options) -> Result:
+    return run(model_of(values), values["end"], tier=options.tier, digest=options.digest)
 
 
 def _profile(values: Mapping[str, Any], options: Options) -> None:
@@ -207,15 +240,40 @@ def _profile(values: Mapping[str, Any], options: Options) -> None:
     profiler.dump_stats(values["profile"])
 
 
-def _reference(values: Mapping[str, Any]) -> Callable[[], float] | None:
-    """Runs the same PHOLD elsewhere and gives its wall seconds for one event."""
-    if values["reference"] is None:
-        return None
+def _reference(name: str, values: Mapping[str, Any], options: Options) -> Callable[[], tuple[float, str | None]]:
+    """Runs the same PHOLD elsewhere and gives its wall seconds for one event, and its digest if it has one."""
+    if name == "sequential":
+
+        def run_sequential() -> tuple[float, str | None]:
+            result = _run_sequential(values, options)
+            return result.seconds / max(result.committed, 1), result.digest
+
+        return run_sequential
     try:
         from tidewarp.cli.bench.phold_simpy import Reference
     except ImportError as error:
         raise MissingExtra("--reference simpy", "SimPy is not installed", "pip install simpy") from error
-    return lambda: Reference(values).seconds_per_event()
+    return lambda: (Reference(values).seconds_per_event(), None)
+
+
+def _interrupted(stop: Interrupted, seed: int) -> dict[str, Any]:
+    return {
+        "interrupted": True,
+        "exit": EXIT_INTERRUPTED,
+        "virtual_time_s": stop.gvt / 1e9,
+        "committed": stop.committed,
+        "seconds": stop.seconds,
+        "checkpoint": stop.checkpoint,
+        "seed": seed,
+    }
+
+
+def _render_interrupted(document: Mapping[str, Any]) -> str:
+    saved = document["checkpoint"]
+    return (
+        f"interrupted at {document['virtual_time_s']:,.3f} s of virtual time, {document['committed']:,} events committed in "
+        f"{document['seconds']:.1f} s; " + (f"resume with --resume {saved}" if saved else "no checkpoint")
+    )
 
 
 def _render(document: Mapping[str, Any]) -> str:
@@ -228,8 +286,9 @@ def _render(document: Mapping[str, Any]) -> str:
         f"opened in    {document['compile_seconds']:.2f} s",
         f"digest       {document['digest']}",
     ]
-    if document["ratio"] is not None:
-        lines.append(f"beside SimPy {document['ratio']:.1f}x its {document['reference_events_per_s']:,.0f} events/s")
+    for name, reference in document["references"].items():
+        shown = {"simpy": "SimPy"}.get(name, name)
+        lines.append(f"beside {shown} {reference['ratio']:.2f}x its {reference['events_per_s'] or 0:,.0f} events/s")
     if document["verified"] is not None:
         lines.append(
             "verified     "

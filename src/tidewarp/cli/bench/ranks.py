@@ -129,5 +129,6 @@ def _words(context: click.Context, values: Mapping[str, Any]) -> list[str]:
             continue
         is_tick = param.type.name in ("duration", "window") and isinstance(values[name], int)
         is_flag = isinstance(param, click.Option) and param.is_flag
-        words += [param.opts[0]] if is_flag else [param.opts[0], f"{values[name]}{'ns' * is_tick}"]
+        for value in values[name] if param.multiple else [values[name]]:
+            words += [param.opts[0]] if is_flag else [param.opts[0], f"{value}{'ns' * is_tick}"]
     return words

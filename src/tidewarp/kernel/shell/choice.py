@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tidewarp.kernel.contract import Kernel
 from tidewarp.kernel.model import Model
 from tidewarp.kernel.options import Options
-from tidewarp.kernel.partition import check_workers
+from tidewarp.kernel.partition import check_workers, partition
 from tidewarp.kernel.records import Image
 from tidewarp.kernel.sequential import SequentialKernel
 from tidewarp.kernel.trace import Ledger
@@ -28,6 +28,8 @@ def open_kernel(model: Model, image: Image, ledger: Ledger, options: Options) ->
     if options.kernel == "optimistic":
         return _open_optimistic(model, image, ledger, options)
     check_workers(options.workers, model.n_lps)  # they do nothing here; a later switch of the engine should not fail
+    if not isinstance(options.partition, str):
+        partition(model, options)  # as little
     if options.tier != "python":
         from tidewarp.kernel.shell.compiled import open_sequential
 
@@ -57,7 +59,7 @@ def _open_ranks(model: Model, image: Image, ledger: Ledger, options: Options) ->
 
 def _open_conservative(model: Model, image: Image, ledger: Ledger, options: Options) -> Kernel:
     """Threads in the compiled tier; the Python tier where the model, or a schedule, asks for it."""
-    from tidewarp.kernel.shell.compiled import WatchedKernel, dispatch_of, load_kernel
+    from tidewarp.kernel.shell.compiled import dispatch_of, load_kernel
 
     wants_python = options.tier == "auto" and options.schedule_seed is not None
     dispatch = None if wants_python else dispatch_of(model, options)
@@ -69,13 +71,12 @@ def _open_conservative(model: Model, image: Image, ledger: Ledger, options: Opti
     from tidewarp.clocks.wall import WallClock
     from tidewarp.kernel.shell.conservative import CompiledConservative
 
-    kernel = CompiledConservative(model, image, ledger, options, dispatch, WallClock())
-    return WatchedKernel(kernel, model, kernel.blocks, options.handler_timeout_s)
+    return CompiledConservative(model, image, ledger, options, dispatch, WallClock())
 
 
 def _open_optimistic(model: Model, image: Image, ledger: Ledger, options: Options) -> Kernel:
     """Threads in the compiled tier; the Python tier where the model, a schedule or a debugger asks for it."""
-    from tidewarp.kernel.shell.compiled import WatchedKernel, dispatch_of, load_kernel
+    from tidewarp.kernel.shell.compiled import dispatch_of, load_kernel
 
     wants_python = options.tier == "auto" and (options.schedule_seed is not None or options.debug)
     dispatch = None if wants_python else dispatch_of(model, options)
@@ -83,15 +84,14 @@ def _open_optimistic(model: Model, image: Image, ledger: Ledger, options: Option
         from tidewarp.kernel.optimistic.kernel import OptimisticKernel
 
         return OptimisticKernel(model, image, ledger, options)
-    for name in ("merge", "slices", "recall"):
+    for name in ("merge", "slices", "recall", *(["sequential"] if options.memory_max_bytes is not None else [])):
         load_kernel(name)
     from tidewarp.clocks.wall import WallClock
     from tidewarp.kernel.compiled.optimistic import CompiledOptimistic
     from tidewarp.kernel.shell.threads import Threads
 
     clock = WallClock()
-    kernel = CompiledOptimistic(model, image, ledger, options, dispatch, Threads(options.workers, clock), clock)
-    return WatchedKernel(kernel, model, kernel.blocks, options.handler_timeout_s)
+    return CompiledOptimistic(model, image, ledger, options, dispatch, Threads(options.workers, clock), clock)
 
 
 def _open_compiled_rank(

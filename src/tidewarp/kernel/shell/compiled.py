@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from tidewarp.errors import MissingExtra, NotCompilable
 from tidewarp.kernel.compiled.refusals import check_compilable
-from tidewarp.kernel.contract import Kernel, Statistics
+from tidewarp.kernel.contract import Kernel
 from tidewarp.kernel.model import Model
 from tidewarp.kernel.options import Options
-from tidewarp.kernel.records import Event, Image
+from tidewarp.kernel.records import Image
 from tidewarp.kernel.shell.cache import Cache, Loaded
-from tidewarp.kernel.shell.watchdog import WATCHDOG, Block
 from tidewarp.kernel.trace import Ledger
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KERNELS",
-    "WatchedKernel",
     "dispatch_of",
     "has_numba",
     "load_kernel",
@@ -174,49 +172,5 @@ def open_sequential(model: Model, image: Image, ledger: Ledger, options: Options
     if dispatch is None:
         return None
     module = load_kernel("sequential")
-    kernel = module.CompiledSequential(model, image, ledger, options, dispatch)
-    return WatchedKernel(kernel, model, [kernel.block], options.handler_timeout_s)
-
-
-class WatchedKernel:
-    """A compiled engine that is watched while it works: Ctrl-C is heard, a handler that never ends ends the process."""
-
-    def __init__(self, kernel: Kernel, model: Model, blocks: list[Block], timeout_s: float) -> None:
-        self._kernel = kernel
-        self._model = model
-        self._blocks = blocks
-        self._timeout_s = timeout_s
-
-    @property
-    def gvt(self) -> int:
-        """As the engine has it."""
-        return self._kernel.gvt
-
-    def advance(self, until: int, safe: int) -> None:
-        """As the engine does it, watched."""
-        with WATCHDOG.watching(self._model, self._blocks, self._timeout_s):
-            self._kernel.advance(until, safe)
-
-    def inject(self, event: Event) -> None:
-        """As the engine does it."""
-        self._kernel.inject(event)
-
-    def image(self) -> Image:
-        """As the engine has it."""
-        return self._kernel.image()
-
-    def state(self, lp: int) -> dict[str, object]:
-        """As the engine has it."""
-        return self._kernel.state(lp)
-
-    def statistics(self) -> Statistics:
-        """As the engine counts."""
-        return self._kernel.statistics()
-
-    def stalls(self) -> list[str]:
-        """As the engine says it."""
-        return self._kernel.stalls()
-
-    def close(self) -> None:
-        """As the engine does it."""
-        self._kernel.close()
+    kernel: Kernel = module.CompiledSequential(model, image, ledger, options, dispatch)
+    return kernel

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from enum import Enum
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from tidewarp.clocks.pacing import Clock
 from tidewarp.clocks.wall import WallClock
-from tidewarp.errors import LateInput, ModelError, OperatorError, UnhandledMessage, UnknownDestination
+from tidewarp.errors import (
+    CheckpointRefused,
+    LateInput,
+    ModelError,
+    OperatorError,
+    UnhandledMessage,
+    UnknownDestination,
+)
+from tidewarp.kernel.arguments import whole
 from tidewarp.kernel.checkpoints import Saved, decode, encode
 from tidewarp.kernel.contract import Kernel, Statistics
 from tidewarp.kernel.lp import handlers_of
@@ -17,11 +26,12 @@ from tidewarp.kernel.objects import initial_image
 from tidewarp.kernel.options import Options
 from tidewarp.kernel.records import Event, Image
 from tidewarp.kernel.shell.choice import open_kernel
+from tidewarp.kernel.shell.watchdog import WATCHDOG, Watch
 from tidewarp.kernel.trace import Ledger, Output
 from tidewarp.observe import SILENT, Probe
 from tidewarp.units import TICK_MAX
 
-__all__ = ["Engine", "Status"]
+__all__ = ["Engine", "Status", "end_of"]
 
 _SILENT = -1  # the watermark of a source that has promised nothing and holds nothing back
 _PUBLISHER = -1  # the source number of published accumulators: above every input's
@@ -53,6 +63,12 @@ class Engine:
         probe: Probe = SILENT,
         **given: Any,
     ) -> None:
+        if not isinstance(model, Model):
+            raise ModelError(f"engine of {model!r:.80}", "it runs a Model", "build one with Model(name)")
+        if options is not None and not isinstance(options, Options):
+            raise OperatorError(
+                f"options {options!r:.80}", "they come as an Options object or as keywords", "write e.g. workers=2"
+            )
         if options is not None and given:
             raise OperatorError(
                 f"options and {', '.join(given)}", "options come as one object or as keywords", "give one of both"
@@ -78,13 +94,24 @@ class Engine:
         if saved is not None:
             self._take_up(saved)
             image = saved.image
-        self._kernel: Kernel = open_kernel(model, image or initial_image(model), self.ledger, self.options)
+        self._watch = Watch(model, self.options.handler_timeout_s)
+        if image is None:
+            WATCHDOG.begin(self._watch, None)
+            try:
+                image = initial_image(model)
+            finally:
+                WATCHDOG.end(self._watch, -1, [])
+        self._kernel: Kernel = open_kernel(model, image, self.ledger, self.options)
         self._is_full = False
         self._given: set[tuple[int, ...]] = set()  # keys of inputs at or above GVT
         self._given_most = 1024
-        self._closed = False
+        self._entered = self._closed = False
 
     def __enter__(self) -> Self:
+        self._check_open()
+        if self._entered:
+            raise OperatorError("an engine that was entered before", "its first block closes it", "enter it once")
+        self._entered = True
         return self
 
     def __exit__(
@@ -95,6 +122,7 @@ class Engine:
     @property
     def gvt(self) -> int:
         """Everything below this tick is committed."""
+        self._check_open()
         return max(self._kernel.gvt, self._resumed)
 
     def advance(self, until: int) -> Status:
@@ -106,19 +134,20 @@ class Engine:
             ModelError: a committed event broke a rule. Everything before it in key order is committed; the engine stays failed.
             PoolExhausted: the memory bound is below what the run needs.
         """
-        if type(until) is not int or not 0 <= until < TICK_MAX:
-            raise OperatorError(
-                f"until {until!r}", "it is a whole number of ticks from 0 to 2**63 - 2", "write e.g. seconds(10)"
-            )
+        self._check_open()
+        until = end_of(until)
         if until < self.until:
             raise OperatorError(f"until {until}", f"the run has been advanced to {self.until}", "go on to a later tick")
-        self._check_open()
+        held: list[str] = []
+        WATCHDOG.begin(self._watch, self._kernel)
         started = self._clock.now()
         try:
             status = self._advance(until)
+            self.until = until
+            held = self._held()
         finally:
             self.seconds += self._clock.now() - started
-        self.until = until
+            WATCHDOG.end(self._watch, self._kernel.gvt, held)
         self._probe.progress(self.ledger.committed, None)
         return status
 
@@ -164,10 +193,12 @@ class Engine:
         """
         self._check_open()
         self._check_source(source)
-        if type(dst) is not int or not 0 <= dst < self.model.n_lps:
+        lp = whole(dst)
+        if lp is None or not 0 <= lp < self.model.n_lps:
             raise UnknownDestination(
                 f"input for LP {dst!r}", f"LPs are 0 to {self.model.n_lps - 1}", "correct the number"
             )
+        dst = lp
         if type(message) not in handlers_of(self.model.class_of(dst)):
             raise UnhandledMessage(
                 f"input {type(message).__name__} for {self.model.path(dst)}",
@@ -176,26 +207,32 @@ class Engine:
             )
         form = self.model.message_forms[self.model.message_index[type(message)]]
         values = form.unpack(form.pack(message, f"input {source.name!r}"))  # as plain numbers of their kinds
+        tick = self._tick_of(source, at)
+        seq = self._next_seq(source, seq)
+        message = type(message)._make(values)
+        if form.has_arrays:
+            message = type(message)._make(form.sealed(message))
+        event: Event = (tick, 0, dst, source.src, seq, message)
+        self._refuse_twice(source, event)
+        self._counts[source.src] = max(self._counts[source.src], min(seq + 1, 2**64 - 1))
+        self._kernel.inject(event)
+
+    def _tick_of(self, source: Source, at: int) -> int:
         floor = max(self.gvt + self._is_full, self._floor(source))
-        if type(at) is not int or not floor <= at < TICK_MAX:
+        tick = whole(at)
+        if tick is None or not floor <= tick < TICK_MAX:
             raise LateInput(
                 f"input {source.name!r} at tick {at!r}",
                 f"GVT and its watermark stand at {floor}",
                 "hold the watermark back for as long as inputs may be late",
             )
-        if seq is None:
-            seq = self._counts[source.src]
-            self._counts[source.src] = seq + 1
-        elif type(seq) is not int or not 0 <= seq < 2**64:
-            raise OperatorError(f"seq {seq!r}", "a source's count is a U64", "correct it")
-        else:
-            self._counts[source.src] = max(self._counts[source.src], min(seq + 1, 2**64 - 1))
-        message = type(message)._make(values)
-        if form.has_arrays:
-            message = type(message)._make(form.sealed(message))
-        event: Event = (at, 0, dst, source.src, seq, message)
-        self._refuse_twice(source, event)
-        self._kernel.inject(event)
+        return tick
+
+    def _next_seq(self, source: Source, given: int | None) -> int:
+        seq = self._counts[source.src] if given is None else whole(given)
+        if seq is None or not 0 <= seq < 2**64:
+            raise OperatorError(f"seq {given!r}", "a source's count is a U64", "correct it")
+        return seq
 
     def _refuse_twice(self, source: Source, event: Event) -> None:
         """Two events of one key would be ordered by chance. Those that GVT has passed are forgotten: they come too late."""
@@ -219,28 +256,35 @@ class Engine:
         Raises:
             OperatorError: the watermark would go back.
         """
+        self._check_open()
         self._check_source(source)
-        if type(tick) is not int or not self._floor(source) <= tick <= TICK_MAX:
+        number = whole(tick)
+        if number is None or not self._floor(source) <= number <= TICK_MAX:
             raise OperatorError(
                 f"watermark {tick!r} of input {source.name!r}",
                 f"it stands at {self._floor(source)} and never goes back",
                 "give a later tick",
             )
-        self._watermarks[source.src] = tick
+        self._watermarks[source.src] = number
 
     def _floor(self, source: Source) -> int:
         return max(0, self._watermarks[source.src])
 
     def outputs(self) -> list[Output]:
         """Take the committed outputs, in key order; they are kept here no longer."""
+        self._check_open()
         taken = list(self.ledger.outputs)
         self.ledger.outputs.clear()
         return taken
 
     def state(self, lp: int) -> dict[str, Any]:
-        """The fields of one LP after the committed events."""
-        self.model.check_lp(lp)
-        return self._kernel.state(lp)
+        """The fields of one LP after the committed events.
+
+        Raises:
+            ModelError: no such LP; ``model.lp(path)`` gives the number of a path.
+        """
+        self._check_open()
+        return self._kernel.state(self.model.check_lp(lp))
 
     def image(self) -> Image:
         """The exact state after the committed events, as bytes."""
@@ -256,10 +300,11 @@ class Engine:
         Raises:
             OperatorError: a watermark, or outputs that nobody takes, hold the run below that tick.
         """
+        self._check_open()
         interval = self.model.trace_interval
         tick = -(-(self.until + 1) // interval) * interval
         if self.gvt < tick and self.advance(tick - 1) is not Status.DONE:
-            held = "; ".join(self.stalls()) or "outputs wait to be taken"
+            held = "; ".join(self.stalls())
             raise OperatorError(
                 f"checkpoint at tick {tick}", held, "take outputs and move watermarks on, then ask again"
             )
@@ -286,7 +331,15 @@ class Engine:
         Raises:
             CheckpointRefused: it is no checkpoint of this model and seed; nothing of it was loaded.
         """
-        return cls(model, options, saved=decode(model, data), **given)
+        if not isinstance(model, Model):
+            raise ModelError(f"engine of {model!r:.80}", "it runs a Model", "build one with Model(name)")
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise CheckpointRefused(
+                f"a checkpoint that is {data!r:.80}",
+                "it is bytes of Engine.checkpoint",
+                "read the file, or use run(resume=...)",
+            )
+        return cls(model, options, saved=decode(model, bytes(data)), **given)
 
     def _take_up(self, saved: Saved) -> None:
         self.ledger.take_up(
@@ -298,18 +351,38 @@ class Engine:
         self._resumed = saved.tick
         self.until = saved.tick - 1
 
+    @property
+    def saved_at(self) -> Path | None:
+        """The file of the last durable checkpoint, if somebody has set it: what is said when a handler does not end."""
+        return self._watch.checkpoint
+
+    @saved_at.setter
+    def saved_at(self, file: Path) -> None:
+        self._watch.checkpoint = file
+
     def stats(self) -> Statistics:
         """What the engine has counted."""
+        self._check_open()
         return self._kernel.statistics()
 
     def stalls(self) -> list[str]:
-        """What holds GVT: sources first, then PEs; empty while nothing does."""
+        """What holds GVT: sources and outputs first, then PEs; empty while nothing does.
+
+        When GVT has not moved for 5 s of wall time, it is said once by the logger ``tidewarp.kernel``, as a warning.
+        """
+        self._check_open()
+        return self._held() + self._kernel.stalls()
+
+    def _held(self) -> list[str]:
+        """What holds GVT from outside of the engine."""
         held = [
             f"waiting for the watermark of input {source.name!r}, which stands at tick {self._watermarks[source.src]}"
             for source in self.model.sources
             if _SILENT < self._watermarks[source.src] <= self.until
         ]
-        return held + self._kernel.stalls()
+        if self._is_full and self.ledger.full:
+            held.append(f"blocked: outputs, of which {self.ledger.outputs_max} may wait to be taken")
+        return held
 
     def digest(self) -> str:
         """The digest of the run so far, up to the tick that it was advanced to.
@@ -317,6 +390,7 @@ class Engine:
         Raises:
             OperatorError: the digest is off, or something up to that tick is not committed yet.
         """
+        self._check_open()
         self.ledger.check_digest()
         if self.gvt <= self.until:
             raise OperatorError(
@@ -332,6 +406,7 @@ class Engine:
         """Stop threads and release memory; idempotent."""
         if not self._closed:
             self._closed = True
+            WATCHDOG.forget(self._watch)
             self._kernel.close()
 
     def _check_open(self) -> None:
@@ -339,5 +414,19 @@ class Engine:
             raise OperatorError("a closed engine", "it has released its state", "open another one")
 
     def _check_source(self, source: Source) -> None:
-        if source not in self.model.sources:
+        if type(source) is not Source or source not in self.model.sources:
             raise ModelError(f"input {source!r}", "a source comes from model.input(name)", "declare it before the run")
+
+
+def end_of(until: int) -> int:
+    """The tick that a run is to end at, as Python's int.
+
+    Raises:
+        OperatorError: it is no tick.
+    """
+    tick = whole(until)
+    if tick is None or not 0 <= tick < TICK_MAX:
+        raise OperatorError(
+            f"until {until!r}", "it is a whole number of ticks from 0 to 2**63 - 2", "write e.g. seconds(10)"
+        )
+    return tick

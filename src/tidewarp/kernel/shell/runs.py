@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tidewarp.clocks.pacing import Clock
 from tidewarp.clocks.wall import WallClock
+from tidewarp.errors import OperatorError
+from tidewarp.kernel.arguments import whole
 from tidewarp.kernel.model import Model
 from tidewarp.kernel.options import Options
 from tidewarp.kernel.result import Result
 from tidewarp.kernel.shell.checkpoint_files import CheckpointFiles, Schedule, load_checkpoint
-from tidewarp.kernel.shell.engine import Engine, Status
+from tidewarp.kernel.shell.engine import Engine, Status, end_of
+from tidewarp.kernel.shell.interrupts import Interrupted, Interrupts
 from tidewarp.kernel.shell.mpi.world import join_ranks
 from tidewarp.kernel.trace import Output
 from tidewarp.observe import SILENT, Probe
+from tidewarp.units import TICK_MAX
 
 __all__ = ["run"]
+
+_STRIDE_S = 0.2  # wall seconds that an interrupted run may go on before it looks, if its events come evenly
+_STRIDE_FIRST = 2**10  # ticks
 
 
 def run(
     model: Model,
     until: int,
     *,
-    checkpoint: Path | None = None,
+    checkpoint: Path | str | None = None,
     checkpoint_every: int | None = None,
-    resume: Path | None = None,
+    resume: Path | str | None = None,
     clock: Clock | None = None,
     probe: Probe = SILENT,
     **options: Any,
@@ -38,18 +46,32 @@ def run(
     ``resume`` is such a folder, or a file of it, to go on from: its run ends with the digest of one that was never
     stopped, under any options; ``outputs`` and ``trace_digests`` are then those from there on.
 
+    Ctrl-C ends the run with :class:`Interrupted`. With ``checkpoint`` it first leaves one more checkpoint (SIGTERM too); a second
+    Ctrl-C does not wait for that.
+
     Raises:
         ModelError: the model broke a rule; see :mod:`tidewarp.errors`.
         OperatorError: an option does not fit.
         CheckpointRefused: what is to be resumed is damaged, or of another model.
+        Interrupted: a KeyboardInterrupt that says how far the run has come.
     """
+    until = end_of(until)
+    folder, source = _path("checkpoint", checkpoint), _path("resume", resume)
+    every = _every(checkpoint_every)
     clock = clock or WallClock()
-    with _open(model, Options.of(options), resume, clock, probe) as engine:
+    saves_interrupted = folder is not None and options.get("transport") != "mpi"  # ranks are interrupted one by one
+    with (
+        _open(model, Options.of(options), source, clock, probe) as engine,
+        Interrupts(held=saves_interrupted) as interrupts,
+    ):
+        saving = None if folder is None else _Saving(engine, folder, every, clock, interrupts)
         engine.ledger.keep_digests()
-        resumed, outputs, checkpoints = engine.ledger.committed, list[Output](), 0
-        if checkpoint is not None:
-            outputs, checkpoints = _advance_saving(engine, until, checkpoint, checkpoint_every, clock)
-        outputs += _advance_taking(engine, until)
+        resumed = engine.ledger.committed
+        try:
+            outputs = _advance_taking(engine, until) if saving is None else saving.advance(until)
+        except KeyboardInterrupt as interrupt:
+            last = None if saving is None else saving.last
+            raise Interrupted(engine.gvt, engine.ledger.committed, engine.seconds, last) from interrupt
         return Result(
             committed=engine.ledger.committed,
             seconds=engine.seconds,
@@ -60,9 +82,26 @@ def run(
             stats=engine.stats(),
             model=model,
             image=engine.image(),
-            checkpoints=checkpoints,
+            checkpoints=0 if saving is None else saving.count,
             resumed=resumed,
         )
+
+
+def _path(name: str, given: Path | str | None) -> Path | None:
+    if given is None or isinstance(given, Path):
+        return given
+    if not isinstance(given, (str, os.PathLike)):
+        raise OperatorError(f"{name} {given!r:.80}", "it is a path", "give a Path or text")
+    return Path(given)
+
+
+def _every(given: int | None) -> int | None:
+    ticks = None if given is None else whole(given)
+    if given is not None and (ticks is None or not 1 <= ticks <= TICK_MAX):
+        raise OperatorError(
+            f"checkpoint_every {given!r}", "it is a whole number of ticks above 0", "write e.g. seconds(10)"
+        )
+    return ticks
 
 
 def _open(model: Model, options: Options, resume: Path | None, clock: Clock, probe: Probe) -> Engine:
@@ -77,30 +116,74 @@ def _on_first(options: Options, make: Callable[[], bytes]) -> bytes:
     return join_ranks().first(make) if options.transport == "mpi" else make()
 
 
-def _advance_saving(
-    engine: Engine, until: int, folder: Path, every: int | None, clock: Clock
-) -> tuple[list[Output], int]:
-    """Advance to the last checkpoint that is due before ``until``: outputs, checkpoints. Ranks do this together, rank 0 writes."""
-    model, options = engine.model, engine.options
-    schedule = Schedule(every, model.trace_interval, clock)
-    files: list[CheckpointFiles] = []
-    outputs: list[Output] = []
-    count = 0
-    tick = schedule.first(engine.until + 1)
-    while tick <= until:
-        outputs += _advance_taking(engine, tick - 1)
-        schedule.begin()
-        data = engine.checkpoint()
+class _Saving:
+    """A run that leaves checkpoints. Ranks do this together, rank 0 writes."""
 
-        def save(tick: int = tick, data: bytes = data) -> bytes:
-            if not files:
-                files.append(CheckpointFiles(folder, model))
-            files[0].save(tick, data)
-            return schedule.next(tick).to_bytes(16, "big")
+    def __init__(self, engine: Engine, folder: Path, every: int | None, clock: Clock, interrupts: Interrupts) -> None:
+        self.count = 0
+        self.last: Path | None = None
+        """The newest checkpoint that this run has made durable."""
+        self._engine, self._folder, self._clock, self._interrupts = engine, folder, clock, interrupts
+        self._files: CheckpointFiles | None = None
+        self._schedule = Schedule(every, engine.model.trace_interval, clock)
+        self._stride = _STRIDE_FIRST
 
-        tick = int.from_bytes(_on_first(options, save), "big")
-        count += 1
-    return outputs, count
+    def advance(self, until: int) -> list[Output]:
+        """Advance to ``until`` with the checkpoints that are due before it; the outputs.
+
+        Raises:
+            KeyboardInterrupt: somebody asked to stop; there is one more checkpoint, if its tick lies before ``until``.
+        """
+        tick = self._schedule.first(self._engine.until + 1)
+        outputs: list[Output] = []
+        while tick <= until:
+            outputs += self._advance(tick - 1, until)
+            tick = self._save(tick)
+        return outputs + self._advance(until, until)
+
+    def _advance(self, stop: int, until: int) -> list[Output]:
+        """Advance to ``stop`` in strides, between which an interrupt is heard."""
+        outputs: list[Output] = []
+        while self._interrupts.held and self._engine.until < stop:
+            if self._interrupts.came:
+                self._leave(until)
+            ticks = min(self._stride, stop - self._engine.until)
+            started_s = self._clock.now()
+            outputs += _advance_taking(self._engine, self._engine.until + ticks)
+            spent_s = max(self._clock.now() - started_s, 1e-9)
+            longer = min(max(_STRIDE_S / spent_s, 0.1), 16.0)
+            if (
+                ticks == self._stride or longer < 1.0
+            ):  # one that a checkpoint cut short does not say how long one may be
+                self._stride = max(int(ticks * longer), 1)
+        return outputs + _advance_taking(self._engine, stop)
+
+    def _leave(self, until: int) -> None:
+        """Save at the next tick that a checkpoint can be of, and go.
+
+        Raises:
+            KeyboardInterrupt: always.
+        """
+        interval = self._engine.model.trace_interval
+        tick = -(-(self._engine.until + 1) // interval) * interval
+        if tick <= until:
+            _advance_taking(self._engine, tick - 1)
+            self._save(tick)
+        raise KeyboardInterrupt
+
+    def _save(self, tick: int) -> int:
+        """Make the checkpoint of ``tick`` durable; the tick of the next one."""
+        self._schedule.begin()
+        data = self._engine.checkpoint()
+
+        def save() -> bytes:
+            if self._files is None:
+                self._files = CheckpointFiles(self._folder, self._engine.model)
+            self.last = self._engine.saved_at = self._files.save(tick, data)
+            return self._schedule.next(tick).to_bytes(16, "big")
+
+        self.count += 1
+        return int.from_bytes(_on_first(self._engine.options, save), "big")
 
 
 def _advance_taking(engine: Engine, until: int) -> list[Output]:
