@@ -114,3 +114,14 @@ def test_four_cold_processes_compile_once(tmp_path):
     ).stdout.split()
     assert {digest for digest, _ in answers} == {last[0]}
     assert last[1] == "True"
+
+
+def test_what_is_imported_without_the_cache_is_not_kept() -> None:
+    """Numba's own files beside the sources would be executed after a change of what they were compiled with."""
+    code = (
+        "import tidewarp.kernel.compiled.words as words; from pathlib import Path;"
+        "assert words.log_of(1.0) == 0.0;"
+        "print([str(path) for path in Path(words.__file__).parent.rglob('words*.nbi')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

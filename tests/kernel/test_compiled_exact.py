@@ -9,6 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tidewarp.kernel.shell.compiled import load_kernel
+
 
 @pytest.fixture(autouse=True, scope="module")
 def _numba(require):
@@ -33,8 +35,7 @@ LIMITS = {"int64": (-(2**63), 2**63 - 1), "uint64": (0, 2**64 - 1)}
 def compiled(name, kinds):
     from numba import njit
 
-    from tidewarp.kernel.compiled import exact
-
+    exact = load_kernel("exact")
     function = {"min": exact.least, "max": exact.greatest}.get(name) or exact.OPERATORS[name]
     made = njit(f"({kinds[0]}, {kinds[1]})")(lambda a, b: function(a, b))
     return made, str(made.nopython_signatures[0].return_type)

@@ -8,11 +8,13 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tidewarp.errors import NotCompilable, TidewarpError
+from tidewarp.kernel.shell.compiled import load_kernel
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _numba(require):
     require("numba")
+    load_kernel("sequential")  # by way of the cache
 
 
 def compiled(texts):

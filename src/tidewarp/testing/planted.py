@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tidewarp.errors import InternalError
+from tidewarp.kernel.shell.compiled import load_kernel
 from tidewarp.seeds import Stream
 
 __all__ = ["BUGS", "Interleaved", "interleaved", "planted"]
@@ -43,6 +44,8 @@ BUGS = (
 @contextmanager
 def planted(bug: str) -> Iterator[None]:
     """Engines that are opened inside have this bug, one of :data:`BUGS`; the compiled code stays what it is."""
+    for name in ("merge", "slices", "recall"):
+        load_kernel(name)
     from tidewarp.kernel.compiled import pe
     from tidewarp.kernel.compiled.optimistic import CompiledOptimistic
 

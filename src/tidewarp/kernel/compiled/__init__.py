@@ -8,4 +8,11 @@ sequential, conservative            two of the engines
 slices, rollback, rings, gvt,       the optimistic kernel: a slice of a PE's work and its parts
 fossils, memory, recall, pe, pools
 optimistic, merge, gateway          its engine, commits of all PEs in key order, the border to other ranks
+budget, in_order                    its bound of memory, and how it goes on where that stops the PEs
+"""
+
+keeps = False
+"""Whether what is decorated now is kept in files: kernel.shell.cache says so while it loads a unit, and knows when they are stale.
+
+Numba alone would keep them beside the sources, and execute them when only what they were compiled with has changed.
 """

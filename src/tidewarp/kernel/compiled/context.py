@@ -52,7 +52,7 @@ from tidewarp.kernel.compiled.layout import (
     TOO_MANY_EFFECTS,
     TOO_MANY_GENERATIONS,
 )
-from tidewarp.kernel.compiled.words import HOME, bare, draw, get, get_u64, log_of, normal_of_top, put, view
+from tidewarp.kernel.compiled.words import HOME, bare, draw, get, get_u64, kept, log_of, normal_of_top, put, view
 from tidewarp.kernel.context import GENERATIONS_MAX, SENDS_MAX
 from tidewarp.kernel.kinds import Form
 from tidewarp.units import TICK_MAX
@@ -124,7 +124,7 @@ def address_of(typing: Any, ctx: Any) -> Any:
     return types.int64(ctx), lambda context, builder, signature, args: args[0]
 
 
-@njit("void(int64, int64)", cache=True)
+@kept("void(int64, int64)")
 def refuse(address: Any, code: Any) -> None:
     """End the handler with an error code."""
     put(address + 8 * ERROR, code)
@@ -172,7 +172,7 @@ def _n_out(ctx: Any) -> Any:
     return lambda ctx: links_of(address_of(ctx))
 
 
-@njit("int64(int64)", cache=True)
+@kept("int64(int64)")
 def links_of(a: Any) -> Any:
     """How many LPs are linked from this one."""
     if get(a + 8 * LINKED) == 0:
@@ -188,7 +188,7 @@ def _out(ctx: Any, i: Any) -> Any:
     return lambda ctx, i: out_of(address_of(ctx), np.int64(i))
 
 
-@njit("int64(int64, int64)", cache=True)
+@kept("int64(int64, int64)")
 def out_of(a: Any, i: Any) -> Any:
     """The i-th LP that is linked from this one."""
     if not 0 <= i < links_of(a):
@@ -202,7 +202,7 @@ def out_of(a: Any, i: Any) -> Any:
 # --- random numbers -----------------------------------------------------------------------------------
 
 
-@njit("uint64(int64)", cache=True)
+@kept("uint64(int64)")
 def next_bits(a: Any) -> Any:
     """Draw from the LP's stream; the count is a word of its row."""
     row = get(a + 8 * STATE)
@@ -211,13 +211,13 @@ def next_bits(a: Any) -> Any:
     return draw(get_u64(a + 8 * KEY), get_u64(a + 8 * GAMMA), count)
 
 
-@njit("float64(int64)", cache=True)
+@kept("float64(int64)")
 def next_unit(a: Any) -> Any:
     """A float in [0, 1) with 53 random bits."""
     return np.float64(np.int64(next_bits(a) >> np.uint64(11))) * _TO_UNIT
 
 
-@njit("int64(int64, int64)", cache=True)
+@kept("int64(int64, int64)")
 def next_below(a: Any, n: Any) -> Any:
     """An unbiased whole number in [0, n): low bits of a word, drawn anew while they are n or more."""
     if n < 1:
@@ -235,7 +235,7 @@ def next_below(a: Any, n: Any) -> Any:
     return x
 
 
-@njit("int64(int64, float64)", cache=True)
+@kept("int64(int64, float64)")
 def next_exponential(a: Any, mean: Any) -> Any:
     """A whole number of ticks, exponentially distributed."""
     if not 0.0 < mean <= _MEAN_MAX:
@@ -287,7 +287,7 @@ def _normal(ctx: Any) -> Any:
 # --- effects ------------------------------------------------------------------------------------------
 
 
-@njit("int64(int64, int64)", cache=True)
+@kept("int64(int64, int64)")
 def least_delay(a: Any, dst: Any) -> Any:
     """The lookahead of the link from this LP to another."""
     if get(a + 8 * LINKED) == 0:
@@ -306,7 +306,7 @@ def least_delay(a: Any, dst: Any) -> Any:
     return get(get(a + 8 * LINK_AHEAD) + 8 * low)
 
 
-@njit("void(int64, int64, int64)", cache=True)
+@kept("void(int64, int64, int64)")
 def check_send(a: Any, dst: Any, delay: Any) -> None:
     """Refuse what :meth:`tidewarp.kernel.Context.send` refuses, in its order."""
     if dst != get(a + 8 * LP):
@@ -320,7 +320,7 @@ def check_send(a: Any, dst: Any, delay: Any) -> None:
         refuse(a, TOO_MANY_GENERATIONS)
 
 
-@njit("int64(int64, int64, int64, int64)", cache=True)
+@kept("int64(int64, int64, int64, int64)")
 def new_effect(a: Any, x: Any, y: Any, tag: Any) -> Any:
     """Begin a row of the effects buffer; the address of its fields."""
     n = get(a + 8 * EFFECTS)

@@ -22,7 +22,7 @@ from tidewarp.kernel.compiled.context import ContextType, Surroundings, UndoType
 from tidewarp.kernel.compiled.handlers import Rewriter, Role
 from tidewarp.kernel.compiled.refusals import check_compilable, refusal, refuse
 from tidewarp.kernel.compiled.typed import check_typed
-from tidewarp.kernel.compiled.words import HOME, array_at, get, put, view
+from tidewarp.kernel.compiled.words import HOME, array_at, get, kept, put, view
 from tidewarp.kernel.context import SENDS_MAX
 from tidewarp.kernel.kinds import Form
 from tidewarp.kernel.lp import form_of_lp, handlers_of, reverses_of
@@ -256,7 +256,7 @@ def _message_maker(message: Any, form: Form) -> Any:
     return njit("(int64,)")(names["make"])
 
 
-@njit("void(int64)", cache=True)
+@kept("void(int64)")
 def count_effects(a: Any) -> None:
     """Refuse an event with more effects of one kind than any may have."""
     sends = emits = adds = 0

@@ -17,13 +17,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.core.errors import TypingError
 from numba.extending import intrinsic, overload
 
 from tidewarp import seeds
 from tidewarp.kernel import arithmetic
-from tidewarp.kernel.compiled.words import bare, exp_of, log_of
+from tidewarp.kernel.compiled.words import bare, exp_of, kept, log_of
 from tidewarp.kernel.compiled.writer import LEAST, WORD, Writer, is_unsigned, is_whole
 
 __all__ = ["FIT", "KNOWN", "OPERATORS", "UNARY", "absolute", "copy_array", "fit_into", "greatest", "least", "spread"]
@@ -474,14 +474,14 @@ def _scrambled(w: Writer, x: Any) -> Any:
     return w.b.xor(x, w.b.lshr(x, WORD(31)))
 
 
-@njit("float64(float64)", cache=True)
+@kept("float64(float64)")
 def _exact_log(x: Any) -> Any:
     if not 0.0 < x < np.inf:
         raise ValueError("exact_log needs a finite number above 0")
     return log_of(x)
 
 
-@njit("float64(float64)", cache=True)
+@kept("float64(float64)")
 def _exact_exp(x: Any) -> Any:
     if not x <= 709.782712893384:
         raise ValueError("exact_exp needs at most 709.78")

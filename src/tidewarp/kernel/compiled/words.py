@@ -18,6 +18,7 @@ from numba.np.arrayobj import make_array, populate_array
 from numba.np.numpy_support import from_dtype
 
 from tidewarp import seeds
+from tidewarp.kernel import compiled
 
 __all__ = [
     "HOME",
@@ -30,6 +31,7 @@ __all__ = [
     "get_u64",
     "helper",
     "inlined",
+    "kept",
     "load_2",
     "load_4",
     "load_8",
@@ -76,9 +78,14 @@ helper = njit(no_cpython_wrapper=True, **_BARE)
 Python objects (of a PE's arrays they are larger than most functions)."""
 
 
+def kept(signature: Any, **options: Any) -> Any:
+    """For functions that are compiled for one signature, and kept in the cache where one is at hand."""
+    return njit(signature, cache=compiled.keeps, **options)
+
+
 def entry(signature: Any) -> Any:
-    """For functions that the shell calls: kept in the cache, without the GIL, and nothing in them may make an array."""
-    return njit(signature, nogil=True, cache=True, **_BARE)
+    """For functions that the shell calls: kept, without the GIL, and nothing in them may make an array."""
+    return kept(signature, nogil=True, **_BARE)
 
 
 @intrinsic
@@ -225,9 +232,9 @@ def draw(key: Any, gamma: Any, count: Any) -> Any:
 
 for _core in (seeds._log, seeds._exp, seeds._normal_centre, seeds._normal_shoulder, seeds._normal_tail):
     register_jitable(_core)
-log_of = njit("float64(float64)", cache=True)(seeds._log)
+log_of = kept("float64(float64)")(seeds._log)
 """The logarithm of a finite float > 0, the same bits as :func:`tidewarp.seeds.exact_log`."""
-exp_of = njit("float64(float64)", cache=True)(seeds._exp)
+exp_of = kept("float64(float64)")(seeds._exp)
 """The exponential for -745.2 < x < 709.8, the same bits as :func:`tidewarp.seeds.exact_exp`."""
-normal_of_top = njit("float64(int64)", cache=True)(seeds._normal_of_top)
+normal_of_top = kept("float64(int64)")(seeds._normal_of_top)
 """The standard normal value of the upper 53 bits of a draw, as int64."""

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple, TypeVar
 from tidewarp.clocks.pacing import Clock
 from tidewarp.clocks.wall import WallClock
 from tidewarp.codec import Digest
+from tidewarp.kernel import compiled
 
 __all__ = ["Cache", "Loaded", "default_root", "processor"]
 
@@ -175,12 +176,12 @@ def _numba_files_in(place: Path) -> Iterator[None]:
     """Functions that are decorated meanwhile keep their compiled form below ``place``."""
     from numba.core import config
 
-    before = config.CACHE_DIR
-    config.CACHE_DIR = str(place)
+    before = config.CACHE_DIR, compiled.keeps
+    config.CACHE_DIR, compiled.keeps = str(place), True
     try:
         yield
     finally:
-        config.CACHE_DIR = before
+        config.CACHE_DIR, compiled.keeps = before
 
 
 def processor() -> str:
