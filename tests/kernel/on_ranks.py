@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tidewarp.errors import TidewarpError
-from tidewarp.kernel import Context, Engine, LogicalProcess, Model, i64, on, run
+from tidewarp.kernel import Context, Engine, LogicalProcess, Model, i64, mix64, on, run, u64
 from tidewarp.kernel.checkpoints import digest_of
 from tidewarp.kernel.shell.mpi.post import LETTERS, Post
+from tidewarp.kernel.shell.mpi.rounds import RankRounds
 from tidewarp.kernel.shell.mpi.world import Ranks, join_ranks
 from tidewarp.units import seconds
 from tidewarp.worlds.hurt import Played, play, random_case
@@ -47,6 +48,23 @@ class Clerk(LogicalProcess):
         ctx.emit(order)
         if now >= 200 and ctx.lp == ctx.params.at and ctx.params.how == 1:
             self.count //= 0 * self.count
+        ctx.send(ctx.below(ctx.n_lps), 1 + ctx.below(20), order)
+
+
+class Endless(LogicalProcess):
+    """Hands orders on, until the handler of one does not end."""
+
+    count: i64
+
+    def start(self, ctx: Context) -> None:
+        """One order each."""
+        ctx.send(ctx.lp, 1 + ctx.below(10), Order(ctx.lp))
+
+    @on(Order)
+    def serve(self, now: int, order: Order, ctx: Context) -> None:
+        """Stay here from tick 200 on."""
+        while now >= 200 and ctx.lp == ctx.params.at:
+            self.count = (self.count + 1) % 1000
         ctx.send(ctx.below(ctx.n_lps), 1 + ctx.below(20), order)
 
 
@@ -243,29 +261,127 @@ def phold_run(tier: str, kernel: str, workers: int, digest: str) -> list[Any]:
     return [result.digest, result.committed, result.rolled_back]
 
 
-def saving(folder: str, resume: str | None, die_at: int, dying: int) -> list[Any]:
-    """A PHOLD that leaves checkpoints; rank ``dying`` is killed when it sees GVT at or beyond tick ``die_at`` (-1: never)."""
-    from tidewarp.kernel.shell.mpi.kernel import RankKernel
+def hurt(at: int, polls: int, who: int, sign: int) -> None:
+    """Let rank ``who`` (-1: each) send itself a signal, ``polls`` looks at its post after it saw GVT at or beyond tick ``at``."""
+    end_round, poll = RankRounds._end, Post.poll
+    left = [-1]
 
-    step = RankKernel._step
+    def ended(self: RankRounds) -> None:
+        end_round(self)
+        if left[0] < 0 and self.gvt[0] >= at:
+            left[0] = polls
 
-    def watched(self: RankKernel, horizon: int) -> bool:
-        if 0 <= die_at <= self._rounds.gvt[0] and join_ranks().rank == dying:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return step(self, horizon)
+    def polled(self: Post) -> Iterator[tuple[int, memoryview]]:
+        if left[0] == 0:
+            os.kill(os.getpid(), sign)
+        left[0] = left[0] - 1 if left[0] > 0 else 2**62 if left[0] == 0 else left[0]
+        yield from poll(self)
 
-    RankKernel._step = watched
+    if who in (-1, join_ranks().rank):
+        RankRounds._end, Post.poll = ended, polled
+
+
+def saving(folder: str, resume: str | None, tier: str, wound: list[int] | None) -> list[Any]:
+    """A PHOLD that leaves checkpoints; ``wound``: the arguments of :func:`hurt`."""
+    if wound is not None:
+        hurt(*wound)
     result = run(
         phold(**SMALL),
         END,
         kernel="optimistic",
         transport="mpi",
-        tier="python",
+        tier=tier,
         checkpoint=Path(folder),
         checkpoint_every=seconds(1),
         resume=None if resume is None else Path(resume),
     )
     return [result.digest, result.resumed]
+
+
+def stopped(tier: str, at: int) -> list[Any]:
+    """Rank 1 is stopped on the way; rank 0 looks 500 times at a rank that stands still before it lets it go on."""
+    ranks = join_ranks()
+    pids = [int.from_bytes(data, "big") for data in ranks.gather(os.getpid().to_bytes(8, "big"))]
+    hurt(at, 0, 1, signal.SIGSTOP)
+    poll, looks = Post.poll, [0]
+
+    def watching(self: Post) -> Iterator[tuple[int, memoryview]]:
+        state = Path(f"/proc/{pids[1]}/stat").read_text().rpartition(")")[2].split()[0]
+        looks[0] += state == "T"
+        if state == "T" and looks[0] == 500:
+            os.kill(pids[1], signal.SIGCONT)
+        yield from poll(self)
+
+    if ranks.rank == 0:
+        Post.poll = watching
+    result = run(phold(**SMALL), END, kernel="optimistic", transport="mpi", tier=tier)
+    return [result.digest, ranks.total([looks[0]])[0]]
+
+
+class Ping(NamedTuple):
+    """Goes on at once, mostly."""
+
+    number: i64
+
+
+class Hot(LogicalProcess):
+    """Sends everything on to anybody, mostly without delay."""
+
+    hash: u64
+
+    def start(self, ctx: Context) -> None:
+        """Two each."""
+        for k in range(2):
+            ctx.send(ctx.lp, 1 + ctx.below(3), Ping(ctx.lp * 2 + k))
+
+    @on(Ping)
+    def take(self, now: int, ping: Ping, ctx: Context) -> None:
+        """The hash tells orders apart."""
+        self.hash = mix64(self.hash ^ ping.number)
+        delay = 0
+        if ctx.below(8) == 0:
+            delay = 1 + ctx.below(2)
+        ctx.send(ctx.below(ctx.n_lps), delay, ping)
+
+
+def thrashing(tier: str, window: Any, end: int) -> list[Any]:
+    """Delays of zero and slow letters: what ranks do ahead of each other is undone."""
+    slow_post(20)
+    model = Model("hot", None, trace_interval=50)
+    model.add(Hot, 16, path="hot")
+    result = run(model, end, kernel="optimistic", transport="mpi", tier=tier, window=window)
+    expected = run(model, end, tier="python")
+    stats = result.stats
+    return [result.digest == expected.digest, result.committed, stats.executed, stats.thrash_breaks]
+
+
+def endless(tier: str) -> None:
+    """A handler of rank 1 does not end."""
+    model = Model("endless", Failing(5, 3), lookahead=1)
+    model.add(Endless, 6, path="clerk")
+    run(model, 400, kernel="optimistic", transport="mpi", tier=tier, handler_timeout_s=0.5)
+
+
+def held() -> list[list[str]]:
+    """What a rank says of who holds GVT, in each state that a round can be in."""
+    ranks = join_ranks()
+    post = Post(ranks)
+    rounds = RankRounds(ranks, post, 1, (0, 0, 0), lambda: (0, 0))
+    said = []
+
+    def told() -> None:
+        said.extend(rounds.holders(lambda: ["PE 0: it holds an event"]))
+
+    rounds.begin()
+    told()
+    while not rounds.open:
+        rounds.poll(0)
+    told()
+    rounds.report((7 + ranks.rank, 0, 1))
+    while not rounds.resting:
+        rounds.poll(0)
+    told()
+    return [said]
 
 
 PROGRAMS: dict[str, Callable[..., Any]] = {
@@ -278,6 +394,10 @@ PROGRAMS: dict[str, Callable[..., Any]] = {
     "looked_at": looked_at,
     "phold": phold_run,
     "saving": saving,
+    "stopped": stopped,
+    "thrashing": thrashing,
+    "endless": endless,
+    "held": held,
 }
 
 

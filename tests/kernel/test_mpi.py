@@ -17,11 +17,13 @@ from typing import Any
 import pytest
 from on_ranks import END, SMALL, office
 
+from tidewarp.errors import RankLost
 from tidewarp.kernel import Engine, run
 from tidewarp.kernel.checkpoints import digest_of
 from tidewarp.kernel.shell.checkpoint_files import whole_checkpoints
 from tidewarp.kernel.shell.launch import RANKS_ENVIRONMENT, launch, mpiexec_path
 from tidewarp.seeds import Stream
+from tidewarp.units import seconds
 from tidewarp.worlds.phold import phold
 
 PROGRAM = Path(__file__).with_name("on_ranks.py")
@@ -153,44 +155,122 @@ def test_a_session_on_ranks_shows_what_a_session_alone_shows(kernel: str, tmp_pa
     assert (tmp_path / f"{kernel}-python").read_bytes() == data
 
 
-def kill_and_resume(folder: Path, ranks: int, deaths: list[int], dying: int) -> tuple[str, int]:
-    """Kill a rank when GVT comes to each of these ticks, resume until the run ends; the digest, and how often."""
+def kill_and_resume(
+    folder: Path, ranks: int, deaths: list[tuple[int, int, int]], tier: str = "python", *, tear: bool = False
+) -> tuple[str, int]:
+    """Kill ranks: (GVT, looks at the post after that, who). Resume until the run ends; the digest, and how often."""
     rest = sorted(deaths, reverse=True)
 
     def command(resume: Path | None) -> list[str]:
-        at = rest.pop() if rest else -1
-        words = map(json.dumps, (str(folder), None if resume is None else str(resume), at, dying))
+        wound = [*rest.pop(), signal.SIGKILL] if rest else None
+        words = map(json.dumps, (str(folder), None if resume is None else str(resume), tier, wound))
         return [sys.executable, str(PROGRAM), "saving", str(folder), *words]
 
-    launched = launch(
-        command,
-        ranks,
-        restarts=4,
-        newest=lambda: next(whole_checkpoints(folder, phold(**SMALL)), None),
-        say=lambda line: None,
-    )
+    def newest() -> Path | None:
+        found = next(whole_checkpoints(folder, phold(**SMALL)), None)
+        if tear and found is not None:
+            data = found.read_bytes()
+            found.write_bytes(data[: len(data) // 2])
+            found = next(whole_checkpoints(folder, phold(**SMALL)), None)
+        return found
+
+    launched = launch(command, ranks, restarts=6, newest=newest, say=lambda line: None)
     return launched.answer["answer"][0], launched.restarts
 
 
-def test_a_run_whose_rank_was_killed_is_resumed_with_the_same_digest(tmp_path: Path) -> None:
-    """SIGKILL of either rank, twice: from the newest checkpoint on, the run ends as if nobody had died."""
-    expected = run(phold(**SMALL), END, tier="python").digest
+def test_a_run_whose_ranks_were_killed_is_resumed_with_the_same_digest(tmp_path: Path) -> None:
+    """SIGKILL of rank 1, of rank 0, of both: from the newest checkpoint on, the run ends as if nobody had died."""
     random = Stream(11, "test.deaths")
-    for dying in (0, 1):
-        folder = tmp_path / str(dying)
-        folder.mkdir()
-        deaths = [random.below(END // 2), END // 2 + random.below(END // 2)]
-        assert kill_and_resume(folder, 2, deaths, dying) == (expected, 2)
+    deaths = [(END * place // 4 + random.below(END // 8), random.below(10), 2 - place) for place in (1, 2, 3)]
+    assert kill_and_resume(tmp_path, 2, deaths) == (run(phold(**SMALL), END, tier="python").digest, 3)
+
+
+def test_a_torn_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    """The newest file ends in its middle: the run goes on from the one before."""
+    digest, restarts = kill_and_resume(tmp_path, 2, [(seconds(4.5), 0, 1)], tear=True)
+    assert (digest, restarts) == (run(phold(**SMALL), END, tier="python").digest, 1)
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("point", range(20))
-def test_a_rank_killed_anywhere_is_survived(point: int, tmp_path: Path) -> None:
-    """The same at 20 points, on two and on three ranks."""
+def test_a_rank_killed_anywhere_is_survived(point: int, require: Callable[[str], None], tmp_path: Path) -> None:
+    """The same at 20 points, on two and on three ranks, in both tiers."""
     random = Stream(point, "test.deaths")
+    tier = ("python", "compiled")[random.below(2)]
+    if tier == "compiled":
+        require("numba")
     ranks = 2 + random.below(2)
-    digest, _ = kill_and_resume(tmp_path, ranks, [random.below(END)], random.below(ranks))
+    digest, _ = kill_and_resume(tmp_path, ranks, [(random.below(END), random.below(200), random.below(ranks))], tier)
     assert digest == run(phold(**SMALL), END, tier="python").digest
+
+
+def test_without_a_launcher_a_death_ends_the_other_ranks(tmp_path: Path) -> None:
+    """mpiexec ends them, and says so with its exit code."""
+    wound = [seconds(2), 3, 1, signal.SIGKILL]
+    code, _ = start(2, tmp_path, "saving", str(tmp_path), None, "python", wound)
+    assert code != 0
+    assert not list(tmp_path.glob("rank-*.json"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="it looks into /proc")
+@pytest.mark.parametrize("tier", ["python", pytest.param("compiled", marks=pytest.mark.nightly)])
+def test_a_rank_that_stands_still_for_a_while_changes_nothing(
+    tier: str, require: Callable[[str], None], tmp_path: Path
+) -> None:
+    """SIGSTOP, and SIGCONT when the other has long had to wait."""
+    if tier == "compiled":
+        require("numba")
+    expected = run(phold(**SMALL), END, tier="python").digest
+    assert answers(2, tmp_path, "stopped", tier, seconds(2)) == [[expected, 500]] * 2
+
+
+@pytest.mark.parametrize(
+    ("tier", "window"),
+    [
+        ("python", 20),
+        ("compiled", 20),
+        pytest.param("python", "auto", marks=pytest.mark.nightly),
+        pytest.param("compiled", "auto", marks=pytest.mark.nightly),
+    ],
+)
+def test_ranks_that_thrash_are_calmed(tier: str, window: Any, require: Callable[[str], None], tmp_path: Path) -> None:
+    """Zero delays and slow letters: without the breaker of all ranks a wide window undoes 50 events for each that stays."""
+    if tier == "compiled":
+        require("numba")
+    for same, committed, executed, breaks in answers(2, tmp_path, "thrashing", tier, window, 20):
+        assert same
+        assert breaks > 0
+        assert executed < 12 * committed
+
+
+@pytest.mark.parametrize("tier", [pytest.param("python", marks=pytest.mark.nightly), "compiled"])
+def test_a_handler_that_does_not_end_ends_all_ranks(
+    tier: str, require: Callable[[str], None], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The launcher names the rank and the process of the model, and does not try again what would hang again."""
+    if tier == "compiled":
+        require("numba")
+    starts = []
+
+    def command(resume: Path | None) -> list[str]:
+        starts.append(resume)
+        return [sys.executable, str(PROGRAM), "endless", str(tmp_path), json.dumps(tier)]
+
+    with pytest.raises(RankLost, match=r"rank 1, clerk\.5 at .*handler_timeout_s is 0\.5"):
+        launch(command, 2, restarts=3, newest=lambda: None, say=lambda line: None)
+    assert starts == [None]
+
+
+def test_each_rank_knows_who_holds_gvt(tmp_path: Path) -> None:
+    """While a round has not begun elsewhere, while its own PEs have not reported, and between rounds."""
+    first, second = (answer[0] for answer in answers(2, tmp_path, "held"))
+    own = ["rank 0, PE 0: it holds an event", "rank 1, PE 0: it holds an event"]
+    assert first == ["rank 1: round 1 of GVT, which rank 0 is in, has not begun there", own[0], own[0]]
+    assert second == [
+        "rank 0: round 1 of GVT, which rank 1 is in, has not begun there",
+        own[1],
+        "rank 0: something there is unfinished at tick 7",
+    ]
 
 
 @pytest.mark.parametrize(

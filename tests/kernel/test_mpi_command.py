@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -82,7 +83,7 @@ def test_a_death_without_a_restart_names_what_to_resume(require: Callable[[str],
     require("mpi")
 
     def command(resume: Path | None) -> list[str]:
-        words = map(json.dumps, (str(tmp_path), None, seconds(3.5), 1))
+        words = map(json.dumps, (str(tmp_path), None, "python", [seconds(3.5), 0, 1, signal.SIGKILL]))
         return [sys.executable, str(PROGRAM), "saving", str(tmp_path), *words]
 
     with pytest.raises(RankLost, match=rf"rank died \(mpiexec exit \d+\).*t=3 s; resume with --resume {tmp_path}"):

@@ -18,7 +18,9 @@ from tidewarp.kernel.compiled.rings import GENERATION_WORD
 from tidewarp.kernel.compiled.words import entry, helper
 
 __all__ = [
+    "Pointed",
     "begin_local_round",
+    "direct",
     "drain",
     "end_local_round",
     "fill",
@@ -30,6 +32,37 @@ __all__ = [
 
 _i8, _i8x2 = types.Array(types.int64, 1, "C"), types.Array(types.int64, 2, "C")
 _int = types.int64
+HANDLER_SIGNATURE = types.int64(types.int64)
+
+
+def direct(function: Any) -> Any:
+    """An entry without Numba's choice of a signature: for arguments of the right types by construction.
+
+    A rank calls these some ten thousand times a second, and to look at a PE's thirty arrays anew took 60 us each time.
+    """
+    (compiled,) = function.overloads.values()
+    return compiled.entry_point
+
+
+class Pointed:
+    """A handler by its address, which Numba then need not ask for in each call."""
+
+    def __init__(self, handler: Any) -> None:
+        self._handler = handler  # owns the code
+        self._signature = HANDLER_SIGNATURE
+        compiled = handler.get_compile_result(self._signature)
+        self._address: int = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_cfunc_wrapper_name)
+
+    def __call__(self, address: int) -> int:
+        """The handler, called from Python."""
+        return int(self._handler(address))
+
+    def __wrapper_address__(self) -> int:
+        return self._address
+
+    def signature(self) -> Any:
+        """As Numba wants it of whatever has an address."""
+        return self._signature
 
 
 @helper
@@ -40,6 +73,7 @@ def lower(low: Any, entry_time: Any, word: Any) -> None:
         low[0], low[1] = entry_time, level
 
 
+@direct
 @entry(_int(SHARED, _int, _i8, _i8, _int, _i8x2, _i8))
 def drain(shared: Any, here: Any, rank_of: Any, global_of: Any, rank: Any, rows: Any, low: Any) -> Any:
     """Take messages of the PEs 0 to ``here`` - 1 for ``rank`` out of the rings, until ``rows`` is full; how many."""
@@ -63,6 +97,7 @@ def drain(shared: Any, here: Any, rank_of: Any, global_of: Any, rank: Any, rows:
     return n
 
 
+@direct
 @entry(types.boolean(SHARED, _int))
 def is_empty(shared: Any, here: Any) -> Any:
     """Nothing waits to be drained."""
@@ -75,6 +110,7 @@ def is_empty(shared: Any, here: Any) -> Any:
     return True
 
 
+@direct
 @entry(_int(SHARED, _i8, _i8x2, _int))
 def fill(shared: Any, local_of: Any, rows: Any, first: Any) -> Any:
     """Put rows from ``first`` on into the rings of their receivers, until one is full; the place of the first that stays."""
@@ -93,6 +129,7 @@ def fill(shared: Any, local_of: Any, rows: Any, first: Any) -> Any:
     return len(rows)
 
 
+@direct
 @entry(types.void(_i8x2, _int, _i8))
 def least(rows: Any, first: Any, low: Any) -> None:
     """Let ``low`` be at most the (time, level) of the rows from ``first`` on."""
@@ -100,12 +137,14 @@ def least(rows: Any, first: Any, low: Any) -> None:
         lower(low, rows[i, 1], rows[i, 1 + GENERATION_WORD])
 
 
+@direct
 @entry(types.void(_int, _int))
 def begin_local_round(control: Any, participants: Any) -> None:
     """Ask every PE here, and the gateway, for a report."""
     start_round(control, participants)
 
 
+@direct
 @entry(types.void(_int, _int, _i8))
 def report_gateway(control: Any, place: Any, low: Any) -> None:
     """Report (time, level) as participant ``place``."""
@@ -115,6 +154,7 @@ def report_gateway(control: Any, place: Any, low: Any) -> None:
     add_word(control + 8 * WAITING, -1)
 
 
+@direct
 @entry(types.boolean(_int, _int, _i8))
 def end_local_round(control: Any, participants: Any, low: Any) -> Any:
     """False while a report is missing; then ``low`` is the least of them."""
@@ -124,6 +164,7 @@ def end_local_round(control: Any, participants: Any, low: Any) -> Any:
     return True
 
 
+@direct
 @entry(types.void(_int, _int, _int))
 def publish_gvt(control: Any, t: Any, level: Any) -> None:
     """Make (t, level) the GVT that the PEs here see."""

@@ -40,6 +40,10 @@ class Window:
         """The breaker is on."""
         return self._calm > 0
 
+    def shut(self) -> None:
+        """Shut it beyond the report to the next round: other ranks thrash with this one."""
+        self._calm = max(self._calm, 2)
+
     def look(self, executed: int, rolled_back: int) -> None:
         """Adapt to the counts so far; call it once per turn."""
         sample = executed - self._executed

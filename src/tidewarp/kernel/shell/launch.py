@@ -28,10 +28,14 @@ _SAID_MOST = 65_536  # bytes
 
 
 class Ended(NamedTuple):
-    """How an ``mpiexec`` ended: its exit code (negative: the signal that ended it), and the answer of rank 0, if it gave one."""
+    """How an ``mpiexec`` ended: its exit code (negative: the signal that ended it), and the answer of rank 0, if it gave one.
+
+    ``said`` is the error that a rank without an answer ended with, if it could say one.
+    """
 
     code: int
     answer: dict[str, Any] | None
+    said: str = ""
 
 
 class Launched(NamedTuple):
@@ -76,14 +80,19 @@ def run_ranks(command: Sequence[str], ranks: int, env: Mapping[str, str] | None 
             _end(process)
         answer = _answer_in(out)
         said.seek(0)
-        _pass_on(said.read(_SAID_MOST).decode("utf-8", "replace"), answer)
-    return Ended(process.returncode, answer)
+        error = _pass_on(said.read(_SAID_MOST).decode("utf-8", "replace"))
+    return Ended(process.returncode, answer, "" if answer is not None else error)
 
 
-def _pass_on(said: str, answer: dict[str, Any] | None) -> None:
+def _pass_on(said: str) -> str:
+    """Say what ranks have said, but for their error: whoever launched them says that; returns it."""
+    errors = []
     for line in said.splitlines():
-        if answer is None or not line.startswith("error: "):
+        if line.startswith("error: "):
+            errors.append(line.removeprefix("error: "))
+        else:
             sys.stderr.write(f"{line}\n")
+    return errors[0] if errors else ""
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -119,7 +128,8 @@ def launch(
     """Run ``command(checkpoint to resume from)`` on ``ranks`` until it answers, at most ``restarts`` times again.
 
     ``newest`` gives the newest whole checkpoint, ``say`` takes lines for people. A start that dies without having left
-    a newer checkpoint is repeated with one rank less: what killed it may be what that rank needs.
+    a newer checkpoint is repeated with one rank less: what killed it may be what that rank needs. A rank that ends with an
+    error of its own, as one whose handler does not end, would do so again: it is not repeated.
 
     Raises:
         RankLost: a rank died, and no restart is left.
@@ -132,6 +142,8 @@ def launch(
         if ended.answer is not None:
             return Launched(ended.answer, ended.code, restart, ranks)
         begun_with, resume = resume, newest()
+        if ended.said:
+            break
         if restart < restarts:
             if resume == begun_with and ranks > 1:
                 ranks -= 1
@@ -140,7 +152,7 @@ def launch(
 
 
 def _death(ended: Ended) -> str:
-    return f"rank died (mpiexec exit {ended.code})"
+    return f"rank died (mpiexec exit {ended.code}{'; ' if ended.said else ''}{ended.said})"
 
 
 def _from(checkpoint: Path | None) -> str:

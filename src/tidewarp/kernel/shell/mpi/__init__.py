@@ -2,7 +2,8 @@
 
 world            the ranks: who is there, the same bytes on all of them, one error for all of them
 post             messages between ranks, in batches, counted by colour
-rounds           GVT over all ranks
+rounds           GVT over all ranks, and who holds it
+breaker          shuts the windows of all ranks when together they thrash
 kernel           the engine of one rank in the Python tier
 letters          its messages as bytes
 commits          what its rounds made final, merged on rank 0

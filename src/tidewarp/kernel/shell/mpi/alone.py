@@ -9,6 +9,7 @@ from tidewarp.kernel.model import Model
 from tidewarp.kernel.records import Event, Image, framed, split_frames
 from tidewarp.kernel.shell.mpi.tallies import numbers, total
 from tidewarp.kernel.shell.mpi.world import Ranks, aborting
+from tidewarp.kernel.shell.watchdog import Block, blocks_of
 from tidewarp.kernel.trace import Ledger
 
 __all__ = ["AloneKernel"]
@@ -24,6 +25,11 @@ class AloneKernel:
         self._ranks = ranks
         self._inner = inner
         self._counts = Statistics()
+
+    @property
+    def blocks(self) -> list[Block]:
+        """What the watchdog of rank 0 looks at."""
+        return blocks_of(self._inner)
 
     def advance(self, until: int, safe: int) -> None:
         """Wait for rank 0, and raise what it raises."""

@@ -19,7 +19,9 @@ from tidewarp.kernel.compiled import pe as pes
 from tidewarp.kernel.compiled.fossils import LOG_WORDS
 from tidewarp.kernel.compiled.gateway import (
     LOW_NEVER,
+    Pointed,
     begin_local_round,
+    direct,
     drain,
     end_local_round,
     fill,
@@ -31,10 +33,9 @@ from tidewarp.kernel.compiled.gateway import (
 from tidewarp.kernel.compiled.optimistic import CompiledOptimistic, Workers, _pending_of
 from tidewarp.kernel.compiled.pools import enlarge_channel, enlarge_slots
 from tidewarp.kernel.compiled.recall import NEEDS_CHANNEL, NEEDS_LOG, NEEDS_SLOTS, QUIET, recall
+from tidewarp.kernel.compiled.replay import Tried
 from tidewarp.kernel.compiled.rings import ENTRY_WORDS
-from tidewarp.kernel.compiled.slices import (
-    ERROR_FINAL,
-)
+from tidewarp.kernel.compiled.slices import ERROR_FINAL, run_slice
 from tidewarp.kernel.contract import Statistics
 from tidewarp.kernel.lookahead import promises_between
 from tidewarp.kernel.lp import form_of_lp
@@ -54,7 +55,7 @@ __all__ = ["CompiledRankKernel"]
 
 _LOG_HEAD = 5  # words before a log: PE, time and generation that it is complete below, entries, bytes
 _NONE, _BEGUN, _REPORTED, _OVER = range(4)  # of the local part of a round
-_TURNS = 16  # of a slice between two looks at other ranks
+_TURNS = 8  # of a slice between two looks at other ranks
 _FULL, _STUCK, _ERRED, _FAILED = 1, 2, 3, 4
 """Why a rank wants all to leave after a round, the strongest wins: outputs wait, memory is to be divided anew, an event that
 failed is final, this rank cannot go on."""
@@ -64,6 +65,8 @@ Rows: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 class CompiledRankKernel(CompiledOptimistic):
     """The PEs of one rank. Numbers of PEs: ``rank * workers`` and up over all ranks; here own ones first, then the others."""
+
+    _run_slice = staticmethod(direct(run_slice))
 
     def __init__(
         self,
@@ -80,7 +83,7 @@ class CompiledRankKernel(CompiledOptimistic):
         self._ranks = ranks
         self._first = ranks.rank * options.workers
         self._in_windows = options.kernel == "conservative" or options.window == "lookahead"
-        super().__init__(model, image, ledger, options, handler, workers, clock)  # type: ignore[arg-type]
+        super().__init__(model, image, ledger, options, Pointed(handler), workers, clock)  # type: ignore[arg-type]
         conf = self._shared.conf
         conf[gvt.PARTICIPANTS], conf[gvt.LEADER] = self._here + 1, -1
         if options.kernel == "conservative":
@@ -89,16 +92,19 @@ class CompiledRankKernel(CompiledOptimistic):
             conf[gvt.ADAPTIVE], conf[gvt.WINDOW_LEAST_TICKS] = 0, self._lookahead()
             for me in self._pes:
                 me.reg[pes.WINDOW] = conf[gvt.WINDOW_LEAST_TICKS]
+        self._lookahead_ticks, self._window_least = self._lookahead(), int(conf[gvt.WINDOW_LEAST_TICKS])
+        self._was_shut = False
         self._control = int(self._shared.control.ctypes.data)
         self._width = 1 + ENTRY_WORDS + self._memory.message_words
         self._post = Post(ranks)
-        self._rounds = RankRounds(ranks, self._post, 1, (0, 0, 0))
+        self._rounds = RankRounds(ranks, self._post, 1, (0, 0, 0), self._work_done)
         self._out = np.zeros((max(1, BATCH_BYTES // (8 * self._width)), self._width), np.int64)
         self._held: deque[Rows] = deque()  # what the rings had no room for yet
         self._low = np.array(LOW_NEVER, np.int64)  # of what was drained since the round began
         self._local_round = _NONE
         self._told = [(0, 0)] * self._here  # how far rank 0 knows each PE here to have committed
         self._turns_run = 0
+        self._turns = _TURNS
         self._outcome = 0
         self._failure: TidewarpError | None = None
         self._counts = Statistics()
@@ -146,20 +152,23 @@ class CompiledRankKernel(CompiledOptimistic):
         """Slices and the gateway, until all below the bound is committed here or a rank wants all to leave."""
         self._outcome = self._rounds.flags = 0
         self._shared.control[gvt.STOP] = 0
+        self._last_moved, self._working = self._clock.now(), True
         threads = self._workers if self._here > 1 and not self._in_windows else None
         if threads is not None:
             threads.start(self._work)
         while not self._rounds.flags and (not self._rounds.reached or self._is_behind(threads)):
             busy = self._gateway()
             busy |= self._slices() if threads is None else self._listen(threads)
-            self._turns_run += 1 if busy else self._options.gvt_interval
             if not busy:
-                self._post.flush()
+                self._turns_run += self._options.gvt_interval
                 os.sched_yield()
+            elif not self._in_windows:  # of a window the whole is done before the next round
+                self._turns_run += self._turns
         if threads is not None:
             self._shared.control[gvt.STOP] = 1
             while threads.running:
                 self._listen(threads)
+        self._working = False
 
     def _is_behind(self, threads: Workers | None) -> bool:
         """Whether a PE has still to commit what GVT has passed."""
@@ -171,15 +180,17 @@ class CompiledRankKernel(CompiledOptimistic):
         """One slice of each PE here; False if none executed anything."""
         conf = self._shared.conf
         conf[gvt.BATCH] = self._options.batch if self._rounds.resting or not self._in_windows else 0
-        before = sum(int(me.stats[pes.EXECUTED]) for me in self._pes)
+        before = self._work_done()[0]
         for p in range(self._here):
             try:
-                self.step(p, self._take_post, _TURNS)
+                self.step(p, self._take_post, self._turns)
             except TidewarpError as error:
                 self._fail(error)
             if self._is_news(p):
                 self._hand_over(p, *self._log_of(self._pes[p]))
-        return sum(int(me.stats[pes.EXECUTED]) for me in self._pes) != before
+        busy = self._work_done()[0] != before
+        self._turns = _TURNS if busy else 1  # who has nothing to do looks at the other ranks
+        return busy
 
     def _listen(self, threads: Workers) -> bool:
         """Take what the threads have posted; False if nothing."""
@@ -217,6 +228,7 @@ class CompiledRankKernel(CompiledOptimistic):
             self._local_round = _NONE
         busy = self._deliver()
         busy |= self._drain()
+        self._post.flush()
         if rounds.open:
             self._take_part()
         control = self._shared.control
@@ -224,11 +236,29 @@ class CompiledRankKernel(CompiledOptimistic):
         before = rounds.gvt
         if rounds.poll(self._flag()):
             self._turns_run = 0
+            self._obey_breaker()
             if rounds.note:
                 control[gvt.EMITTED_ANY] = 1
             if rounds.gvt > before or any(me.reg[pes.N_ERRED] for me in self._pes):  # then a PE has to look again
                 publish_gvt(self._control, rounds.gvt[0], rounds.gvt[1] * 2 + rounds.gvt[2])
+                self._follow_gvt()
         return busy
+
+    def _work_done(self) -> tuple[int, int]:
+        counts = [me.stats for me in self._pes]
+        return sum(int(one[pes.EXECUTED]) for one in counts), sum(int(one[pes.ROLLED_BACK]) for one in counts)
+
+    def _obey_breaker(self) -> None:
+        """Shut the windows of the PEs here, or open them; again after each round, as a PE may count its own rounds meanwhile."""
+        shut = self._rounds.breaker.is_shut
+        if shut:
+            self._shared.conf[gvt.WINDOW_LEAST_TICKS] = self._lookahead_ticks
+        elif self._was_shut:
+            self._shared.conf[gvt.WINDOW_LEAST_TICKS] = self._window_least
+        if shut or self._was_shut:
+            for me in self._pes:
+                me.reg[pes.BREAK_ROUNDS] = 2 if shut else 0
+        self._was_shut = shut
 
     def _flag(self) -> int:
         if self._outcome == 0 and self._ranks.rank == 0 and self._ledger.full:
@@ -371,18 +401,20 @@ class CompiledRankKernel(CompiledOptimistic):
         return b"" if value is None else value.to_bytes(16, "big", signed=True)
 
     def _repeat_error(self) -> None:
-        """An error is final: the sequential engine of the Python tier, on rank 0, goes on from GVT and raises it."""
+        """An error is final: the sequential engine of the Python tier, on rank 0, goes on from GVT, up to the event that errs."""
         image = self._joined()
         if self._ranks.rank:
             return
         tick = self._rounds.gvt[0]
+        self._ledger.outputs_max = 2**62  # the run ends within this tick
         try:
-            SequentialKernel(self._model, image, self._ledger).advance(tick, tick + 1)
+            objects = Tried(self._model, image, self._memory, self._handler)
+            SequentialKernel(self._model, image, self._ledger, objects).advance(tick, tick + 1)
         except TidewarpError as error:
             self._failure = error
         else:
             self._failure = InternalError(
-                f"a handler at tick {tick}", "it broke a rule compiled, and does not interpreted", "please report this"
+                f"a handler at tick {tick}", "it broke a rule compiled, and then it does not", "please report this"
             )
 
     # --- standing still ---------------------------------------------------------------------------
@@ -410,7 +442,7 @@ class CompiledRankKernel(CompiledOptimistic):
 
     def _recall_one(self, p: int) -> bool:
         me = self._pes[p]
-        status = recall(self._handler, me, self._shared, p)
+        status = direct(recall)(self._handler, me, self._shared, p)
         if status == NEEDS_SLOTS:
             self._pes[p] = enlarge_slots(me, len(me.pool) * 3 // 2 + 64)
         elif status == NEEDS_CHANNEL:
@@ -462,15 +494,22 @@ class CompiledRankKernel(CompiledOptimistic):
     def _own_counts(self) -> Statistics:
         own = super().statistics()
         own.gvt_rounds = self._rounds.number
+        if self._ranks.rank == 0:
+            own.thrash_breaks += self._rounds.breaker.breaks
         return own
 
     def statistics(self) -> Statistics:
         """Counts over all PEs of all ranks, as of the end of the last ``advance``."""
         return self._counts
 
-    def stalls(self) -> list[str]:
-        """Nothing: ranks that wait are seen from outside."""
-        return []
+    @property
+    def who(self) -> str:
+        """Of whom the watchdog speaks."""
+        return f"rank {self._ranks.rank}"
+
+    def _holders(self) -> list[str]:
+        """Which rank and PE holds GVT, and why."""
+        return self._rounds.holders(super()._holders)
 
     def close(self) -> None:
         """Stop the threads; the ranks stay until their programs end."""

@@ -55,7 +55,7 @@ class RankKernel:
         self._options = options
         self._ranks = ranks
         self._post = Post(ranks)
-        self._rounds = RankRounds(ranks, self._post, options.workers, (0, 0, TRANSIT))
+        self._rounds = RankRounds(ranks, self._post, options.workers, (0, 0, TRANSIT), self._work)
         self._merger = Merger(model, ledger, ranks.size)
         self._executor = RankExecutor(model, image, options.saving, options.debug)
         self._pool = Pool(options.memory_max_bytes)
@@ -165,6 +165,10 @@ class RankKernel:
             busy |= pe.statistics.executed != executed or bool(letters)
         return busy
 
+    def _work(self) -> tuple[int, int]:
+        counts = [pe.statistics for pe in self._pes]
+        return sum(one.executed for one in counts), sum(one.rolled_back for one in counts)
+
     def _room(self, target: int) -> int:
         rank = target // self._options.workers
         return 2**30 if rank == self._ranks.rank or self._post.has_room(rank) else 0
@@ -195,6 +199,8 @@ class RankKernel:
         self._commits += 1
         for pe in self._pes:
             pe.collect()
+            if rounds.breaker.is_shut:
+                pe.window.shut()
         self._still = 0 if finals else self._still + 1
         self._check_pool()
 
@@ -319,15 +325,22 @@ class RankKernel:
             window_ticks=min(window.ticks for window in windows),
             window_least_ticks=min(window.least for window in windows),
             window_greatest_ticks=max(window.greatest for window in windows),
-            thrash_breaks=sum(window.breaks for window in windows),
+            thrash_breaks=sum(window.breaks for window in windows)
+            + (self._rounds.breaker.breaks if self._first == 0 else 0),
         )
         return numbers([own, *(pe.statistics for pe in self._pes)])
 
+    @property
+    def who(self) -> str:
+        """Of whom the watchdog speaks."""
+        return f"rank {self._ranks.rank}"
+
     def stalls(self) -> list[str]:
-        """What each PE of this rank waits for, if GVT has not moved for long."""
-        if self._still < _STILL_MOST:
-            return []
-        return [f"rank {self._ranks.rank}, PE {pe.number}: {pe.waits_for()}" for pe in self._pes]
+        """Which rank and PE holds GVT, and why, if it has not moved for long."""
+        return self._rounds.holders(self._own_holders) if self._still >= _STILL_MOST else []
+
+    def _own_holders(self) -> list[str]:
+        return [f"PE {pe.number}: {pe.waits_for()}" for pe in self._pes]
 
     def close(self) -> None:
         """Nothing to release: the ranks stay until their programs end."""

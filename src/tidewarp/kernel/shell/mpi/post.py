@@ -43,6 +43,7 @@ class Post:
         self.accepted = np.zeros(ranks.size, np.uint64)  # letters for each rank so far
         self.received = 0  # letters of all ranks, all colours
         self._early = [0, 0]  # of these: of the current colour, and of the next, which another rank may have already
+        self.colours = [0] * ranks.size  # of what came last from each rank
         self.commits = 0  # given to add_commit
         self.commits_taken = 0  # by poll_commits
         self._ranks = ranks
@@ -92,8 +93,9 @@ class Post:
     def flush(self) -> None:
         """Let everything leave that is allowed to."""
         for rank, box in enumerate(self._boxes):
-            self._close(box)
-            self._send(rank, box)
+            if box.letters or box.waiting:
+                self._close(box)
+                self._send(rank, box)
 
     @property
     def is_empty(self) -> bool:
@@ -106,7 +108,7 @@ class Post:
             if box.sending:
                 self._send(rank, box)
         for rank, data in self._arrived(LETTERS):
-            yield rank, self._open_batch(data)
+            yield rank, self._open_batch(rank, data)
 
     def add_commit(self, data: bytes) -> None:
         """Send rank 0 what this one has committed in a round."""
@@ -129,23 +131,18 @@ class Post:
             yield data
 
     def _arrived(self, tag: int) -> Iterator[tuple[int, bytearray]]:
-        from mpi4py import MPI
-
-        status = MPI.Status()
-        while (message := self._comm.Improbe(MPI.ANY_SOURCE, tag, status)) is not None:
-            data = bytearray(status.Get_count(MPI.BYTE))
-            rank = status.Get_source()
-            message.Recv([data, MPI.BYTE])
+        while (found := self._ranks.inquiry.take(tag)) is not None:
             self._ranks.received += 1
-            yield rank, data
+            yield found
 
-    def _open_batch(self, data: bytearray) -> memoryview:
+    def _open_batch(self, rank: int, data: bytearray) -> memoryview:
         colour, count = _HEAD.unpack_from(data)
         if not self.colour - 1 <= colour <= self.colour + 1:
             raise InternalError(
                 f"a batch of round {colour} in round {self.colour}", "they overlap by one", "please report this"
             )
         self.received += count
+        self.colours[rank] = colour
         if colour >= self.colour:
             self._early[colour - self.colour] += count
         return memoryview(data)[_HEAD.size :]

@@ -11,12 +11,14 @@ the new number only when ``open``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from tidewarp.errors import InternalError
 from tidewarp.kernel.optimistic.gvt import FAILED, NEVER, Mark
+from tidewarp.kernel.shell.mpi.breaker import Breaker
 from tidewarp.kernel.shell.mpi.post import Post
 from tidewarp.kernel.shell.mpi.world import Ranks
 
@@ -26,17 +28,23 @@ STOP = 1
 """Flag of a rank that wants all to leave after this round: its outputs are full, or it has failed."""
 
 _RESTING, _COUNTING, _RECEIVING, _OPEN, _COMPARING = range(5)
+_TOLD = 8  # numbers that each rank tells at the end of a round
 
 
 class RankRounds:
-    """The bulletin that the PEs of one rank read and report to. Ranks begin a round each on its own; it ends on all of them."""
+    """The bulletin that the PEs of one rank read and report to. Ranks begin a round each on its own; it ends on all of them.
 
-    def __init__(self, ranks: Ranks, post: Post, pes: int, gvt: Mark) -> None:
+    ``work`` gives how many events this rank has executed and how many of them it has undone, since the beginning.
+    """
+
+    def __init__(self, ranks: Ranks, post: Post, pes: int, gvt: Mark, work: Callable[[], tuple[int, int]]) -> None:
         self.number = 0
         self.gvt = gvt
         self.bound: Mark = gvt
         self.flags = 0  # greatest of all ranks, in the round that ended last
         self.note = 0  # of this rank; set it to the greatest of all when a round has ended
+        self.breaker = Breaker()
+        self._work = work
         self._ranks = ranks
         self._post = post
         self._pes = pes
@@ -45,9 +53,10 @@ class RankRounds:
         self._low: Mark = NEVER
         self._flag = 0
         self._request: Any = None
+        self._lows: list[Mark] = []  # of each rank, in the round that ended last
         self._expected = np.zeros(1, np.uint64)
-        self._mine = np.zeros(6, np.uint64)
-        self._all = np.zeros((ranks.size, 6), np.uint64)
+        self._mine = np.zeros(_TOLD, np.uint64)
+        self._all = np.zeros((ranks.size, _TOLD), np.uint64)
 
     @property
     def resting(self) -> bool:
@@ -91,7 +100,7 @@ class RankRounds:
         if self._state == _RECEIVING and self._post.received_before == int(self._expected[0]):
             self._state = _OPEN
         if self._state == _OPEN and not self._missing:
-            self._mine[:] = (*self._low, flag, self.bound[0], self.note)
+            self._mine[:] = (*self._low, flag, self.bound[0], self.note, *self._work())
             self._request = self._ranks.comm.Iallgather(self._mine, self._all)
             self._state = _COMPARING
         if self._state == _COMPARING and self._request.Test():
@@ -102,8 +111,10 @@ class RankRounds:
 
     def _end(self) -> None:
         rows = self._all.tolist()
+        self._lows = [(row[0], row[1], row[2]) for row in rows]
         self.flags = max(row[3] for row in rows)
         self.note = max(row[5] for row in rows)
+        self.breaker.end_round(sum(row[6] for row in rows), sum(row[7] for row in rows))
         if any(row[4] != rows[0][4] for row in rows):
             bounds = ", ".join(str(row[4]) for row in rows)
             raise InternalError(
@@ -111,12 +122,35 @@ class RankRounds:
             )
         if self.flags:
             return
-        gvt = min(self.bound, *((row[0], row[1], row[2]) for row in rows))
+        gvt = min(self.bound, *self._lows)
         if gvt < self.gvt:
             raise InternalError(f"GVT {gvt} after {self.gvt}", "GVT never goes back", "please report this")
         self.gvt = gvt
+
+    def holders(self, own: Callable[[], list[str]]) -> list[str]:
+        """Who holds GVT and why, as far as this rank knows; ``own`` tells it of the PEs here. Any thread may ask."""
+        me, others = self._ranks.rank, [rank for rank in range(self._ranks.size) if rank != self._ranks.rank]
+        if self._state == _COUNTING:
+            silent = [rank for rank in others if self._post.colours[rank] < self.number]
+            return [
+                f"rank {_listed(silent or others)}: round {self.number} of GVT, which rank {me} is in, has not begun there"
+            ]
+        if self._state == _RECEIVING:
+            missing = int(self._expected[0]) - self._post.received_before
+            return [f"rank {me}: {missing} messages for it are on their way from rank {_listed(others)}"]
+        if self._state == _COMPARING:
+            return [f"rank {_listed(others)}: rank {me} waits for its report to round {self.number} of GVT"]
+        if self._state == _RESTING and self._lows:
+            low = min(self._lows)
+            if low != self._lows[me]:
+                return [f"rank {self._lows.index(low)}: something there is unfinished at tick {low[0]}"]
+        return [f"rank {me}, {line}" for line in own()]
 
     @property
     def reached(self) -> bool:
         """Nothing below the bound is unfinished, or nothing can be finished: an event that all others are done before failed."""
         return self.gvt >= self.bound or self.gvt[2] == FAILED
+
+
+def _listed(ranks: list[int]) -> str:
+    return " or ".join(map(str, ranks))

@@ -29,6 +29,25 @@ if TYPE_CHECKING:
 __all__ = ["Ranks", "aborting", "hello", "join_ranks", "named_error", "rebuilt_error"]
 
 
+class _Inquiry:
+    """Looks for messages; what MPI needs for that is made once, since most looks find nothing."""
+
+    def __init__(self, comm: MPI.Intracomm) -> None:
+        from mpi4py import MPI
+
+        self._probe, self._any, self._status, self._bytes = comm.Improbe, MPI.ANY_SOURCE, MPI.Status(), MPI.BYTE
+
+    def take(self, tag: int) -> tuple[int, bytearray] | None:
+        """The next message with this tag, and the rank that it is from; None: there is none."""
+        message = self._probe(self._any, tag, self._status)
+        if message is None:
+            return None
+        data = bytearray(self._status.Get_count(self._bytes))
+        source = self._status.Get_source()
+        message.Recv([data, self._bytes])
+        return source, data
+
+
 class Ranks:
     """A communicator of our own; ``rank`` is 0 to ``size`` - 1."""
 
@@ -36,6 +55,7 @@ class Ranks:
         self.comm = comm
         self.rank: int = comm.Get_rank()
         self.size: int = comm.Get_size()
+        self.inquiry = _Inquiry(comm)
         self.sent = self.received = 0  # messages to and from single ranks, of all runs
         self.unfinished: list[Any] = []  # sends of the last run, whose memory MPI may still read
 
