@@ -3,11 +3,13 @@
 layout                              where everything lies: context block, state rows, event slots, effects
 words, atomics, spans, heap         memory at an address, words of two threads, arrays without overhead, the pending set
 exact, handlers, context, dispatch  a model's handlers: Python's whole numbers, the compilable subset, ``ctx``, the call
+typed, writer, compare, reals       what a variable may be, and operators whose results are Python's
 image, records, replay, refusals    canonical bytes to arrays and back; the text of an error; what does not compile
 sequential, conservative            two of the engines
 slices, rollback, rings, gvt,       the optimistic kernel: a slice of a PE's work and its parts
 fossils, memory, recall, pe, pools
-optimistic, merge, gateway          its engine, commits of all PEs in key order, the border to other ranks
+optimistic, opening, looking        its engine: what it begins with, what may be seen of it
+merge, gateway                      commits of all PEs in key order, the border to other ranks
 budget, in_order                    its bound of memory, and how it goes on where that stops the PEs
 """
 

@@ -17,29 +17,26 @@ import numpy as np
 
 from tidewarp.clocks.pacing import Clock
 from tidewarp.errors import InternalError, LateInput, OperatorError, TidewarpError
-from tidewarp.kernel.compiled import gvt, layout
+from tidewarp.kernel.compiled import gvt
 from tidewarp.kernel.compiled import pe as pes
-from tidewarp.kernel.compiled.atomics import LINE_WORDS
 from tidewarp.kernel.compiled.budget import Budget
 from tidewarp.kernel.compiled.gvt import start_round
 from tidewarp.kernel.compiled.image import Memory
+from tidewarp.kernel.compiled.looking import check_slots, holders_of, pending_of, statistics_of
 from tidewarp.kernel.compiled.merge import Merger
-from tidewarp.kernel.compiled.pe import LPS, NEVER, Pe, Shared, add_pending
+from tidewarp.kernel.compiled.opening import blocks_of_row, first_window, least_lookahead, new_shared, placed_lps
+from tidewarp.kernel.compiled.pe import NEVER, Pe, add_pending
 from tidewarp.kernel.compiled.pools import (
-    aligned,
-    chunk_bytes,
     enlarge_channel,
     enlarge_chunks,
     enlarge_log,
     enlarge_out,
     enlarge_slots,
     new_pe,
-    slot_bytes,
     take_over_block,
 )
 from tidewarp.kernel.compiled.recall import NEEDS_CHANNEL, NEEDS_LOG, NEEDS_SLOTS, recall
 from tidewarp.kernel.compiled.replay import Tried
-from tidewarp.kernel.compiled.rings import ENTRY_WORDS
 from tidewarp.kernel.compiled.slices import (
     CHANNEL_LOW,
     ERROR_FINAL,
@@ -52,7 +49,6 @@ from tidewarp.kernel.compiled.slices import (
     run_slice,
 )
 from tidewarp.kernel.contract import Statistics
-from tidewarp.kernel.lp import policy_of
 from tidewarp.kernel.model import Model
 from tidewarp.kernel.options import Options
 from tidewarp.kernel.partition import partition
@@ -69,8 +65,6 @@ STALL_S = 5.0
 DEADLOCK_ROUNDS = 32  # of GVT at the bound of memory, in which nothing is committed
 IN_ORDER_LEAST, IN_ORDER_MOST = 16, 2**16  # pending events that are executed in order before PEs try again
 LOGS_MOST = 4  # of one PE, on their way to the ledger
-RINGS_BYTES = 2**28
-_POLICIES = {"copy": pes.COPY, "delta": pes.DELTA, "reverse": pes.INVERSE, "periodic": pes.PERIODIC}
 
 
 class Workers(Protocol):
@@ -112,7 +106,7 @@ class CompiledOptimistic:
         self._rows = self._memory.rows(image)
         self._failed: TidewarpError | None = None
         self._injected: list[Event] = []
-        self._blocks = max(-(-words // pes.CHUNK) for words in self._memory.row_words)
+        self._blocks = blocks_of_row(self._memory)
         self._budget = Budget(options.memory_max_bytes, self._here, self._n, self._memory.message_words, self._blocks)
         self._order: InOrder | None = None
         self._stretch, self._committed_then = IN_ORDER_LEAST, 0
@@ -122,7 +116,9 @@ class CompiledOptimistic:
         self._last_gvt, self._last_moved, self._working = (-1, 0), clock.now(), False
         self._idle_rounds: tuple[int, object] = (0, ())  # the round since which nothing has changed, and what
         self._divided_at: object = None  # GVT and commits at the last division of the memory
-        self._shared = self._new_shared()
+        lps, self._kps = placed_lps(model, self._memory, options, self._rows, self._pe_of, self._n)
+        lookahead = least_lookahead(model, self._pe_of)
+        self._shared = new_shared(model, self._memory, options, lps, self._n, lookahead, ledger.tracing)
         self._pes = self._new_pes(image)
 
     # --- making -----------------------------------------------------------------------------------
@@ -132,95 +128,15 @@ class CompiledOptimistic:
         n = self._options.workers
         return n, n, np.array(partition(self._model, self._options), np.int64)
 
-    def _new_shared(self) -> Shared:
-        n, width = self._n, ENTRY_WORDS + self._memory.message_words
-        ring = self._options.ring if n > 1 else 2
-        while ring > 8 and n * n * ring * width * 8 > RINGS_BYTES:
-            ring //= 2
-        conf = aligned(gvt.CONF)
-        lps = self._new_lps()
-        window = self._options.window
-        lookahead = self._lookahead()
-        conf[gvt.N_PES] = conf[gvt.PARTICIPANTS] = n
-        conf[gvt.BATCH], conf[gvt.GVT_INTERVAL] = self._options.batch, self._options.gvt_interval
-        conf[gvt.ADAPTIVE] = window == "auto"
-        conf[gvt.WINDOW_LEAST_TICKS] = max(lookahead, 1) if window == "auto" else lookahead
-        conf[gvt.WINDOW_MOST_TICKS] = 2**62
-        conf[gvt.LAZY] = self._options.cancellation == "lazy"
-        conf[gvt.TRACING] = self._ledger.tracing
-        conf[gvt.RING_MASK] = ring - 1
-        conf[gvt.ROW_BLOCKS] = self._blocks
-        conf[gvt.ROW_FORMS] = self._memory.n_classes
-        conf[gvt.PERIODIC_ANY] = bool(np.any(lps["policy"] == pes.PERIODIC))
-        return Shared(
-            lps=lps,
-            rings=np.zeros((n, n, ring, width), np.int64),
-            lines=aligned(n * n * 2 * LINE_WORDS),
-            control=aligned(gvt.REPORTS + (n + 1) * LINE_WORDS),
-            conf=conf,
-            operations=self._memory.operations,
-            first=self._memory.first_operation,
-            kinds=np.array([("sum", "min", "max").index(a.kind) for a in self._model.accumulators] or [0], np.int64),
-        )
-
-    def _new_lps(self) -> np.ndarray[Any, Any]:
-        table, model = self._memory.lps, self._model
-        lps = np.zeros(model.n_lps, LPS)
-        lps["row"] = self._rows.ctypes.data + 8 * table[:-1, layout.ROW_AT]
-        lps["words"] = np.diff(table[:, layout.ROW_AT])
-        lps["cls"] = table[:-1, layout.ROW_CLASS]
-        lps["key"] = table[:-1, layout.ROW_KEY].view(np.uint64)
-        lps["gamma"] = table[:-1, layout.ROW_GAMMA].view(np.uint64)
-        lps["pe"] = self._pe_of
-        for index, cls in enumerate(model.classes):
-            mine = table[:-1, layout.ROW_CLASS] == index
-            saving, interval = policy_of(cls, self._options.saving)
-            lps["policy"][mine] = _POLICIES.get(saving, pes.COPY)
-            lps["interval"][mine] = interval
-            lps["speculative"][mine] = cls.speculative
-        self._kps = [1] * self._n
-        for p in range(self._n):
-            self._kps[p] = self._group(lps, np.flatnonzero(self._pe_of == p))
-        return lps
-
-    def _group(self, lps: np.ndarray[Any, Any], mine: np.ndarray[Any, Any]) -> int:
-        """Number the KPs of one PE: consecutive LPs; those that do not speculate are a KP of their own."""
-        free = mine[lps["speculative"][mine] == 1]
-        held = mine[lps["speculative"][mine] == 0]
-        wanted = self._options.kps or min(512, max(16, len(free) // 16))
-        kps = min(wanted, max(len(free), 1))
-        lps["kp"][free] = np.arange(len(free)) * kps // max(len(free), 1)
-        lps["kp"][held] = kps
-        return kps + (len(held) > 0)
-
-    def _lookahead(self) -> int:
-        links = self._model.links
-        if links is None:
-            return self._model.lookahead
-        crossing = self._pe_of[np.repeat(np.arange(self._model.n_lps), np.diff(links.first))] != self._pe_of[links.dst]
-        return int(links.lookahead[crossing].min()) if crossing.any() else 2**62
-
     def _new_pes(self, image: Image) -> list[Pe]:
         count, pool, payload = self._memory.pending(image)
         owner = self._pe_of[pool["dst"][:count]]
         mine = [np.flatnonzero(owner == p) for p in range(self._here)]
         sizes = self._budget.first_shares([len(slots) for slots in mine])
         self._budget.count(sizes)
-        window = self._first_window(pool[:count])
-        return [self._new_pe(p, pool[mine[p]], payload[mine[p]], *sizes[p], window) for p in range(self._here)]
-
-    def _first_window(self, pending: np.ndarray[Any, Any]) -> int:
-        """8 lookaheads; without one, 64 mean gaps of the pending set."""
-        window = self._options.window
-        if isinstance(window, int):
-            return window
         least = int(self._shared.conf[gvt.WINDOW_LEAST_TICKS])
-        if window == "lookahead":
-            return least
-        if least > 1:
-            return min(8 * least, 2**62)
-        spread = int(pending["time"].max() - pending["time"].min()) if len(pending) else 0
-        return max(1, 64 * spread // max(len(pending), 1))
+        window = first_window(self._options.window, least, pool[:count])
+        return [self._new_pe(p, pool[mine[p]], payload[mine[p]], *sizes[p], window) for p in range(self._here)]
 
     def _new_pe(
         self,
@@ -586,7 +502,7 @@ class CompiledOptimistic:
 
     def _pending(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """All pending events here and their messages, in key order."""
-        parts = [(me.pool[mine], me.payload[mine]) for me in self._pes for mine in [_pending_of(me)]]
+        parts = [(me.pool[mine], me.payload[mine]) for me in self._pes for mine in [pending_of(me)]]
         pool = np.concatenate([part for part, _ in parts])
         payload = np.concatenate([words for _, words in parts])
         order = self._memory.in_key_order(pool, np.arange(len(pool)))
@@ -633,34 +549,9 @@ class CompiledOptimistic:
 
     def statistics(self) -> Statistics:
         """Counts over all PEs; they may be read while the threads work."""
-        rows = np.array([me.stats for me in self._pes])
-        total = rows.sum(axis=0).tolist()
-        width = self._memory.message_words
-        slots = sum(len(me.pool) for me in self._pes)
-        return Statistics(
-            executed=total[pes.EXECUTED] + (0 if self._order is None else self._order.executed),
-            rolled_back=total[pes.ROLLED_BACK],
-            rollbacks_straggler=total[pes.BY_STRAGGLER],
-            rollbacks_anti=total[pes.BY_ANTI],
-            rollback_lengths=total[pes.LENGTHS : pes.LENGTHS + 32],
-            anti_messages=total[pes.ANTIS],
-            anti_dropped=total[pes.DROPPED],
-            remote_sent=total[pes.REMOTE],
-            lazy_hits=total[pes.LAZY_HITS],
-            gvt_rounds=total[pes.ROUNDS],
-            window_ticks=min(int(me.reg[pes.WINDOW]) for me in self._pes),
-            window_least_ticks=int(rows[:, pes.WINDOW_LEAST].min()),
-            window_greatest_ticks=int(rows[:, pes.WINDOW_GREATEST].max()),
-            live_events_most=total[pes.LIVE_MOST],
-            pool_size=slots,
-            pool_bytes=slots * slot_bytes(width) + sum(len(me.chunks) for me in self._pes) * chunk_bytes(),
-            send_queue_most=int(rows[:, pes.QUEUE_MOST].max()),
-            cancelbacks=total[pes.CANCELBACKS],
-            thrash_breaks=total[pes.BREAKS],
-            errors_undone=total[pes.ERRORS_UNDONE],
-            idle_turns=total[pes.IDLE],
-            turns=total[pes.TURNS],
-        )
+        found = statistics_of(self._pes, self._memory.message_words)
+        found.executed += 0 if self._order is None else self._order.executed
+        return found
 
     def stalls(self) -> list[str]:
         """Once GVT has not moved for 5 s: what each PE that holds it waits for. May be called while the threads work."""
@@ -676,27 +567,7 @@ class CompiledOptimistic:
             self._last_gvt, self._last_moved = now, self._clock.now()
 
     def _holders(self) -> list[str]:
-        control, lines = self._shared.control, []
-        reports = [control[gvt.REPORTS + LINE_WORDS * p :][:2].tolist() for p in range(len(self._pes))]
-        for p, me in enumerate(self._pes):
-            late = int(me.reg[pes.MY_ROUND]) != int(control[gvt.ROUND])
-            if not late and reports[p] != min(reports):
-                continue
-            block, reg = me.block, me.reg
-            if block[layout.BEAT] & 1:
-                path, tick = self._model.path(int(block[layout.LP])), int(block[layout.NOW])
-                lines.append(f"PE {p}: the handler of {path} runs at tick {tick}")
-            elif reg[pes.BLOCKED] or reg[pes.PRESSED]:
-                lines.append(f"PE {p}: its pool of {len(me.pool)} events is full (memory_max_bytes)")
-            elif reg[pes.N_QUEUED]:
-                full = [q for q, first in enumerate(me.out_head.tolist()) if first >= 0]
-                lines.append(f"PE {p}: {int(reg[pes.N_QUEUED])} messages wait for room in the rings to PE {full}")
-            elif late:
-                lines.append(f"PE {p}: it has not reported to round {int(control[gvt.ROUND])} of GVT")
-            else:
-                undone = int(me.stats[pes.ROLLED_BACK])
-                lines.append(f"PE {p}: it holds an event at tick {reports[p][0]}, and has undone {undone} so far")
-        return lines
+        return holders_of(self._model, self._pes, self._shared)
 
     def close(self) -> None:
         """Stop the threads; idempotent."""
@@ -710,44 +581,4 @@ class CompiledOptimistic:
             InternalError: one is.
         """
         for p, me in enumerate(self._pes):
-            _check_slots(me, p)
-
-
-def _pending_of(me: Pe) -> np.ndarray[Any, Any]:
-    return np.concatenate([me.slots[: me.reg[pes.N_PENDING]], me.held_slots[: me.reg[pes.N_HELD]]])
-
-
-def _check_slots(me: Pe, p: int) -> None:
-    pool, reg = me.pool, me.reg
-    pending = _pending_of(me)
-    executed, children, queued, chunks = [], [], [], []
-    for first in me.oldest:
-        s = int(first)
-        while s >= 0:
-            executed.append(s)
-            c = int(me.saved[s])
-            while c >= 0:
-                chunks.append(c)
-                c = int(me.chunk_next[c])
-            s = int(pool["newer"][s])
-    for first in me.out_head:
-        s = int(first)
-        while s >= 0:
-            queued.append(s)
-            s = int(pool["newer"][s])
-    for s in [*executed, *pending.tolist()]:
-        c = int(pool["child"][s])
-        while c >= 0:
-            if pool["status"][c] in (pes.SENT, pes.RETURNED, pes.EMITTED, pes.ADDED):
-                children.append(c)
-            c = int(pool["sibling"][c])
-    free = me.free[: reg[pes.N_FREE]].tolist()
-    found = [*free, *pending.tolist(), *executed, *children, *queued]
-    if sorted(found) != list(range(len(pool))):
-        raise InternalError(
-            f"PE {p}: {len(free)} free, {len(pending)} pending, {len(executed)} executed, {len(children)} stubs, {len(queued)} queued",
-            f"that is not each of {len(pool)} slots once",
-            "please report this",
-        )
-    if sorted([*me.chunk_free[: reg[pes.N_CHUNKS]].tolist(), *chunks]) != list(range(len(me.chunks))):
-        raise InternalError(f"PE {p}: chunks of saved state", "each is free or kept by one event", "please report this")
+            check_slots(me, p)

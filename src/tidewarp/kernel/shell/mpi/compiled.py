@@ -30,7 +30,9 @@ from tidewarp.kernel.compiled.gateway import (
     publish_gvt,
     report_gateway,
 )
-from tidewarp.kernel.compiled.optimistic import CompiledOptimistic, Workers, _pending_of
+from tidewarp.kernel.compiled.looking import pending_of
+from tidewarp.kernel.compiled.opening import least_lookahead
+from tidewarp.kernel.compiled.optimistic import CompiledOptimistic, Workers
 from tidewarp.kernel.compiled.pools import enlarge_channel, enlarge_slots
 from tidewarp.kernel.compiled.recall import NEEDS_CHANNEL, NEEDS_LOG, NEEDS_SLOTS, QUIET, recall
 from tidewarp.kernel.compiled.replay import Tried
@@ -88,11 +90,15 @@ class CompiledRankKernel(CompiledOptimistic):
         conf[gvt.PARTICIPANTS], conf[gvt.LEADER] = self._here + 1, -1
         if options.kernel == "conservative":
             promises_between(model, self._partition.tolist())  # refuses zero lookahead
+        lookahead = least_lookahead(model, self._pe_of)
         if self._in_windows:
-            conf[gvt.ADAPTIVE], conf[gvt.WINDOW_LEAST_TICKS] = 0, self._lookahead()
+            conf[gvt.ADAPTIVE], conf[gvt.WINDOW_LEAST_TICKS] = 0, lookahead
             for me in self._pes:
                 me.reg[pes.WINDOW] = conf[gvt.WINDOW_LEAST_TICKS]
-        self._lookahead_ticks, self._window_least = self._lookahead(), int(conf[gvt.WINDOW_LEAST_TICKS])
+        self._lookahead_ticks, self._window_least = (
+            least_lookahead(model, self._pe_of),
+            int(conf[gvt.WINDOW_LEAST_TICKS]),
+        )
         self._was_shut = False
         self._control = int(self._shared.control.ctypes.data)
         self._width = 1 + ENTRY_WORDS + self._memory.message_words
@@ -479,7 +485,7 @@ class CompiledRankKernel(CompiledOptimistic):
     def _joined(self) -> Image:
         mine = np.flatnonzero(self._pe_of < self._here).tolist()
         rows = framed(self._memory.row_bytes(self._rows, lp) for lp in mine)
-        pending = b"".join(self._memory.records(me.pool, me.payload, _pending_of(me)) for me in self._pes)
+        pending = b"".join(self._memory.records(me.pool, me.payload, pending_of(me)) for me in self._pes)
         parts = self._ranks.gather(framed((rows, pending)))
         return joined_image(self._model, self._partition.tolist(), self._here, parts)
 
