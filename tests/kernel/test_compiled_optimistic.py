@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -276,3 +276,73 @@ def test_an_error_of_the_last_event_ends_the_run(workers: int) -> None:
     model.add(Divider, 2, path="divider")
     with pytest.raises(HandlerError, match=r"divider\.0 at \(1, .*ZeroDivisionError"):
         run(model, until=10, **compiled(workers=workers))
+
+
+class Hop(NamedTuple):
+    """From one to another."""
+
+    number: i64
+
+
+class Brittle(LogicalProcess, saving="periodic:3"):
+    """One of them fails from tick 5 on, whenever it is executed."""
+
+    hops: i64
+
+    def start(self, ctx: Context) -> None:
+        """Begin."""
+        ctx.send(ctx.lp, 1 + ctx.lp, Hop(0))
+
+    @on(Hop)
+    def hop(self, now: int, hop: Hop, ctx: Context) -> None:
+        """On, and sometimes to somebody else too."""
+        self.hops += 1
+        ctx.send((ctx.lp + 3) % ctx.n_lps, 2 + ctx.below(3), Hop(hop.number + 1))
+        if ctx.below(3) == 0:
+            ctx.send((ctx.lp + 1) % ctx.n_lps, 5, Hop(0))
+        if now >= 5 and ctx.lp == 4:
+            raise ValueError("brittle")
+
+
+def test_a_failed_event_whose_row_was_not_saved_can_be_undone() -> None:
+    """With periodic saving most rows are not; the next execution must find one all the same."""
+    model = Model("brittle", lookahead=2)
+    model.add(Brittle, 6, path="one")
+    for seed in range(40):
+        with interleaved(seed, 3), pytest.raises(HandlerError, match=r"one.4 at \(5, 0, 4, 4, 0\)"):
+            run(model, 80, **compiled(workers=3, window=2**50, kps=3, batch=1 + seed % 8))
+
+
+class Busy(LogicalProcess):
+    """Has an event at each tick."""
+
+    def start(self, ctx: Context) -> None:
+        """The first."""
+        if ctx.lp == 0:
+            ctx.send(ctx.lp, 1, Hop(0))
+
+    @on(Hop)
+    def hop(self, now: int, hop: Hop, ctx: Context) -> None:
+        """The next."""
+        ctx.send(ctx.lp, 1, Hop(hop.number + 1))
+
+
+def test_a_pe_without_events_does_not_hold_the_commits_of_the_others_back() -> None:
+    """What is committed leaves while the run goes on, though one PE has nothing to tell."""
+    from tidewarp.kernel.shell.compiled import load_kernel
+
+    merger = load_kernel("merge").Merger
+    model = Model("uneven", lookahead=5, trace_interval=10)
+    model.add(Busy, 2, path="busy")
+    original, most = merger.add, 0
+
+    def add(self: Any, *given: Any) -> None:
+        nonlocal most
+        original(self, *given)
+        most = max(most, sum(map(len, self._logs)))
+
+    with interleaved(1, 3), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(merger, "add", add)
+        result = run(model, 5000, **compiled(workers=2, slice_turns=3))
+    assert result.committed == 5000
+    assert 0 < most < 20

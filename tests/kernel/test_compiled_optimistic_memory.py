@@ -20,7 +20,7 @@ from tidewarp.worlds.phold import phold
 from tidewarp.worlds.queueing import shop
 
 FEWER = settings(
-    max_examples=max(8, settings.default.max_examples // 10),
+    max_examples=max(5, settings.default.max_examples // 30),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 

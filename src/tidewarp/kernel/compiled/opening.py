@@ -42,7 +42,7 @@ def new_shared(
     conf[gvt.BATCH], conf[gvt.GVT_INTERVAL] = options.batch, options.gvt_interval
     conf[gvt.ADAPTIVE] = options.window == "auto"
     conf[gvt.WINDOW_LEAST_TICKS] = max(lookahead, 1) if options.window == "auto" else lookahead
-    conf[gvt.WINDOW_MOST_TICKS] = 2**62
+    conf[gvt.WINDOW_MOST_TICKS], conf[gvt.LOOKAHEAD_TICKS] = 2**62, lookahead
     conf[gvt.LAZY] = options.cancellation == "lazy"
     conf[gvt.TRACING] = tracing
     conf[gvt.RING_MASK] = ring - 1

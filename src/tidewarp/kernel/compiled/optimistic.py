@@ -113,6 +113,7 @@ class CompiledOptimistic:
         self._merger = Merger(self._n, ledger, model.trace_interval)
         self._credited = 0
         self._in_flight = [0] * self._n
+        self._told = [(0, 0)] * self._n  # how far the merger knows each PE to have committed
         self._last_gvt, self._last_moved, self._working = (-1, 0), clock.now(), False
         self._idle_rounds: tuple[int, object] = (0, ())  # the round since which nothing has changed, and what
         self._divided_at: object = None  # GVT and commits at the last division of the memory
@@ -303,6 +304,12 @@ class CompiledOptimistic:
         reg[pes.N_LOG] = reg[pes.N_DATA] = 0
         return me.log[:n].copy(), me.data[:size].copy(), (int(reg[pes.UPTO_TIME]), int(reg[pes.UPTO_LEVEL]))
 
+    def _is_news(self, p: int) -> bool:
+        """Does the merger wait to hear how far this PE has committed, though there is nothing to log?"""
+        reg = self._pes[p].reg
+        ordered = self._ledger.tracing or int(self._shared.control[gvt.EMITTED_ANY])
+        return bool(ordered) and (int(reg[pes.UPTO_TIME]), int(reg[pes.UPTO_LEVEL])) > self._told[p]
+
     def _work(self, p: int, post: Callable[[Any], None]) -> None:
         """What a thread does: slices of PE ``p``, and what these ask for between them."""
         while self.step(p, post, self._options.slice_turns):
@@ -313,9 +320,11 @@ class CompiledOptimistic:
         me = self._pes[p]
         status = self._run_slice(self._handler, me, self._shared, p, turns)
         logged = int(me.reg[pes.N_LOG])
-        if logged and self._in_flight[p] < LOGS_MOST:
+        if (logged or self._is_news(p)) and self._in_flight[p] < LOGS_MOST:
             self._in_flight[p] += 1
-            post((p, *self._log_of(me)))
+            log, data, upto = self._log_of(me)
+            self._told[p] = upto
+            post((p, log, data, upto))
         if status == POOL_LOW:
             self._enlarge(p)
         elif status == CHANNEL_LOW:

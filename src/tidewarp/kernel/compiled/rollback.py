@@ -204,9 +204,10 @@ def restore(handler: Any, me: Any, lps: Any, s: Any) -> None:
     info = lps[pool[s].dst]
     first = me.saved[s]
     draws, count = get(info.row + 8 * DRAWS), get(info.row + 8 * SENT_COUNT)
-    if info.policy == PERIODIC and pool[s].status != ERRED:
+    if info.policy == PERIODIC:
         if first < 0:
-            coast(handler, me, lps, s)
+            if pool[s].status != ERRED:  # of a failed one the row was put back at once
+                coast(handler, me, lps, s)
             lps[pool[s].dst].since -= 1
         else:
             restore_row(info.row, info.words, me.chunks, me.chunk_next, me.chunk_at, first)

@@ -95,10 +95,6 @@ class CompiledRankKernel(CompiledOptimistic):
             conf[gvt.ADAPTIVE], conf[gvt.WINDOW_LEAST_TICKS] = 0, lookahead
             for me in self._pes:
                 me.reg[pes.WINDOW] = conf[gvt.WINDOW_LEAST_TICKS]
-        self._lookahead_ticks, self._window_least = (
-            least_lookahead(model, self._pe_of),
-            int(conf[gvt.WINDOW_LEAST_TICKS]),
-        )
         self._was_shut = False
         self._control = int(self._shared.control.ctypes.data)
         self._width = 1 + ENTRY_WORDS + self._memory.message_words
@@ -257,10 +253,6 @@ class CompiledRankKernel(CompiledOptimistic):
     def _obey_breaker(self) -> None:
         """Shut the windows of the PEs here, or open them; again after each round, as a PE may count its own rounds meanwhile."""
         shut = self._rounds.breaker.is_shut
-        if shut:
-            self._shared.conf[gvt.WINDOW_LEAST_TICKS] = self._lookahead_ticks
-        elif self._was_shut:
-            self._shared.conf[gvt.WINDOW_LEAST_TICKS] = self._window_least
         if shut or self._was_shut:
             for me in self._pes:
                 me.reg[pes.BREAK_ROUNDS] = 2 if shut else 0
