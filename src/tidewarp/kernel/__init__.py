@@ -4,6 +4,7 @@
     lp, model             the model contract: logical processes, links, constants
     source, model_digest  what a handler's source says, and the digest of a model
     context, objects      what a handler may do; LPs as Python objects
+    publications          accumulators as messages
     records, trace        events and states as bytes; the committed side of a run
     sequential            the reference
     conservative          promises instead of repairs; lookahead, partition and topology beside it

@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from tidewarp.codec import Digest
-from tidewarp.errors import CheckpointRefused
-from tidewarp.kernel.node_checkpoints import Checkpoint
+from tidewarp.errors import CheckpointRefused, RangeError
+from tidewarp.kernel.node_checkpoints import Checkpoint, check_checkpoint
 from tidewarp.kernel.values import int_bytes
 
 __all__ = ["AuditEntry", "CheckpointAuditChain", "FirstDifference", "ReplayVerifier"]
@@ -49,8 +49,9 @@ class CheckpointAuditChain:
         """Add a checkpoint; returns the hash of its entry (64 digits).
 
         Raises:
-            CheckpointRefused: it has no checksum, or was altered after it was computed.
+            RangeError: no checkpoint. CheckpointRefused: it has no checksum, or was altered after it was computed.
         """
+        check_checkpoint(checkpoint)
         if not checkpoint.verify():
             rule = "it was altered after its checksum was computed" if checkpoint.checksum else "it has no checksum"
             raise CheckpointRefused(
@@ -67,7 +68,14 @@ class CheckpointAuditChain:
 
         With ``checkpoints``, all of them in order, their contents are hashed anew and compared too. False for a
         chain that was cut, reordered or rewritten, and for a checkpoint that was altered, left out or renamed.
+
+        Raises:
+            RangeError: one of ``checkpoints`` is none, or ``head`` is not what :meth:`head` returns.
         """
+        _check_head(head)
+        checkpoints = None if checkpoints is None else list(checkpoints)
+        for checkpoint in checkpoints or ():
+            check_checkpoint(checkpoint)
         last = _ROOT
         for index, entry in enumerate(self.chain):
             if entry != _entry(index, entry[0], entry[1], last):
@@ -79,6 +87,11 @@ class CheckpointAuditChain:
             return True
         found = [(c.checkpoint_id, c.checksum if c.verify() else "") for c in checkpoints]
         return found == [(entry[0], entry[1]) for entry in self.chain]
+
+
+def _check_head(head: object) -> None:
+    if head is not None and not (isinstance(head, (tuple, list)) and len(head) == 2):
+        raise RangeError(f"head {head!r:.80}", "it is (length, hash)", "give what head() returned")
 
 
 def _entry(index: int, checkpoint_id: int, checksum: str, previous: str) -> AuditEntry:
@@ -125,12 +138,24 @@ class ReplayVerifier:
         return None if len(self._runs[0]) == len(self._runs[1]) else self.compared_count
 
     def record_run_a(self, checkpoint: Checkpoint) -> None:
-        """Add the next checkpoint of the first run."""
-        self._runs[0].append(replace(checkpoint))
+        """Add the next checkpoint of the first run.
+
+        Raises:
+            RangeError: no checkpoint.
+        """
+        self._record(0, checkpoint)
 
     def record_run_b(self, checkpoint: Checkpoint) -> None:
-        """Add the next checkpoint of the second run."""
-        self._runs[1].append(replace(checkpoint))
+        """Add the next checkpoint of the second run.
+
+        Raises:
+            RangeError: no checkpoint.
+        """
+        self._record(1, checkpoint)
+
+    def _record(self, run: int, checkpoint: Checkpoint) -> None:
+        check_checkpoint(checkpoint)
+        self._runs[run].append(replace(checkpoint))
 
     def first_divergence(self) -> FirstDifference | None:
         """The first difference with what differs; ``("missing",)`` where one run has ended; None if there is none."""

@@ -17,10 +17,10 @@ import numpy as np
 from tidewarp.clocks.logical import checked_int
 from tidewarp.codec import Digest, pack, unpack
 from tidewarp.errors import CheckpointRefused, CodecError, ModelError, RangeError
-from tidewarp.kernel.values import array_digest, frozen_array, int_bytes, int_of
+from tidewarp.kernel.values import array_digest, checked_bytes, frozen_array, int_bytes, int_of
 from tidewarp.units import TICK_MIN
 
-__all__ = ["AdaptiveCheckpointInterval", "Checkpoint", "CheckpointManager", "DeltaCheckpoint"]
+__all__ = ["AdaptiveCheckpointInterval", "Checkpoint", "CheckpointManager", "DeltaCheckpoint", "check_checkpoint"]
 
 _ANY = 2**4096  # bound of integers "of any size": an LFSR of 4096 bits is the longest anybody has
 _ARRAYS = ("neuron_state", "synapse_state", "vector_clock")
@@ -78,7 +78,12 @@ class Checkpoint:
         return self.checksum == self._checksum()
 
     def differing_fields(self, other: Checkpoint) -> tuple[str, ...]:
-        """Names of the fields, but the checksum, in which two checkpoints differ."""
+        """Names of the fields, but the checksum, in which two checkpoints differ.
+
+        Raises:
+            RangeError: no checkpoint.
+        """
+        check_checkpoint(other)
         theirs = other._parts()
         return tuple(name for name, part in self._parts().items() if part != theirs[name])
 
@@ -107,6 +112,18 @@ def _part(value: Any) -> bytes:
     if isinstance(value, int):
         return b"i" + int_bytes(value)
     return b"a" + array_digest(np.asarray(value))
+
+
+def check_checkpoint(checkpoint: object) -> None:
+    """Refuse what is no checkpoint.
+
+    Raises:
+        RangeError: it is something else.
+    """
+    if not isinstance(checkpoint, Checkpoint):
+        raise RangeError(
+            f"a checkpoint {checkpoint!r:.80}", "it is a Checkpoint", "give one that CheckpointManager.save returned"
+        )
 
 
 class CheckpointManager:
@@ -193,7 +210,12 @@ class CheckpointManager:
         return dropped
 
     def discard_since(self, checkpoint: Checkpoint) -> int:
-        """Drop what was saved for a node after ``checkpoint`` was; returns how many."""
+        """Drop what was saved for a node after ``checkpoint`` was; returns how many.
+
+        Raises:
+            RangeError: no checkpoint.
+        """
+        check_checkpoint(checkpoint)
         kept = self.checkpoints.get(checkpoint.node_id, [])
         valid = [one for one in kept if one.checkpoint_id <= checkpoint.checkpoint_id]
         dropped = len(kept) - len(valid)
@@ -254,6 +276,8 @@ class DeltaCheckpoint:
         self.virtual_time_ns = checked_int("virtual_time_ns", self.virtual_time_ns)
         for name in ("base_checkpoint_id", "checkpoint_id", "node_id"):
             setattr(self, name, checked_int(name, getattr(self, name), TICK_MIN))
+        self.lfsr_delta = checked_int("lfsr_delta", self.lfsr_delta, 0, 2 * _ANY)
+        self.size_bytes = checked_int("size_bytes", self.size_bytes)
         self.changed_values = frozen_array(self.changed_values, "changed_values")
         indices = np.asarray(self.changed_indices)
         if indices.dtype.kind not in "iu" and indices.size:
@@ -379,9 +403,9 @@ class DeltaCheckpoint:
         """The delta that :meth:`to_bytes` wrote.
 
         Raises:
-            CheckpointRefused: anything else; nothing of it is used.
+            RangeError: no bytes. CheckpointRefused: anything else; nothing of it is used.
         """
-        data = bytes(data)
+        data = checked_bytes("a delta", data)
         body = data[len(_DELTA) + 32 :]
         if not data.startswith(_DELTA) or data[len(_DELTA) : len(_DELTA) + 32] != _body_digest(body):
             _refuse_bytes(data, "its digest does not fit")

@@ -15,7 +15,20 @@ from tidewarp.kernel.records import Event
 from tidewarp.kernel.values import copied
 from tidewarp.units import TICK_MIN
 
-__all__ = ["Delivery", "EventType", "Key", "SyncMode", "TwinEvent", "event_of", "key_of", "twin_event", "word_of"]
+__all__ = [
+    "Delivery",
+    "EventType",
+    "Key",
+    "SyncMode",
+    "TwinEvent",
+    "check_event",
+    "check_input",
+    "event_of",
+    "key_of",
+    "mode_of",
+    "twin_event",
+    "word_of",
+]
 
 Key: TypeAlias = tuple[int, int, int, int, int]
 """(time, generation word, target, source, sequence): the kernel's event key of a twin event."""
@@ -44,6 +57,19 @@ class SyncMode(Enum):
     LOCKSTEP = "lockstep"
     OPTIMISTIC = "optimistic"
     CONSERVATIVE = "conservative"
+
+
+def mode_of(mode: object) -> SyncMode:
+    """The mode of this name or value.
+
+    Raises:
+        RangeError: there is none.
+    """
+    try:
+        return SyncMode(mode)
+    except ValueError as error:
+        modes = ", ".join(one.value for one in SyncMode)
+        raise RangeError(f"mode {mode!r:.80}", f"it is one of {modes}", "write e.g. SyncMode.LOCKSTEP") from error
 
 
 @dataclass(eq=False)
@@ -117,6 +143,30 @@ class TwinEvent:
         return self.order >= other.order
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def check_event(event: object) -> None:
+    """Refuse what is no event, or one with a field out of range.
+
+    Raises:
+        RangeError: see :class:`TwinEvent`.
+    """
+    if not isinstance(event, TwinEvent):
+        raise RangeError(f"an event {event!r:.80}", "it is a TwinEvent", "write TwinEvent(virtual_time_ns, ...)")
+    event.check()
+
+
+def check_input(event: object) -> None:
+    """Refuse what cannot be given from outside: as :func:`check_event`, and what is cancelled already.
+
+    Raises:
+        RangeError: see above.
+    """
+    check_event(event)
+    if isinstance(event, TwinEvent) and event.cancelled:
+        raise RangeError(
+            f"a cancelled event at {event.virtual_time_ns} ns", "only what was given can be cancelled", "leave it out"
+        )
 
 
 class Delivery(NamedTuple):

@@ -15,7 +15,18 @@ from tidewarp.kernel.flow import BackpressureController
 from tidewarp.kernel.lookahead import NullMessageOptimizer
 from tidewarp.kernel.node_bytes import pack_engine, unpack_engine
 from tidewarp.kernel.node_checkpoints import AdaptiveCheckpointInterval, CheckpointManager
-from tidewarp.kernel.node_events import EventType, Key, SyncMode, TwinEvent, event_of, key_of, twin_event
+from tidewarp.kernel.node_events import (
+    EventType,
+    Key,
+    SyncMode,
+    TwinEvent,
+    check_event,
+    check_input,
+    event_of,
+    key_of,
+    mode_of,
+    twin_event,
+)
 from tidewarp.kernel.node_inbox import Inbox
 from tidewarp.kernel.node_ledger import Effect, NodeLedger, causal_violations
 from tidewarp.kernel.node_policy import Conservative, Lockstep, Optimistic, Policy
@@ -26,7 +37,7 @@ from tidewarp.kernel.optimistic.entries import ANTI, COMMITTED, Entry
 from tidewarp.kernel.optimistic.gvt import NEVER, PENDING, TRANSIT, Mark
 from tidewarp.kernel.records import Event
 from tidewarp.kernel.trace import Ledger, Output
-from tidewarp.kernel.values import check_value, copied
+from tidewarp.kernel.values import check_value, checked_bytes, copied
 from tidewarp.seeds import Stream
 
 __all__ = ["EventType", "NodeContext", "NodeState", "SyncMode", "TimeWarpEngine", "TwinEvent"]
@@ -74,7 +85,7 @@ class TimeWarpEngine:
     ) -> None:
         self.num_nodes = checked_int("num_nodes", num_nodes, 1, 2**31 - 1)
         self.checkpoint_interval_ns = checked_int("checkpoint_interval_ns", checkpoint_interval_ns)
-        self.mode = SyncMode(mode)
+        self.mode = mode_of(mode)
         self.identity = identity
         self.lookahead_ns = checked_int("lookahead_ns", lookahead_ns)
         self.window_ns = None if window_ns is None else checked_int("window_ns", window_ns, 1)
@@ -148,14 +159,14 @@ class TimeWarpEngine:
         ``process_next`` repairs. What is queued is a copy; the object given is only watched for ``cancelled``.
 
         Raises:
-            RangeError: a field out of range, a vector clock of other nodes, a type that is no event of the model, a sequence
-                used twice.
+            RangeError: no TwinEvent, or a cancelled one, a field out of range, a vector clock of other nodes, a type that is no
+                event of the model, a sequence used twice.
             UnknownDestination: no such node.
             LateInput: below GVT or the source's watermark; in LOCKSTEP before the last executed event; in CONSERVATIVE
                 before what its node has executed or promised.
             ModelError: a payload that cannot be copied.
         """
-        event.check()
+        check_input(event)
         check_type(event.event_type)
         if not 0 <= event.target_node < self.num_nodes:
             raise UnknownDestination(
@@ -202,8 +213,10 @@ class TimeWarpEngine:
         """Take an injected event back: it is annihilated, and what it caused is undone.
 
         Raises:
+            RangeError: no TwinEvent, or a field out of range.
             LateInput: it is committed, was never injected here, or the mode would not take an event in its place any more.
         """
+        check_event(event)
         key = key_of(event)
         self._check_late(key)
         if not self.inbox.retract(key):
@@ -414,9 +427,9 @@ class TimeWarpEngine:
         """An engine that goes on with the same digest; ``handler`` as it was.
 
         Raises:
-            CheckpointRefused: other bytes, or a handler is missing or superfluous.
+            RangeError: no bytes. CheckpointRefused: other bytes, or a handler is missing or superfluous.
         """
-        return unpack_engine(cls, data, handler)
+        return unpack_engine(cls, checked_bytes("an engine", data), handler)
 
     def books(self) -> dict[str, Any]:
         """What is counted about input and execution, as a plain value."""

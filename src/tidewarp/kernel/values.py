@@ -14,9 +14,19 @@ from typing import Any
 import numpy as np
 
 from tidewarp.codec import Digest, pack, unpack
-from tidewarp.errors import CodecError, ModelError
+from tidewarp.errors import CodecError, ModelError, RangeError
 
-__all__ = ["array_digest", "check_value", "copied", "frozen_array", "int_bytes", "int_of", "pack_value", "unpack_value"]
+__all__ = [
+    "array_digest",
+    "check_value",
+    "checked_bytes",
+    "copied",
+    "frozen_array",
+    "int_bytes",
+    "int_of",
+    "pack_value",
+    "unpack_value",
+]
 
 DEPTH_MAX = 24  # containers inside one another; a value that contains itself ends here too
 _PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes})
@@ -192,6 +202,17 @@ _UNTAG: dict[str, Callable[..., Any]] = {
     "a": _array,
     "n": lambda dtype, shape, data: _array(dtype, shape, data)[()],
 }
+
+
+def checked_bytes(what: str, data: object) -> bytes:
+    """``data`` as bytes.
+
+    Raises:
+        RangeError: it is no bytes-like object; ``what`` names what it should hold.
+    """
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise RangeError(f"{what} from {data!r:.80}", "it is read from bytes", "give what to_bytes() returned")
+    return bytes(data)
 
 
 def _check_dtype(dtype: np.dtype[Any], where: str) -> None:

@@ -10,12 +10,14 @@ from typing import Any
 from tidewarp.clocks.drift import DriftAutoCorrector, DriftCorrection
 from tidewarp.clocks.logical import checked_int
 from tidewarp.codec import pack_document
-from tidewarp.errors import CheckpointRefused, CodecError, LateInput, OperatorError, TidewarpError
+from tidewarp.errors import CheckpointRefused, CodecError, LateInput, OperatorError, RangeError, TidewarpError
+from tidewarp.kernel.node_events import check_input, mode_of
 from tidewarp.kernel.node_runtime import Handler
 from tidewarp.kernel.nodes import EventType, SyncMode, TimeWarpEngine, TwinEvent
 from tidewarp.kernel.trace import Output
 from tidewarp.kernel.values import pack_value, unpack_value
-from tidewarp.twin.divergence import DivergenceMetric
+from tidewarp.twin.divergence import DivergenceMetric, checked_number
+from tidewarp.units import TICK_MIN
 
 __all__ = ["PHYSICAL", "SessionSnapshot", "TwinEndpoint", "TwinFederation", "TwinSession"]
 
@@ -41,7 +43,7 @@ class TwinSession:
     correction as the bytes of a ``tw.drift/1`` document.
 
     Raises:
-        OperatorError: a policy that there is not. Otherwise as the engine.
+        OperatorError: a policy that there is not. RangeError: a ``max_divergence`` that is no number >= 0. Otherwise as the engine.
     """
 
     def __init__(
@@ -64,16 +66,17 @@ class TwinSession:
                 "choose one of them",
             )
         self.num_nodes = num_nodes
-        self.mode = SyncMode(mode)
-        self.max_divergence = float(max_divergence)
+        self.mode = mode_of(mode)
+        self.max_divergence = checked_number("max_divergence", max_divergence, 0, finite=False)
         self.late = late
         self.beyond = beyond
         self.horizon_ns = None if horizon_ns is None else checked_int("horizon_ns", horizon_ns)
         self.drift = drift
         self.journal = journal
-        self.engine = TimeWarpEngine(num_nodes, mode=mode, **engine_options)
+        self.engine = TimeWarpEngine(num_nodes, mode=self.mode, **engine_options)
         self.divergence = DivergenceMetric(tolerance=self.max_divergence)
         self.running = False
+        self.stopped = False
         self.clock_offset_ns = 0
         self.physical_events_in = 0
         self.late_events = 0
@@ -92,17 +95,18 @@ class TwinSession:
 
     def start(self) -> None:
         """Let the twin advance."""
-        self.running = True
+        self.running, self.stopped = True, False
 
     def stop(self) -> None:
-        """Let it advance no more, until it is started again; input is still taken."""
-        self.running = False
+        """Let it advance no more and take no input, until it is started again."""
+        self.running, self.stopped = False, True
 
     def inject_physical_event(self, spike_time_ns: int, neuron_id: int, target_node: int = 0) -> bool:
         """Give a spike of the physical side, at its own time, to a node; False: dropped or shed, and counted.
 
         Raises:
             RangeError, UnknownDestination: as ``TimeWarpEngine.inject_event``.
+            OperatorError: the session was stopped.
             LateInput: the engine cannot take it any more, and ``beyond`` is "stop".
         """
         time = checked_int("spike_time_ns", spike_time_ns) + self.clock_offset_ns
@@ -122,8 +126,13 @@ class TwinSession:
         """Give any event, under the policies for late ones.
 
         Raises:
-            RangeError, UnknownDestination, LateInput: as :meth:`inject_physical_event`.
+            RangeError, UnknownDestination, OperatorError, LateInput: as :meth:`inject_physical_event`.
         """
+        check_input(event)
+        if self.stopped:
+            raise OperatorError(
+                f"an event at {event.virtual_time_ns} ns", "a session takes no input after stop()", "start it again"
+            )
         now_ns = self.session_time_ns
         if event.virtual_time_ns < now_ns:
             self.late_events += 1
@@ -199,7 +208,14 @@ class TwinSession:
     def update_divergence(
         self, physical_rate_hz: float, digital_rate_hz: float, physical_identity: float
     ) -> DivergenceMetric:
-        """Measure anew: rates in Hz, identity against the mean distance over all nodes, offset against a fresh GVT."""
+        """Measure anew: rates in Hz, identity against the mean distance over all nodes, offset against a fresh GVT.
+
+        Raises:
+            RangeError: a rate that is no finite number >= 0, an identity that is none; nothing is changed.
+        """
+        physical_rate_hz = checked_number("physical_rate_hz", physical_rate_hz, 0)
+        digital_rate_hz = checked_number("digital_rate_hz", digital_rate_hz, 0)
+        physical_identity = checked_number("physical_identity", physical_identity)
         nodes = self.engine.nodes.values()
         least_ns = self.engine.least_unfinished_ns()
         now_ns = self.session_time_ns
@@ -229,7 +245,15 @@ class TwinSession:
         }
 
 
-_COUNTS = ("running", "clock_offset_ns", "physical_events_in", "late_events", "clamped_events", "dropped_events")
+_COUNTS = (
+    "running",
+    "stopped",
+    "clock_offset_ns",
+    "physical_events_in",
+    "late_events",
+    "clamped_events",
+    "dropped_events",
+)
 
 
 @dataclass
@@ -252,20 +276,20 @@ class SessionSnapshot:
     def from_session(session: TwinSession) -> SessionSnapshot:
         """The session as it is; letters on their way are delivered first. The handler is kept beside the bytes."""
         engine = session.engine
-        state = pack_value([engine.to_bytes(), _session_value(session)], "session")
-        return SessionSnapshot(
-            session.session_time_ns,
-            session.num_nodes,
-            session.mode.value,
-            session.physical_events_in,
-            session.digital_events_out,
-            engine.gvt_ns,
-            engine.total_rollbacks,
-            {number: node.local_virtual_time_ns for number, node in engine.nodes.items()},
-            engine.checkpoint_mgr.total_checkpoints,
-            engine_state=state,
-            handler=engine.handler,
-        )
+        packed = engine.to_bytes()  # first: it delivers letters
+        shown: dict[str, Any] = {
+            "session_time_ns": session.session_time_ns,
+            "num_nodes": session.num_nodes,
+            "mode": session.mode.value,
+            "physical_events_in": session.physical_events_in,
+            "digital_events_out": session.digital_events_out,
+            "gvt_ns": engine.gvt_ns,
+            "total_rollbacks": engine.total_rollbacks,
+            "node_lvts": {number: node.local_virtual_time_ns for number, node in engine.nodes.items()},
+            "checkpoint_count": engine.checkpoint_mgr.total_checkpoints,
+        }
+        state = pack_value([packed, {**_session_value(session), "shown": shown}], "session")
+        return SessionSnapshot(**shown, engine_state=state, handler=engine.handler)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that survive JSON: node numbers are text, bytes are base64."""
@@ -291,16 +315,27 @@ class SessionSnapshot:
                 "a snapshot", f"{type(error).__name__}: {error}", "give what to_dict() returned"
             ) from error
 
+    def _check_fields(self, shown: dict[str, Any]) -> None:
+        for name, value in shown.items():
+            given = getattr(self, name)
+            if type(given) is not type(value) or given != value:
+                raise CheckpointRefused(
+                    f"a snapshot with {name} {given!r:.80}",
+                    f"engine_state holds {name} {value!r:.80}",
+                    "give what to_dict() returned",
+                )
+
     def restore(self, *, handler: Handler | None = None, journal: Callable[[bytes], None] | None = None) -> TwinSession:
         """A session that goes on with the same digest.
 
         ``handler`` is needed where the snapshot came from a dict and the session had one.
 
         Raises:
-            CheckpointRefused: ``engine_state`` is not whole, or the handler is missing.
+            CheckpointRefused: ``engine_state`` is not whole, another field disagrees with it, or the handler is missing.
         """
         try:
             engine_bytes, saved = unpack_value(self.engine_state)
+            self._check_fields(saved["shown"])
             told = saved["drift"]
             drift = None if told is None else DriftAutoCorrector(*told[:2], max_step_ns=told[2])
             session = TwinSession(self.num_nodes, drift=drift, journal=journal, **saved["options"])
@@ -359,21 +394,34 @@ class TwinFederation:
         """Add a member.
 
         Raises:
-            OperatorError: the id is taken.
+            RangeError: an id that is no text, what is no TwinSession, a priority that is no int.
+            OperatorError: the id is taken, or the session is a member already.
         """
+        if not isinstance(twin_id, str):
+            raise RangeError(f"twin {twin_id!r:.80}", "an id is text", "give a str")
+        if not isinstance(session, TwinSession):
+            raise RangeError(f"twin {twin_id!r} of {session!r:.80}", "its session is a TwinSession", "make one")
+        priority = checked_int("priority", priority, TICK_MIN)
         if twin_id in self.twins:
             raise OperatorError(f"twin {twin_id!r}", "a federation has it already", "choose another id")
+        for twin in self.twins.values():
+            if twin.session is session:
+                raise OperatorError(
+                    f"twin {twin_id!r}",
+                    f"its session is that of {twin.twin_id!r}",
+                    "give each twin a session of its own",
+                )
         self.twins[twin_id] = TwinEndpoint(twin_id, session, priority)
 
     def send(self, twin_id: str, event: TwinEvent) -> None:
-        """Send an event to a member: it is on its way, and holds GVT, until the next ``advance_all``.
+        """Send an event to a member: it is on its way, and holds GVT, until the next ``advance_all`` or until it is cancelled.
 
         Raises:
-            OperatorError: no such member.
+            OperatorError: no such member. RangeError: no TwinEvent, or a cancelled one, a field out of range.
         """
+        check_input(event)
         if twin_id not in self.twins:
             raise OperatorError(f"twin {twin_id!r}", f"the members are {', '.join(self.twins)}", "correct the id")
-        event.check()
         self._transit.append((twin_id, event))
 
     def global_gvt(self) -> int:
@@ -381,7 +429,7 @@ class TwinFederation:
 
         Members without anything to do do not pin it; if all are idle it is the largest local virtual time, 0 without members.
         """
-        times = [event.virtual_time_ns for _, event in self._transit]
+        times = [event.virtual_time_ns for _, event in self._transit if not event.cancelled]
         times += [
             time for twin in self.twins.values() if (time := twin.session.engine.least_unfinished_ns()) is not None
         ]
@@ -418,6 +466,8 @@ class TwinFederation:
     def _deliver(self) -> None:
         transit, self._transit = self._transit, []
         for twin_id, event in transit:
+            if event.cancelled:
+                continue
             try:
                 self.twins[twin_id].session.inject_event(event)
             except TidewarpError as error:

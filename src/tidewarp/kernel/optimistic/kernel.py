@@ -59,6 +59,7 @@ class OptimisticKernel:
 
     def __init__(self, model: Model, image: Image, ledger: Ledger, options: Options) -> None:
         self.gvt = 0
+        self.end = 0  # how far the run is to go: beyond ``until`` where accumulators are published on the way
         self._model = model
         self._ledger = ledger
         self._executor = ObjectsExecutor(model, image, options.saving, options.debug)
@@ -100,6 +101,7 @@ class OptimisticKernel:
         self._commit()
         while rounds.gvt < rounds.bound and not self._ledger.full:
             before = rounds.gvt
+            self.gvt = before[0]  # what lies below is committed: this is seen where the run is interrupted
             if self.scheduler.turn(until + 1):
                 self._still = 0 if rounds.gvt > before else self._still + 1
                 self._commit()
@@ -126,11 +128,13 @@ class OptimisticKernel:
         live = pool.live - sum(pe.begotten for pe in pes)
         if live <= pool.limit or any(pe.is_ahead for pe in pes) or self.scheduler.letters:
             return
-        need = pending_most(self._model, self.image(), until) * pool.entry_bytes
+        end = max(until, self.end)
+        most, reached = pending_most(self._model, self.image(), self._ledger.accumulators, until, end)
+        far = "" if reached == end else f"for the run to tick {reached}, "
         self._failed = PoolExhausted(
             f"{live * pool.entry_bytes} bytes for {live} events at tick {self._rounds.gvt[0]}",
             f"the bound is {pool.bytes_max} bytes, and nothing can be undone any more",
-            f"raise memory_max_bytes above {need}",
+            f"{far}raise memory_max_bytes above {most * pool.entry_bytes}",
         )
         raise self._failed
 

@@ -6,11 +6,13 @@ Management in Conservative and Optimistic Systems, PODC 1990): then the run need
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
 
 from tidewarp.errors import ModelError
 from tidewarp.kernel.model import Model
 from tidewarp.kernel.objects import Objects
+from tidewarp.kernel.publications import Publications
 from tidewarp.kernel.records import Image, split_frames, unpack_event
 
 __all__ = ["ENTRY_BYTES", "Pool", "pending_most"]
@@ -22,32 +24,44 @@ LOOKED_AT_MOST = 2**20
 """Events that are executed to find out which bound would do."""
 
 
-def pending_most(model: Model, image: Image, until: int) -> int:
-    """How many events may be pending at once in a run from ``image`` to ``until`` (inclusive): it is executed for that.
+def pending_most(model: Model, image: Image, accumulators: Sequence[int], until: int, end: int) -> tuple[int, int]:
+    """How many events may be pending at once in a run from ``image`` to ``end`` (ticks, inclusive): it is executed for that.
 
-    Events of one time and generation are final together, and PEs may execute them in any order: the worst one counts.
+    What is published above ``until`` belongs to it. Returns the tick, too, that this holds to: ``end``, unless
+    LOOKED_AT_MOST events lead no further. Events of one time and generation are final together, and PEs may execute them
+    in any order: the worst one counts.
     """
     objects = Objects(model, image)
     pending = [unpack_event(model, record) for record in split_frames(image.pending)]
     heapify(pending)
+    values = list(accumulators)
+    publications = Publications(model)
+    published = publications.after(until)
     most = now_most = len(pending)
     now = (-1, 0)
     for _ in range(LOOKED_AT_MOST):
-        if not pending or pending[0][0] > until:
-            break
+        while published <= min(end, pending[0][0] if pending else end):
+            for sent in publications.at(published, values):
+                heappush(pending, sent)
+            most = max(most, len(pending))
+            published = publications.after(published)
+        if not pending or pending[0][0] > end:
+            return most, end
         event = heappop(pending)
         if event[:2] != now:
             now, now_most = event[:2], len(pending) + 1
         try:
             objects.execute(event)
         except ModelError:
-            break  # the run will end here
+            return most, end  # the run will end here
+        for index, n in objects.context.adds:
+            values[index] = model.accumulators[index].merge(values[index], n)
         sends = objects.context.sends
         now_most += max(0, len(sends) - 1)
         most = max(most, now_most)
         for sent in sends:
             heappush(pending, sent)
-    return most
+    return most, pending[0][0] - 1 if pending else end
 
 
 class Pool:

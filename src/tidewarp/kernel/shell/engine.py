@@ -21,9 +21,11 @@ from tidewarp.kernel.arguments import whole
 from tidewarp.kernel.checkpoints import Saved, decode, encode
 from tidewarp.kernel.contract import Kernel, Statistics
 from tidewarp.kernel.lp import handlers_of
-from tidewarp.kernel.model import Model, Published, Source
+from tidewarp.kernel.model import Model, Source
 from tidewarp.kernel.objects import initial_image
+from tidewarp.kernel.optimistic.kernel import OptimisticKernel
 from tidewarp.kernel.options import Options
+from tidewarp.kernel.publications import Publications
 from tidewarp.kernel.records import Event, Image
 from tidewarp.kernel.shell.choice import open_kernel
 from tidewarp.kernel.shell.watchdog import WATCHDOG, Watch
@@ -34,7 +36,6 @@ from tidewarp.units import TICK_MAX
 __all__ = ["Engine", "Status", "end_of"]
 
 _SILENT = -1  # the watermark of a source that has promised nothing and holds nothing back
-_PUBLISHER = -1  # the source number of published accumulators: above every input's
 
 
 class Status(Enum):
@@ -83,12 +84,7 @@ class Engine:
         self.seconds = 0.0
         self._watermarks: dict[int, int] = {source.src: _SILENT for source in model.sources}
         self._counts: dict[int, int] = dict.fromkeys(self._watermarks, 0)
-        self._subscribers = [
-            lp
-            for group in model.groups
-            if Published in handlers_of(group.cls)
-            for lp in range(group.first, group.first + group.count)
-        ]
+        self._publications = Publications(model)
         self._published = 0  # the last tick at which accumulators were sent
         self._resumed = 0  # where a checkpoint was taken up
         if saved is not None:
@@ -152,7 +148,9 @@ class Engine:
         return status
 
     def _advance(self, until: int) -> Status:
-        while (tick := self._next_publication()) <= until:
+        if isinstance(self._kernel, OptimisticKernel):
+            self._kernel.end = until
+        while (tick := self._publications.after(self._published)) <= until:
             status = self._advance_kernel(tick - 1)
             if status is not Status.DONE:
                 return status
@@ -168,20 +166,9 @@ class Engine:
         self._is_full = self.ledger.full  # then some events at GVT itself may be committed
         return Status.FULL if self._is_full else Status.WAITING
 
-    def _next_publication(self) -> int:
-        nexts = [
-            self._published // every * every + every
-            for a in self.model.accumulators
-            if (every := a.publish_every) is not None
-        ]
-        return min(nexts, default=TICK_MAX) if self._subscribers else TICK_MAX
-
     def _publish(self, tick: int) -> None:
-        for index, accumulator in enumerate(self.model.accumulators):
-            if accumulator.publish_every is not None and tick % accumulator.publish_every == 0:
-                message = Published(index, self.ledger.accumulators[index])
-                for lp in self._subscribers:
-                    self._kernel.inject((tick, 0, lp, _PUBLISHER, index, message))
+        for event in self._publications.at(tick, self.ledger.accumulators):
+            self._kernel.inject(event)
         self._published = tick
 
     def inject(self, source: Source, dst: int, at: int, message: Any, *, seq: int | None = None) -> None:
