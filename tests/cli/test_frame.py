@@ -313,6 +313,13 @@ def test_closed_stdout_is_quiet(arguments):
     assert done.stderr in (b"", b"a model may print\n")
 
 
+def test_a_long_answer_to_a_closed_stdout_is_quiet():
+    """One that the stream drops when it is refused, so that nothing is left to flush."""
+    code = CLOSED_STDOUT + emit_name("--json").replace('{"name": ', '{"more": "x" * 20_000, "name": ')
+    done = child(code, capture_output=True)
+    assert (done.returncode, done.stderr) == (141, b"a model may print\n")
+
+
 def test_full_stdout_is_an_error():
     """An answer that cannot be written is not given: one line, exit 2, no second complaint at the end."""
     if not os.path.exists("/dev/full"):

@@ -12,9 +12,11 @@ from tidewarp.kernel.shell import compiled
 
 def test_without_numba_it_says_what_installs_it(monkeypatch, capsys):
     """Exit 3 and the command."""
-    monkeypatch.setattr(compiled, "has_numba", lambda: False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    compiled.numba_fault.cache_clear()
     assert main(["warm", "--json"]) == 3
     assert json.loads(capsys.readouterr().out)["error"]["action"] == "pip install 'tidewarp[fast]'"
+    compiled.numba_fault.cache_clear()
 
 
 @pytest.mark.parametrize(("target", "rule"), [("model.py", "FILE:NAME"), ("none.py:model", "no such file")])

@@ -102,8 +102,8 @@ def test_the_file_of_a_folder_taken_up_again_is_no_base(tmp_path: Path) -> None:
     """Another process goes on with the folder: it writes a whole one first, and forgets none that is needed."""
     model = relay()
     pairs = checkpoints(4, model)
-    for half in (pairs[:2], pairs[2:]):
-        files = CheckpointFiles(tmp_path, model)
+    for half, resume in ((pairs[:2], None), (pairs[2:], tmp_path)):
+        files = CheckpointFiles(tmp_path, model, resume)
         for tick, data in half:
             files.save(tick, data)
     assert names(tmp_path) == ["20.twc", "30.twd"]
@@ -170,6 +170,62 @@ def test_a_folder_or_file_that_is_not_there_is_bad_input(tmp_path: Path) -> None
         load_checkpoint(tmp_path, relay())
 
 
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+    """A FIFO would be waited for without end: as a file, as the manifest, as what the manifest names."""
+    model = relay(1)
+    (pair,) = checkpoints(1, model)
+    file = CheckpointFiles(tmp_path, model).save(*pair)
+    for source, replaced in ((file, file), (tmp_path, file), (tmp_path, tmp_path / "MANIFEST")):
+        replaced.unlink()
+        os.mkfifo(replaced)
+        with pytest.raises(CheckpointRefused, match="it is no regular file") as caught:
+            load_checkpoint(source, model)
+        assert caught.value.value == str(replaced)
+
+
+def test_a_checkpoint_of_another_run_is_named_with_what_to_do(tmp_path: Path) -> None:
+    """Another seed, another model; the checkpoint is whole, so nobody is told to begin anew."""
+    seeded = Model("relay", seed=3, trace_interval=BLOCK)
+    seeded.add(Runner, 60, path="runner")
+    files = CheckpointFiles(tmp_path, relay())
+    written = [files.save(*pair) for pair in checkpoints(2, relay())]
+    assert written[1].suffix == ".twd"
+    for source, file in ((tmp_path, written[1]), (written[0], written[0])):
+        for other, rule in ((seeded, "its seed is 1, this model's is 3"), (relay(4), "it is of model")):
+            with pytest.raises(CheckpointRefused, match=rule) as caught:
+                load_checkpoint(source, other)
+            assert caught.value.value == str(file)
+            assert caught.value.action.startswith("use the options that it was made with")
+
+
+def test_the_checkpoints_of_another_run_are_not_removed(tmp_path: Path) -> None:
+    """Only a run that goes on from this folder, or a file of it, may write there; nothing is touched otherwise."""
+
+    def told(resume: Path | None) -> dict[str, bytes]:
+        with pytest.raises(OperatorError, match="or name an empty folder") as caught:
+            run(relay(), END, checkpoint=tmp_path / "a", resume=resume, tier="python")
+        assert caught.value.action.startswith(f"resume with --resume {tmp_path / 'a'}")
+        return {file.name: file.read_bytes() for file in (tmp_path / "a").iterdir()}
+
+    for name in "ab":
+        run(relay(), END // 2, checkpoint=tmp_path / name, checkpoint_every=3 * BLOCK, tier="python")
+    before = {file.name: file.read_bytes() for file in (tmp_path / "a").iterdir()}
+    assert told(None) == told(tmp_path / "b") == before
+    (tmp_path / "a" / "MANIFEST").unlink()
+    assert [*told(None)] == [name for name in before if name != "MANIFEST"]
+    file = next(whole_checkpoints(tmp_path / "a", relay()))
+    for resume in (file, tmp_path / "a"):  # the first makes a manifest again
+        run(relay(), END, checkpoint=tmp_path / "a", checkpoint_every=3 * BLOCK, resume=resume, tier="python")
+    assert load_checkpoint(tmp_path / "a", relay())
+
+
+def test_a_run_finds_out_at_its_start_that_it_cannot_leave_checkpoints(tmp_path: Path) -> None:
+    """A file in place of the folder."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreFailed, match="File exists"):
+        run(relay(), 0, checkpoint=tmp_path / "file", tier="python")
+
+
 class Crash(BaseException):
     """The process ends here."""
 
@@ -208,7 +264,7 @@ def test_a_crash_at_any_step_leaves_a_checkpoint(step: int, tmp_path: Path, monk
             crashed = True
     assert crashed == (step < SYSTEM_CALLS)
     assert load_checkpoint(tmp_path, model) in (pairs[1][1], pairs[2][1])
-    CheckpointFiles(tmp_path, model).save(*pairs[3])
+    CheckpointFiles(tmp_path, model, resume=tmp_path).save(*pairs[3])
     assert load_checkpoint(tmp_path, model) == pairs[3][1]
     assert [name for name in names(tmp_path) if name.endswith(".new")] == []
 
@@ -231,6 +287,7 @@ def test_a_disk_that_takes_no_more_leaves_the_older_ones(
         with pytest.raises(kind):
             files.save(*pairs[1])
     assert load_checkpoint(tmp_path, model) == pairs[0][1]
+    assert list(tmp_path.glob("*.new")) == []  # a draft would keep a full disk full
     files.save(*pairs[1])
     assert load_checkpoint(tmp_path, model) == pairs[1][1]
 

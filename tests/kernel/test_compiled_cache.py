@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import logging
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
+from tidewarp.kernel import compiled
 from tidewarp.kernel.shell.cache import Cache, default_root
 
 SCRIPT = """
@@ -85,7 +91,186 @@ def test_a_root_that_is_a_file_does_not_stop_a_run(tmp_path):
     (tmp_path / "file").write_text("")
     cache = Cache(tmp_path / "file")
     with pytest.warns(RuntimeWarning, match="set TIDEWARP_CACHE"):
-        assert cache.load("unit", build("one", [])) == "one"
+        assert cache.load("another unit", build("one", [])) == "one"
+
+
+def test_a_disk_that_is_full_costs_only_what_is_kept(tmp_path):
+    """Built in memory, with one warning for all units, and no part of a unit stays; what is whole is still loaded."""
+    Cache(tmp_path).load("whole", build("one", []))
+    cache, kept = Cache(tmp_path), []
+
+    def full(place: Path) -> str:
+        kept.append(compiled.keeps)
+        if compiled.keeps:
+            (place / "part").write_text("x")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return "two"
+
+    with pytest.warns(RuntimeWarning, match="No space left on device.*free some space") as warned:
+        assert [cache.load(unit, full) for unit in ("unit", "more")] == ["two", "two"]
+    assert len(warned) == 1
+    assert kept == [True, False, True, False]
+    assert list((cache.folder / "unit").iterdir()) == []
+    assert cache.load("whole", build("one", [])) == "one"
+    assert {name: unit.cached for name, unit in cache.loaded.items()} == {"unit": False, "more": False, "whole": True}
+
+
+@pytest.mark.parametrize("harm", ["unit", "lock", "folder", "link"])
+def test_what_stands_in_the_way_is_removed(tmp_path, harm):
+    """A file in place of a unit or of the whole folder, a folder in place of a lock, a link out of the cache."""
+    calls, folder = [], Cache(tmp_path).folder
+    (tmp_path / "elsewhere").mkdir()
+    if harm == "unit":
+        (folder / "unit").write_text("")
+    elif harm == "lock":
+        (folder / "unit.lock" / "more").mkdir(parents=True)
+    elif harm == "folder":
+        folder.rmdir()
+        folder.write_text("")
+    else:
+        (folder / "unit").mkdir()
+        (folder / "unit" / "link").symlink_to(tmp_path / "elsewhere")
+    assert Cache(tmp_path).load("unit", build("one", calls)) == "one"
+    cache = Cache(tmp_path)
+    assert cache.load("unit", build("one", calls)) == "one"
+    assert (calls, cache.loaded["unit"].cached, cache.folder) == (["one"], True, folder)
+    assert (tmp_path / "elsewhere").exists()
+
+
+def test_a_cache_that_cannot_be_written_is_read(tmp_path, monkeypatch):
+    """What is whole there is loaded, without a word; what is not is built elsewhere, with a warning."""
+    calls, writable = [], Cache(tmp_path)
+    for unit in ("whole", "harmed"):
+        writable.load(unit, build("one", calls))
+    (writable.folder / "harmed" / "code").write_text("onE")
+
+    def refused(**_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refused)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    cache = Cache(tmp_path)
+    assert cache.load("whole", build("one", calls)) == "one"
+    with pytest.warns(RuntimeWarning, match="Permission denied"):
+        assert cache.load("harmed", build("one", calls)) == "one"
+    assert calls == ["one"] * 3
+    assert [unit.cached for unit in cache.loaded.values()] == [True, False]
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_numba_reads_where_it_cannot_write(tmp_path, monkeypatch):
+    """A function that is kept comes from a folder that takes no file."""
+    path = tmp_path / "made.py"
+    path.write_text("def double(x):\n    return 2 * x\n")
+
+    def made(place: Path) -> Any:
+        from numba import njit
+
+        names: dict[str, Any] = {}
+        exec(compile(path.read_text(), str(path), "exec"), names)
+        return njit("int64(int64)", cache=compiled.keeps)(names["double"])
+
+    assert sum(Cache(tmp_path / "cache").load("unit", made).stats.cache_misses.values()) == 1
+
+    def refused(**_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refused)
+    double = Cache(tmp_path / "cache").load("unit", made)
+    assert (double(4), sum(double.stats.cache_hits.values())) == (8, 1)
+
+
+class Quick:
+    """A clock on which a wait takes no time at all of the test's."""
+
+    def __init__(self) -> None:
+        self.s = 0.0
+
+    def now(self) -> float:
+        """Seconds."""
+        return self.s
+
+    def wait(self, inbox: object, timeout_s: float) -> None:
+        """Let time pass."""
+        self.s += timeout_s
+
+
+def test_compiling_and_waiting_are_said_once(tmp_path, caplog):
+    """Not where everything is there already, and not for a lock that is given up soon."""
+    for clock in (Quick(), Quick()):
+        cache = Cache(tmp_path, clock)
+        for unit in ("one", "two"):
+            cache.load(unit, build(unit, []), slow="the kernels")
+    assert [record.getMessage() for record in caplog.records] == [
+        "compiling the kernels, once: this may take two minutes"
+    ]
+    caplog.clear()
+    for patience_s, lines in ((0.5, []), (1.5, ["waiting for another process that compiles"])):
+        cache = Cache(tmp_path, clock := Quick())
+        with (cache.folder / "one.lock").open("ab") as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            release = Release(clock, patience_s, other)
+            caplog.handler.addFilter(release.heard)
+            clock.wait = release.wait
+            cache.load("one", build("one", []), slow="the kernels")
+            caplog.handler.removeFilter(release.heard)
+        assert [record.getMessage() for record in caplog.records] == lines
+
+
+class Release:
+    """Another process's lock, which is given up at a time, or when the one that waits has said so."""
+
+    def __init__(self, clock: Quick, at_s: float, lock: IO[bytes]) -> None:
+        self.clock, self.at_s, self.lock = clock, at_s, lock
+
+    def wait(self, inbox: object, timeout_s: float) -> None:
+        """Let time pass."""
+        self.clock.s += timeout_s
+        if self.clock.s >= self.at_s:
+            fcntl.flock(self.lock, fcntl.LOCK_UN)
+
+    def heard(self, record: logging.LogRecord) -> bool:
+        """It was said that somebody waits."""
+        fcntl.flock(self.lock, fcntl.LOCK_UN)
+        return True
+
+
+BROKEN_NUMBA = "raise ImportError('Numba needs NumPy 2.3 or less')"
+ASKS = """
+import warnings
+from tidewarp.errors import OperatorError
+from tidewarp.kernel import run
+from tidewarp.units import seconds
+from tidewarp.worlds.phold import phold
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    for _ in range(2):
+        run(phold(lps=4), seconds(1))
+print(*[one.message for one in said if one.category is RuntimeWarning], sep="\\n")
+try:
+    run(phold(lps=4), seconds(1), tier="compiled")
+except OperatorError as error:
+    print(error.exit_code, error)
+"""
+
+
+@pytest.mark.parametrize(("harm", "rule", "code"), [
+    ("import", "Numba cannot be imported (ImportError: Numba needs NumPy 2.3 or less)", 3),
+    ("JIT", "NUMBA_DISABLE_JIT turns Numba off", 2),
+])  # fmt: skip
+def test_a_numba_that_does_not_work_is_none(tmp_path, harm, rule, code):
+    """Tier "auto" runs in Python, with one warning; tier "compiled" is refused with the reason."""
+    environment = {**os.environ, "TIDEWARP_CACHE": str(tmp_path / "cache")}
+    if harm == "import":
+        (tmp_path / "numba").mkdir()
+        (tmp_path / "numba" / "__init__.py").write_text(BROKEN_NUMBA)
+        environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *sys.path])
+    else:
+        environment["NUMBA_DISABLE_JIT"] = "1"
+    done = subprocess.run([sys.executable, "-c", ASKS], env=environment, capture_output=True, text=True, timeout=120)
+    warned, refused = done.stdout.splitlines()
+    assert warned.startswith(f"{rule}: models run in the Python tier"), done.stderr
+    assert refused.startswith(f"{code} tier 'compiled': {rule}; ")
 
 
 def test_clear_removes_what_is_ours(tmp_path):

@@ -52,6 +52,9 @@ class Reply:
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
         self.given = False
+        self.is_unread = (
+            False  # its reader went away: known from here on, since the stream may have dropped what it refused
+        )
 
     def write(self, text: str) -> None:
         """Write and flush. Raises BrokenPipeError, and OperatorError where stdout takes no more."""
@@ -60,6 +63,7 @@ class Reply:
             self.stream.write(text)
             self.stream.flush()
         except BrokenPipeError:
+            self.is_unread = True
             raise
         except OSError as error:
             reason = error.strerror or str(error)
@@ -112,7 +116,7 @@ def run(group: click.Command, argv: Sequence[str], ready: Callable[[], None] | N
     except (KeyboardInterrupt, click.Abort):
         return _interrupted(reply, as_json)
     except BaseException as error:
-        if isinstance(error, BrokenPipeError) and _is_closed(reply.stream):
+        if isinstance(error, BrokenPipeError) and (reply.is_unread or _is_closed(reply.stream)):
             return EXIT_PIPE_CLOSED
         return _failed(error, reply, as_json)
     finally:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from tidewarp.cli.frame import emit, json_option
-from tidewarp.errors import MissingExtra, OperatorError
+from tidewarp.errors import OperatorError
 
 __all__ = ["command"]
 
@@ -30,10 +30,10 @@ def command(target: str | None, clear: bool, folder: Path | None, as_json: bool)
 
     Processes that do this at the same time compile once.
     """
-    from tidewarp.kernel.shell.compiled import has_numba
+    from tidewarp.kernel.shell.compiled import numba_fault
 
-    if not has_numba():
-        raise MissingExtra("tidewarp warm", "Numba is not installed", "pip install 'tidewarp[fast]'")
+    if (fault := numba_fault()) is not None:
+        raise fault
     emit(_warmed(target, clear, folder), as_json, _render)
     return 0
 

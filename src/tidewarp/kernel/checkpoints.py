@@ -25,6 +25,7 @@ from tidewarp.units import TICK_MAX
 __all__ = [
     "DELTAS_MAX",
     "DIGEST_BYTES",
+    "OF_ANOTHER_RUN",
     "Saved",
     "apply_delta",
     "base_of",
@@ -40,6 +41,9 @@ DIGEST_BYTES = 32
 DELTAS_MAX = 16
 """After so many deltas against one base a whole checkpoint is due."""
 
+OF_ANOTHER_RUN = "use the options that it was made with, or another checkpoint"
+"""What to do with a checkpoint that is whole, but of another model or seed."""
+
 _PUBLISHER = -1  # the source number of published accumulators
 
 _WHOLE, _DELTA = b"TWCKPT1", b"TWDELTA1"
@@ -47,6 +51,7 @@ _HEAD = struct.Struct(">7s32sQqqB32s32sQQ")
 _SOURCE = struct.Struct(">qQ")
 _u64 = struct.Struct(">Q")
 _u32 = struct.Struct(">I")
+_DAMAGED = "use a whole checkpoint of this model"
 _NAN_BITS = 0x7FF8000000000000
 
 
@@ -126,13 +131,14 @@ def decode(model: Model, data: bytes) -> Saved:
         _check_pending(model, saved)
         same = _body(model, saved) == body
     except (struct.error, CodecError, InternalError, ValueError, OverflowError) as error:
-        raise _refusal(data, f"it is no checkpoint of model {model.name!r} ({error})") from error
+        action = OF_ANOTHER_RUN if isinstance(error, _OfAnotherRun) else _DAMAGED
+        raise _refusal(data, f"it is no checkpoint of model {model.name!r} ({error})", action) from error
     if not same:
         raise _refusal(data, "it is not written in the one form that a checkpoint has")
     return saved
 
 
-def _refusal(data: bytes, rule: str, action: str = "use a whole checkpoint of this model") -> CheckpointRefused:
+def _refusal(data: bytes, rule: str, action: str = _DAMAGED) -> CheckpointRefused:
     return CheckpointRefused(f"checkpoint {digest_of(data)[:16]} of {len(data)} bytes", rule, action)
 
 
@@ -169,14 +175,18 @@ class _Reader:
             raise ValueError(f"{len(self._view) - self._at} bytes too many")
 
 
+class _OfAnotherRun(ValueError):
+    """Whole bytes, but not for this model and seed."""
+
+
 def _parse(model: Model, view: memoryview) -> Saved:
     model_digest = bytes.fromhex(model.digest())
     reader = _Reader(view)
     _, name, seed, tick, published, tracing, trace, emitted, committed, outputs = reader.take_struct(_HEAD)
     if name != model_digest:
-        raise ValueError(f"it is of model {name.hex()[:16]}, this one is {model.digest()[:16]}")
+        raise _OfAnotherRun(f"it is of model {name.hex()[:16]}, this one is {model.digest()[:16]}")
     if seed != model.seed:
-        raise ValueError(f"its seed is {seed}, this model's is {model.seed}")
+        raise _OfAnotherRun(f"its seed is {seed}, this model's is {model.seed}")
     if not 0 <= published <= tick or tick % model.trace_interval or tracing > 1 or not (tracing or trace == bytes(32)):
         raise ValueError(f"tick {tick}, published {published}, tracing {tracing}")
     accumulators = tuple(int.from_bytes(reader.take(16), "big", signed=True) for _ in model.accumulators)

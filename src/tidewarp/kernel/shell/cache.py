@@ -2,7 +2,8 @@
 
 What Numba keeps there is executed when it is loaded. So the folder is private to its user, and a unit's *seal*, the SHA-256 of each
 of its files, is checked before anything of it is touched: what does not fit is removed and compiled again. A lock per unit makes
-processes that start together compile once. The folder's name holds everything that compiled code depends on besides its own
+processes that start together compile once. Where nothing can be written, what is there is used, and what is not is compiled for
+this process alone. The folder's name holds everything that compiled code depends on besides its own
 source: our sources, versions, processor, Numba's settings.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import platform
 import shutil
@@ -23,7 +25,8 @@ from functools import cache
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from queue import SimpleQueue
+from typing import IO, Any, NamedTuple, TypeVar
 
 from tidewarp.clocks.pacing import Clock
 from tidewarp.clocks.wall import WallClock
@@ -35,6 +38,12 @@ __all__ = ["Cache", "Loaded", "default_root", "processor"]
 T = TypeVar("T")
 _SEAL = "seal.json"
 _TEXT_MAX = 2**20  # bytes of a seal
+_LOCK_QUIET_S, _LOCK_LOOK_S = (
+    1.0,
+    0.05,
+)  # wall seconds that a lock is waited for without a word, and between two looks at it
+
+_LOG = logging.getLogger("tidewarp.kernel")
 
 
 class Loaded(NamedTuple):
@@ -63,6 +72,10 @@ class Cache:
         self.loaded: dict[str, Loaded] = {}
         self._clock = clock or WallClock()
         self._folder: Path | None = None
+        self._read_only: Path | None = None  # where units may be that others have compiled
+        self._fault: OSError | None = None  # why what is compiled now is not kept
+        self._said: set[str] = set()
+        self._never: SimpleQueue[None] = SimpleQueue()  # empty: who waits for a lock sleeps on it
 
     @property
     def folder(self) -> Path:
@@ -71,45 +84,103 @@ class Cache:
             self._folder = self._private_folder()
         return self._folder
 
-    def load(self, unit: str, build: Callable[[Path], T]) -> T:
-        """What ``build(folder of the unit)`` gives, with Numba's files in that folder; blocks while another process builds it."""
+    def load(self, unit: str, build: Callable[[Path], T], slow: str = "") -> T:
+        """What ``build(folder of the unit)`` gives, with Numba's files in that folder; blocks while another process builds it.
+
+        Where files fail (a full disk) it is built in memory, with one warning: ``build`` is called again, ``compiled.keeps``
+        being False. ``slow`` names what takes so long to compile that it is said, once.
+        """
         started = self._clock.now()
         place = self.folder / unit
-        with _locked(self.folder / f"{unit}.lock"):
-            place.mkdir(mode=0o700, exist_ok=True)
-            before = _seal_of(place)
-            if before is None or before != _digests(place):
-                _empty(place)
-                before = {}
-            with _numba_files_in(place):
-                result = build(place)
-            after = _digests(place)
-            if after != before:
-                _write_seal(place, after)
-        self.loaded[unit] = Loaded(unit, self._clock.now() - started, bool(after) and after == before)
+        try:
+            result, cached = self._load(place, build, slow)
+        except OSError as error:
+            self._fault = self._fault or error
+            result, cached = build(place), False
+        self.loaded[unit] = Loaded(unit, self._clock.now() - started, cached)
+        if not cached and self._fault is not None:
+            self._warn(self._fault)
         return result
+
+    def _load(self, place: Path, build: Callable[[Path], T], slow: str) -> tuple[T, bool]:
+        if self._read_only is not None and _is_whole(self._read_only / place.name):
+            with _numba_files_in(self._read_only / place.name, writes=False):
+                return build(self._read_only / place.name), True
+        with self._locked(place.with_name(f"{place.name}.lock")):
+            try:
+                return self._build(place, build, slow)
+            except OSError:
+                with contextlib.suppress(OSError):  # what went wrong is what is said; a part of a unit is of no use
+                    _empty(place)
+                raise
+
+    def _build(self, place: Path, build: Callable[[Path], T], slow: str) -> tuple[T, bool]:
+        if not place.is_dir():
+            _remove(place)
+        place.mkdir(mode=0o700, exist_ok=True)
+        before = _seal_of(place)
+        if before is None or before != _digests(place):
+            _empty(place)
+            before = {}
+        if slow and not before:
+            self._say(f"compiling {slow}, once: this may take two minutes")
+        with _numba_files_in(place):
+            result = build(place)
+        after = _digests(place)
+        if after != before:
+            _write_seal(place, after)
+        return result, bool(after) and after == before
+
+    @contextlib.contextmanager
+    def _locked(self, path: Path) -> Iterator[None]:
+        if not path.is_file():
+            _remove(path)
+        with path.open("ab") as file:
+            self._take(file)
+            yield
+
+    def _take(self, file: IO[bytes]) -> None:
+        quiet_until = self._clock.now() + _LOCK_QUIET_S
+        while self._clock.now() < quiet_until:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            self._clock.wait(self._never, _LOCK_LOOK_S)
+        self._say("waiting for another process that compiles")
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+    def _say(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            _LOG.warning("%s", line)
+
+    def _warn(self, fault: OSError) -> None:
+        line = f"compiled code is not kept: {fault}; free some space, or set TIDEWARP_CACHE to a folder of your own"
+        if line not in self._said:
+            self._said.add(line)
+            warnings.warn(line, RuntimeWarning, stacklevel=3)
 
     def clear(self) -> None:
         """Remove all compiled code, of other versions too."""
         for place in _folders(self.root):
             shutil.rmtree(place, ignore_errors=True)
-        self._folder = None
+        self._folder = self._read_only = self._fault = None
 
     def _private_folder(self) -> Path:
         place = self.root / _environment()[:32]
         try:
+            if place.is_file():
+                place.unlink()
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
             status = place.stat()
-            if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            if status.st_uid not in (0, os.geteuid()) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
                 raise PermissionError(f"others may write to {place}")
+            self._read_only = place
             with tempfile.TemporaryFile(dir=place):
+                self._read_only = None
                 return place
         except OSError as error:
-            warnings.warn(
-                f"compiled code is not kept: {error}; set TIDEWARP_CACHE to a folder of your own",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+            self._fault = error
             return _temporary_folder()
 
 
@@ -128,13 +199,6 @@ def _folders(root: Path) -> Iterator[Path]:
         for place in root.iterdir():
             if len(place.name) == 32 and set(place.name) <= set("0123456789abcdef") and place.is_dir():
                 yield place
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _digests(place: Path) -> dict[str, str]:
@@ -157,6 +221,11 @@ def _seal_of(place: Path) -> dict[str, str] | None:
     return document if is_seal else None
 
 
+def _is_whole(place: Path) -> bool:
+    seal = _seal_of(place)
+    return bool(seal) and seal == _digests(place)
+
+
 def _write_seal(place: Path, digests: dict[str, str]) -> None:
     draft = place / f"{_SEAL}.new"
     draft.write_text(json.dumps(digests))
@@ -165,23 +234,30 @@ def _write_seal(place: Path, digests: dict[str, str]) -> None:
 
 def _empty(place: Path) -> None:
     for path in place.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def _numba_files_in(place: Path) -> Iterator[None]:
-    """Functions that are decorated meanwhile keep their compiled form below ``place``."""
-    from numba.core import config
+def _numba_files_in(place: Path, writes: bool = True) -> Iterator[None]:
+    """Functions that are decorated meanwhile keep their compiled form below ``place``, or only find it there."""
+    from numba.core import caching, config
 
-    before = config.CACHE_DIR, compiled.keeps
+    locator = caching._CacheLocator
+    before = config.CACHE_DIR, compiled.keeps, locator.ensure_cache_path
     config.CACHE_DIR, compiled.keeps = str(place), True
+    if not writes:
+        locator.ensure_cache_path = lambda self: None  # Numba would not read where it cannot write
     try:
         yield
     finally:
-        config.CACHE_DIR, compiled.keeps = before
+        config.CACHE_DIR, compiled.keeps, locator.ensure_cache_path = before
 
 
 def processor() -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +22,7 @@ from tidewarp.clocks.pacing import Clock
 from tidewarp.errors import CheckpointRefused, OperatorError, StoreFailed, StoreFull
 from tidewarp.kernel.checkpoints import (
     DELTAS_MAX,
+    OF_ANOTHER_RUN,
     apply_delta,
     base_of,
     decode,
@@ -38,19 +40,33 @@ BETWEEN_FAILURES_S = 86_400.0
 
 MANIFEST = "MANIFEST"
 _LABEL = "TWCKPTS1"
+_SUFFIXES = (".twc", ".twd")
 _KEPT = 2
 
 
 class CheckpointFiles:
-    """The checkpoints of one run in ``folder``, which is made where it is missing."""
+    """The checkpoints of one run in ``folder``, which is made where it is missing; ``resume`` is what the run goes on from.
 
-    def __init__(self, folder: Path, model: Model) -> None:
+    Raises:
+        OperatorError: the folder holds checkpoints of a run that this one does not go on from, and would remove them.
+        CheckpointRefused: its manifest is damaged.
+        StoreFull, StoreFailed: it cannot be made.
+    """
+
+    def __init__(self, folder: Path, model: Model, resume: Path | None = None) -> None:
+        before = _entries_to_keep(folder, resume)
+        if before is None:
+            action = f"resume with --resume {folder}, or name an empty folder"
+            raise OperatorError(f"checkpoint folder {folder}", "it holds the checkpoints of another run", action)
         self.folder = folder
         self._model = model
         self._base: bytes | None = None  # the last one that was written whole
         self._deltas = 0
-        self._kept = _entries(folder) if (folder / MANIFEST).exists() else []
-        folder.mkdir(parents=True, exist_ok=True)
+        self._kept = before
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _failure(folder, error) from error
 
     def save(self, tick: int, data: bytes) -> Path:
         """Make a checkpoint durable, then forget all but the one before it; returns its file.
@@ -85,10 +101,10 @@ class CheckpointFiles:
         needed = {*self._kept, MANIFEST}
         for name in self._kept:
             if name.endswith(".twd"):
-                base = base_of((self.folder / name).read_bytes())[:16]
+                base = base_of(_read(self.folder / name))[:16]
                 needed |= {file.name for file in self.folder.glob(f"*-{base}.twc")}
         for file in self.folder.iterdir():
-            if file.name not in needed and file.suffix in (".twc", ".twd", ".new"):
+            if file.name not in needed and file.suffix in (*_SUFFIXES, ".new"):
                 file.unlink()
         _sync(self.folder)
 
@@ -107,6 +123,8 @@ def load_checkpoint(source: Path, model: Model) -> bytes:
     try:
         return _load_file(source / _entries(source)[0], model)
     except CheckpointRefused as error:
+        if error.action == OF_ANOTHER_RUN:
+            raise
         whole = next(whole_checkpoints(source, model), None)
         action = "no other one is whole: start the run anew" if whole is None else f"resume with --resume {whole}"
         raise CheckpointRefused(error.value, error.rule, action) from error
@@ -127,20 +145,33 @@ def tick_of(file: Path) -> int:
 
 def _load_file(file: Path, model: Model) -> bytes:
     try:
-        data = file.read_bytes()
+        data = _read(file)
         if file.suffix == ".twd":
             data = apply_delta(model, _base_of(file, data), data)
+        decode(model, data)
     except OSError as error:
         raise CheckpointRefused(f"{file}", f"it cannot be read ({error.strerror})", "use a whole checkpoint") from error
-    decode(model, data)
+    except CheckpointRefused as error:
+        raise CheckpointRefused(f"{file}", error.rule, error.action) from error
     if digest_of(data)[:16] not in file.name and file.suffix == ".twd":
         raise CheckpointRefused(f"{file}", f"it gives checkpoint {digest_of(data)[:16]}", "use a whole checkpoint")
     return data
 
 
+def _read(file: Path) -> bytes:
+    """What a regular file holds; another kind of file might never end, or never begin.
+
+    Raises:
+        OSError: it is no regular file, or cannot be read.
+    """
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return file.read_bytes()
+
+
 def _base_of(file: Path, change: bytes) -> bytes:
     for base in file.parent.glob(f"*-{base_of(change)[:16]}.twc"):
-        return base.read_bytes()
+        return _read(base)
     raise CheckpointRefused(f"{file}", f"its base {base_of(change)[:16]} is not beside it", "use a whole checkpoint")
 
 
@@ -157,25 +188,39 @@ def _entries(folder: Path) -> list[str]:
     """
     file = folder / MANIFEST
     try:
-        lines = file.read_text("utf-8").split("\n")
+        lines = _read(file).decode().split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointRefused(
-            f"{file}", f"it cannot be read ({type(error).__name__})", "name a checkpoint file"
-        ) from error
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise CheckpointRefused(f"{file}", f"it cannot be read ({reason})", "name a checkpoint file") from error
     names = lines[1:-2]
     if not names or _manifest(names).decode() != "\n".join(lines):
         raise CheckpointRefused(f"{file}", "its last line is not the digest of the others", "name a checkpoint file")
     return names
 
 
+def _entries_to_keep(folder: Path, resume: Path | None) -> list[str] | None:
+    """The names in ``folder`` that a run from ``resume`` goes on from, newest first; None if it holds those of another run."""
+    if resume is not None and resume.resolve() == folder.resolve():
+        return _entries(folder)
+    if resume is not None and resume.parent.resolve() == folder.resolve():
+        return [resume.name]
+    is_used = (folder / MANIFEST).exists() or any(any(folder.glob(f"*{suffix}")) for suffix in _SUFFIXES)
+    return None if is_used else []
+
+
 def _write(file: Path, content: bytes) -> None:
     """Make ``file`` hold ``content``, durably, or leave it as it was."""
     new = file.with_name(f"{file.name}.new")
-    with open(new, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(new, file)
+    try:
+        with open(new, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(new, file)
+    except BaseException:
+        with contextlib.suppress(OSError):  # what went wrong is what is said; a draft would keep a full disk full
+            new.unlink()
+        raise
     _sync(file.parent)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tidewarp.kernel.contract import Kernel
 from tidewarp.kernel.model import Model
+from tidewarp.kernel.objects import CheckedObjects
 from tidewarp.kernel.options import Options
 from tidewarp.kernel.partition import check_workers, partition
 from tidewarp.kernel.records import Image
@@ -30,13 +31,13 @@ def open_kernel(model: Model, image: Image, ledger: Ledger, options: Options) ->
     check_workers(options.workers, model.n_lps)  # they do nothing here; a later switch of the engine should not fail
     if not isinstance(options.partition, str):
         partition(model, options)  # as little
-    if options.tier != "python":
+    if options.tier != "python" and not (options.tier == "auto" and options.debug):
         from tidewarp.kernel.shell.compiled import open_sequential
 
         compiled = open_sequential(model, image, ledger, options)
         if compiled is not None:
             return compiled
-    return SequentialKernel(model, image, ledger)
+    return SequentialKernel(model, image, ledger, CheckedObjects(model, image) if options.debug else None)
 
 
 def _open_ranks(model: Model, image: Image, ledger: Ledger, options: Options) -> Kernel:
@@ -58,10 +59,10 @@ def _open_ranks(model: Model, image: Image, ledger: Ledger, options: Options) ->
 
 
 def _open_conservative(model: Model, image: Image, ledger: Ledger, options: Options) -> Kernel:
-    """Threads in the compiled tier; the Python tier where the model, or a schedule, asks for it."""
+    """Threads in the compiled tier; the Python tier where the model, a schedule or a debugger asks for it."""
     from tidewarp.kernel.shell.compiled import dispatch_of, load_kernel
 
-    wants_python = options.tier == "auto" and options.schedule_seed is not None
+    wants_python = options.tier == "auto" and (options.schedule_seed is not None or options.debug)
     dispatch = None if wants_python else dispatch_of(model, options)
     if dispatch is None:
         from tidewarp.kernel.conservative import ConservativeKernel

@@ -10,7 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tidewarp.errors import MissingExtra, NotCompilable
+from tidewarp.errors import MissingExtra, NotCompilable, OperatorError
+from tidewarp.kernel import compiled
 from tidewarp.kernel.compiled.refusals import check_compilable
 from tidewarp.kernel.contract import Kernel
 from tidewarp.kernel.model import Model
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 __all__ = [
     "KERNELS",
     "dispatch_of",
-    "has_numba",
     "load_kernel",
+    "numba_fault",
     "open_sequential",
     "the_cache",
     "warm",
@@ -56,9 +57,19 @@ def _keep_at(root: Path) -> None:
     the_cache.cache_clear()
 
 
-def has_numba() -> bool:
-    """Whether the compiled tier is installed."""
-    return importlib.util.find_spec("numba") is not None
+@cache
+def numba_fault() -> OperatorError | None:
+    """Why this process has no compiled tier; None if it has one. Imports Numba, if that is installed."""
+    tier, install = "tier 'compiled'", "pip install 'tidewarp[fast]'"
+    if importlib.util.find_spec("numba") is None:
+        return MissingExtra(tier, "Numba is not installed", install)
+    try:
+        config = importlib.import_module("numba.core.config")
+    except Exception as error:  # of whatever class: it is another package's, and so is what it loads
+        return MissingExtra(tier, f"Numba cannot be imported ({type(error).__name__}: {error})", install)
+    if config.DISABLE_JIT:
+        return OperatorError(tier, "NUMBA_DISABLE_JIT turns Numba off", "unset it, or use tier 'python'")
+    return None
 
 
 def load_kernel(name: str) -> Any:
@@ -70,7 +81,9 @@ def load_kernel(name: str) -> Any:
 
 @cache
 def _load_module(name: str) -> Any:
-    return the_cache().load(name, lambda place: importlib.import_module(f"tidewarp.kernel.compiled.{name}"))
+    return the_cache().load(
+        name, lambda place: importlib.import_module(f"tidewarp.kernel.compiled.{name}"), slow="the kernels"
+    )
 
 
 def dispatch_of(model: Model, options: Options) -> Dispatch | None:
@@ -79,14 +92,15 @@ def dispatch_of(model: Model, options: Options) -> Dispatch | None:
     Blocks while they are compiled: about a second, once for each version of their source.
 
     Raises:
-        NotCompilable, MissingExtra: ``tier`` is "compiled" and cannot be had.
+        NotCompilable, OperatorError: ``tier`` is "compiled" and cannot be had.
     """
     if options.tier == "python":
         return None
-    if not has_numba():
+    fault = numba_fault()
+    if fault is not None:
         if options.tier == "compiled":
-            raise MissingExtra("tier 'compiled'", "Numba is not installed", "pip install 'tidewarp[fast]'")
-        _warn_once()
+            raise fault
+        _warn_once(fault)
         return None
     try:
         return _dispatch(model)
@@ -97,12 +111,8 @@ def dispatch_of(model: Model, options: Options) -> Dispatch | None:
 
 
 @cache
-def _warn_once() -> None:
-    warnings.warn(
-        "Numba is not installed: models run in the Python tier; pip install 'tidewarp[fast]'",
-        RuntimeWarning,
-        stacklevel=4,
-    )
+def _warn_once(fault: OperatorError) -> None:
+    warnings.warn(f"{fault.rule}: models run in the Python tier; {fault.action}", RuntimeWarning, stacklevel=4)
 
 
 def _dispatch(model: Model) -> Dispatch:
@@ -126,9 +136,11 @@ def _builder(model: Model) -> Callable[[Path], Dispatch]:
     from numba import njit
     from numba.core.errors import NumbaError
 
-    from tidewarp.kernel.compiled.dispatch import HOME, names_of, source_of
+    from tidewarp.kernel.compiled.dispatch import HOME, in_memory, names_of, source_of
 
     def build(place: Path) -> Dispatch:
+        if not compiled.keeps:
+            return in_memory(model)
         path = place / "dispatch.py"
         source = source_of(model)
         if path.exists():

@@ -16,7 +16,7 @@ from tidewarp.kernel.options import Options
 from tidewarp.kernel.result import Result
 from tidewarp.kernel.shell.checkpoint_files import CheckpointFiles, Schedule, load_checkpoint
 from tidewarp.kernel.shell.engine import Engine, Status, end_of
-from tidewarp.kernel.shell.interrupts import Interrupted, Interrupts
+from tidewarp.kernel.shell.interrupts import RANK, Interrupted, Interrupts
 from tidewarp.kernel.shell.mpi.world import join_ranks
 from tidewarp.kernel.trace import Output
 from tidewarp.observe import SILENT, Probe
@@ -43,11 +43,12 @@ def run(
 
     All outputs are kept for the result, however many they are. ``checkpoint`` is a folder for checkpoints, one each
     ``checkpoint_every`` ticks (rounded to the model's ``trace_interval``), by default as often as loses the least work.
+    A folder that holds some is refused, unless the run resumes from it.
     ``resume`` is such a folder, or a file of it, to go on from: its run ends with the digest of one that was never
     stopped, under any options; ``outputs`` and ``trace_digests`` are then those from there on.
 
     Ctrl-C ends the run with :class:`Interrupted`. With ``checkpoint`` it first leaves one more checkpoint (SIGTERM too); a second
-    Ctrl-C does not wait for that.
+    Ctrl-C does not wait for that. Ranks end together, whichever of them got the signal, SIGTERM too, and wait for it in any case.
 
     Raises:
         ModelError: the model broke a rule; see :mod:`tidewarp.errors`.
@@ -59,19 +60,18 @@ def run(
     folder, source = _path("checkpoint", checkpoint), _path("resume", resume)
     every = _every(checkpoint_every)
     clock = clock or WallClock()
-    saves_interrupted = folder is not None and options.get("transport") != "mpi"  # ranks are interrupted one by one
+    chosen = Options.of(options)
     with (
-        _open(model, Options.of(options), source, clock, probe) as engine,
-        Interrupts(held=saves_interrupted) as interrupts,
+        RANK if chosen.transport == "mpi" else Interrupts(held=folder is not None) as interrupts,
+        _open(model, chosen, source, clock, probe) as engine,
     ):
-        saving = None if folder is None else _Saving(engine, folder, every, clock, interrupts)
+        saving = _Saving(engine, folder, source, every, clock, interrupts)
         engine.ledger.keep_digests()
         resumed = engine.ledger.committed
         try:
-            outputs = _advance_taking(engine, until) if saving is None else saving.advance(until)
+            outputs = saving.advance(until)
         except KeyboardInterrupt as interrupt:
-            last = None if saving is None else saving.last
-            raise Interrupted(engine.gvt, engine.ledger.committed, engine.seconds, last) from interrupt
+            raise Interrupted(engine.gvt, engine.ledger.committed, engine.seconds, saving.last) from interrupt
         return Result(
             committed=engine.ledger.committed,
             seconds=engine.seconds,
@@ -82,7 +82,7 @@ def run(
             stats=engine.stats(),
             model=model,
             image=engine.image(),
-            checkpoints=0 if saving is None else saving.count,
+            checkpoints=saving.count,
             resumed=resumed,
         )
 
@@ -90,7 +90,7 @@ def run(
 def _path(name: str, given: Path | str | None) -> Path | None:
     if given is None or isinstance(given, Path):
         return given
-    if not isinstance(given, (str, os.PathLike)):
+    if not isinstance(given, (str, os.PathLike)) or not str(given):
         raise OperatorError(f"{name} {given!r:.80}", "it is a path", "give a Path or text")
     return Path(given)
 
@@ -117,16 +117,33 @@ def _on_first(options: Options, make: Callable[[], bytes]) -> bytes:
 
 
 class _Saving:
-    """A run that leaves checkpoints. Ranks do this together, rank 0 writes."""
+    """A run that leaves checkpoints, if it has a folder for them. Ranks do this together, rank 0 writes."""
 
-    def __init__(self, engine: Engine, folder: Path, every: int | None, clock: Clock, interrupts: Interrupts) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        folder: Path | None,
+        resume: Path | None,
+        every: int | None,
+        clock: Clock,
+        interrupts: Interrupts,
+    ) -> None:
         self.count = 0
         self.last: Path | None = None
         """The newest checkpoint that this run has made durable."""
-        self._engine, self._folder, self._clock, self._interrupts = engine, folder, clock, interrupts
-        self._files: CheckpointFiles | None = None
+        self._engine, self._clock, self._interrupts = engine, clock, interrupts
+        self._saves = folder is not None
+        self._ranks = join_ranks() if engine.options.transport == "mpi" else None
+        self._files: list[CheckpointFiles] = []  # one, on the rank that writes
         self._schedule = Schedule(every, engine.model.trace_interval, clock)
         self._stride = _STRIDE_FIRST
+
+        def open_folder() -> bytes:
+            if folder is not None:
+                self._files.append(CheckpointFiles(folder, engine.model, resume))
+            return b""
+
+        _on_first(engine.options, open_folder)
 
     def advance(self, until: int) -> list[Output]:
         """Advance to ``until`` with the checkpoints that are due before it; the outputs.
@@ -134,7 +151,7 @@ class _Saving:
         Raises:
             KeyboardInterrupt: somebody asked to stop; there is one more checkpoint, if its tick lies before ``until``.
         """
-        tick = self._schedule.first(self._engine.until + 1)
+        tick = self._schedule.first(self._engine.until + 1) if self._saves else until + 1
         outputs: list[Output] = []
         while tick <= until:
             outputs += self._advance(tick - 1, until)
@@ -144,8 +161,8 @@ class _Saving:
     def _advance(self, stop: int, until: int) -> list[Output]:
         """Advance to ``stop`` in strides, between which an interrupt is heard."""
         outputs: list[Output] = []
-        while self._interrupts.held and self._engine.until < stop:
-            if self._interrupts.came:
+        while (self._interrupts.held or self._ranks is not None) and self._engine.until < stop:
+            if self._hear():
                 self._leave(until)
             ticks = min(self._stride, stop - self._engine.until)
             started_s = self._clock.now()
@@ -158,15 +175,23 @@ class _Saving:
                 self._stride = max(int(ticks * longer), 1)
         return outputs + _advance_taking(self._engine, stop)
 
+    def _hear(self) -> bool:
+        """Whether somebody asked to stop; ranks agree on that, and on the stride of rank 0."""
+        if self._ranks is None:
+            return self._interrupts.came
+        stride = self._stride if self._ranks.rank == 0 else 0
+        came, self._stride = self._ranks.total([self._interrupts.came, stride])
+        return came > 0
+
     def _leave(self, until: int) -> None:
-        """Save at the next tick that a checkpoint can be of, and go.
+        """Save at the next tick that a checkpoint can be of, where there is a folder, and go.
 
         Raises:
             KeyboardInterrupt: always.
         """
         interval = self._engine.model.trace_interval
         tick = -(-(self._engine.until + 1) // interval) * interval
-        if tick <= until:
+        if self._saves and tick <= until:
             _advance_taking(self._engine, tick - 1)
             self._save(tick)
         raise KeyboardInterrupt
@@ -177,9 +202,8 @@ class _Saving:
         data = self._engine.checkpoint()
 
         def save() -> bytes:
-            if self._files is None:
-                self._files = CheckpointFiles(self._folder, self._engine.model)
-            self.last = self._engine.saved_at = self._files.save(tick, data)
+            (files,) = self._files
+            self.last = self._engine.saved_at = files.save(tick, data)
             return self._schedule.next(tick).to_bytes(16, "big")
 
         self.count += 1
