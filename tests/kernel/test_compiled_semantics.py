@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+import sys
+from typing import Any, NamedTuple
 
 import pytest
 
-from tidewarp.errors import HandlerError, ModelError, RangeError, TidewarpError
+from tidewarp.errors import HandlerError, ModelError, NotCompilable, RangeError, TidewarpError
 from tidewarp.kernel import Array, Context, Engine, LogicalProcess, Model, f64, function, i8, i64, on, u64
 
 
@@ -231,3 +232,126 @@ def test_an_error_of_a_future_that_never_comes_is_none(options):
             engine.advance(9)
             digests.append(engine.digest())
     assert digests[0] == digests[1]
+
+
+K = 5
+
+
+@function
+def more(x, k=K):
+    """Its default is the number that K was when it was defined."""
+    return x + k
+
+
+K = 6
+
+
+def adding(k):
+    """A function with a default of its own."""
+
+    @function
+    def add(x, by=k, pair=(k, 2)):
+        return x + by + pair[1]
+
+    return add
+
+
+seven = adding(7)
+
+
+class Mixed(NamedTuple):
+    cells: Array[i8, 4]
+    grid: Array[f64, (2, 2)]
+
+
+class Defaults(LogicalProcess):
+    n: i64
+    tiny: i8
+
+    @on(Try)
+    def attempt(self, now: int, told: Try, ctx: Context) -> None:
+        """Call them, and send tuples of numbers of several widths."""
+        self.n = more(self.n) + seven(told.a)
+        self.tiny = self.n % 7
+        ctx.send(ctx.lp, 1, Mixed((self.tiny, 0, -1, now), ((0.0, self.n), (told.x, 3.0))))
+
+    @on(Mixed)
+    def take(self, now: int, mixed: Mixed, ctx: Context) -> None:
+        """Send it on."""
+        ctx.emit(Mixed((mixed.cells[1], 0, -1, self.tiny), mixed.grid))
+
+
+def one_of(cls):
+    """A model of one such LP that is told one thing at tick 1."""
+    model = Model("one", messages=[Mixed, Small])
+    model.add(cls, 1, path="one")
+    model.input("told")
+    return model
+
+
+def test_defaults_and_mixed_tuples_are_pythons():
+    """A default is read once; tuples may mix widths of whole numbers and follow the shape of an array."""
+    found = []
+    for tier in ("python", "compiled"):
+        with Engine(one_of(Defaults), tier=tier) as engine:
+            engine.inject(engine.model.sources[0], 0, 1, Try(0, 4))
+            engine.advance(9)
+            found.append((engine.digest(), engine.state(0), engine.outputs()))
+    assert found[0] == found[1]
+    assert found[0][1]["n"] == 5 + 4 + 7 + 2
+
+
+def test_a_default_is_part_of_the_digest(monkeypatch):
+    """The same text with another default is another model."""
+    before = one_of(Defaults).digest()
+    monkeypatch.setattr(sys.modules[__name__], "seven", adding(8))
+    assert one_of(Defaults).digest() != before
+
+
+@function
+def with_text(x, how="fast"):
+    """A default that no machine number holds."""
+    return x
+
+
+class TextDefault(LogicalProcess):
+    n: i64
+
+    @on(Try)
+    def attempt(self, now: int, told: Try, ctx: Context) -> None:
+        self.n = with_text(told.a)
+
+
+class HalfTick(LogicalProcess):
+    @on(Try)
+    def attempt(self, now: int, told: Try, ctx: Context) -> None:
+        ctx.send(ctx.lp, 1.5, told)
+
+
+class FlatGrid(LogicalProcess):
+    @on(Try)
+    def attempt(self, now: int, told: Try, ctx: Context) -> None:
+        ctx.emit(Mixed((1, 2, 3, 4), (told.x, 1.0)))
+
+
+class WholeRow(LogicalProcess):
+    grid: Array[i64, (2, 2)]
+
+    @on(Try)
+    def attempt(self, now: int, told: Try, ctx: Context) -> None:
+        self.grid[1] = told.a
+
+
+REASONS: dict[Any, str] = {
+    TextDefault: "a default of a compiled function is a number",
+    HalfTick: "a delay is a whole number of ticks",
+    FlatGrid: "tuples nested as its shape is",
+    WholeRow: "a row of an array field is changed number by number",
+}
+
+
+@pytest.mark.parametrize("cls", REASONS)
+def test_a_refusal_says_why(cls):
+    """In words of the model's author."""
+    with pytest.raises(NotCompilable, match=REASONS[cls]):
+        Engine(one_of(cls), tier="compiled")

@@ -77,8 +77,8 @@ SENDS: dict[str, tuple[type[TidewarpError], str, Any]] = {
     "a mean below 0": (RangeError, "a mean is above 0", lambda ctx: ctx.exponential(-1.0)),
     "a mean that is none": (RangeError, "a mean is above 0", lambda ctx: ctx.exponential(float("nan"))),
     "a mean without end": (RangeError, "a mean is above 0", lambda ctx: ctx.exponential(2.0**57 * 1.001)),
-    "the LP behind all": (UnknownDestination, "out(3) of s.0: it has 3 links", lambda ctx: ctx.out(3)),
-    "the LP before all": (UnknownDestination, "out(-1) of s.0", lambda ctx: ctx.out(-1)),
+    "the LP behind all": (UnknownDestination, "s.0 at tick 10: out(3): it has 3 links", lambda ctx: ctx.out(3)),
+    "the LP before all": (UnknownDestination, "s.0 at tick 10: out(-1)", lambda ctx: ctx.out(-1)),
 }
 
 
@@ -143,7 +143,7 @@ def test_a_send_outside_of_the_links() -> None:
 
     with pytest.raises(UnknownDestination, match=r"s\.1 at tick 15 sends to LP 0: no link leads from there to s\.0"):
         play(script, links=True)
-    with pytest.raises(UnknownDestination, match=r"out\(2\) of s\.0: it has 2 links"):
+    with pytest.raises(UnknownDestination, match=r"s\.0 at tick 10: out\(2\): it has 2 links"):
         play(lambda self, now, go, ctx: ctx.out(2), links=True)
 
 

@@ -85,7 +85,8 @@ class AddsOther(Walker):
 
 
 class LeavesItsKind(Walker):
-    def stumble(self, ctx: Context) -> None:
+    @on(Step)
+    def step(self, now: int, step: Step, ctx: Context) -> None:
         self.n = 2**63
 
 
@@ -122,8 +123,8 @@ BROKEN: dict[type[LogicalProcess], tuple[type[ModelError], str]] = {
     SendsOther: (ModelError, "does something else when it runs again"),
     EmitsOther: (ModelError, "does something else when it runs again"),
     AddsOther: (ModelError, "does something else when it runs again"),
-    LeavesItsKind: (RangeError, r"walker\.\d: LeavesItsKind\.n = 9223372036854775808"),
-    SendsTooMuch: (RangeError, r"walker\.\d: Pack\.small = 256"),
+    LeavesItsKind: (RangeError, r"walker\.\d at \(\d+, 0, \d, \d, \d+\): LeavesItsKind\.n = 9223372036854775808"),
+    SendsTooMuch: (RangeError, r"walker\.\d at tick \d+: Pack\.small = 256"),
     EmitsTooMuch: (RangeError, r"Pack\.cells"),
     Hurries: (LookaheadError, "the declared lookahead is 3"),
     Raises: (HandlerError, "RuntimeError: on purpose"),
@@ -192,6 +193,29 @@ def test_a_reverse_handler_is_checked_at_every_event() -> None:
     model = Model("counts")
     model.add(CountsRight, 1, path="c")
     assert check_model(model, 20, schedules=1).events == 20
+
+
+class RaisesBack(Counts):
+    @reverse(Step)
+    def back(self, now: int, step: Step, undo: Undo) -> None:
+        raise KeyError(step.n)
+
+
+class TakesTooLittle(Counts):
+    @reverse(Step)
+    def back(self, now: int, step: Step) -> None:
+        self.n -= step.n
+
+
+@pytest.mark.parametrize(("cls", "words"), [(RaisesBack, "KeyError: 3"), (TakesTooLittle, "TypeError: .*arguments")])
+def test_a_reverse_handler_that_raises_is_named(cls: type[LogicalProcess], words: str) -> None:
+    """As the optimistic engine names it, and with the event."""
+    model = Model("counts")
+    model.add(cls, 1, path="c")
+    with pytest.raises(
+        ReverseMismatch, match=rf"c at \(1, 0, 0, 0, 0\), Step from c: {words}.*its reverse handler raised"
+    ):
+        check_model(model, 20, schedules=1)
 
 
 class Saves(Walker, saving="custom"):

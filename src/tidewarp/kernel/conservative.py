@@ -18,7 +18,7 @@ from tidewarp.errors import InternalError, TidewarpError
 from tidewarp.kernel.contract import Statistics
 from tidewarp.kernel.lookahead import promises_between
 from tidewarp.kernel.model import Model
-from tidewarp.kernel.objects import Objects
+from tidewarp.kernel.objects import CheckedObjects, Objects
 from tidewarp.kernel.options import Options
 from tidewarp.kernel.partition import partition
 from tidewarp.kernel.records import Event, Image, split_frames, unpack_event
@@ -87,7 +87,7 @@ class ConservativeKernel:
         self._options = options
         self._pe_of = partition(model, options)
         self._promises = promises_between(model, self._pe_of)
-        self._objects = Objects(model, image)
+        self._objects = (CheckedObjects if options.debug else Objects)(model, image)
         self._pes = [Pe(number) for number in range(options.workers)]
         for event in (unpack_event(model, record) for record in split_frames(image.pending)):
             self._pes[self._pe_of[event[2]]].pending.append(event)

@@ -203,7 +203,7 @@ class Context:
             outs = self._links_from(self.lp)
         if not 0 <= i < len(outs):
             raise UnknownDestination(
-                f"out({i}) of {self._model.path(self.lp)}", f"it has {self.n_out} links", "keep i in [0, ctx.n_out)"
+                f"{self._here()}: out({i!r})", f"it has {self.n_out} links", "keep i in [0, ctx.n_out)"
             )
         return int(outs[i])
 
@@ -249,10 +249,14 @@ class Context:
         if place is None:
             known = ", ".join(self._accumulators) or "none"
             raise ModelError(
-                f"add({name!r})", f"the model's accumulators are: {known}", "declare it with model.accumulator"
+                f"{self._here()}: add({name!r})",
+                f"the model's accumulators are: {known}",
+                "declare it with model.accumulator",
             )
         if not hasattr(n, "__index__") or not -TICK_MAX - 1 <= n <= TICK_MAX:
-            raise RangeError(f"add({name!r}, {n!r})", "n is a whole number of int64", "add less, or round it")
+            raise RangeError(
+                f"{self._here()}: add({name!r}, {n!r})", "n is a whole number of int64", "add less, or round it"
+            )
         self.adds.append((place, index(n)))
         if len(self.adds) > SENDS_MAX:
             self._refuse_sends()
@@ -264,7 +268,9 @@ class Context:
             RangeError: it is no int64.
         """
         if not hasattr(bits, "__index__") or not -TICK_MAX - 1 <= bits <= TICK_MAX:
-            raise RangeError(f"note({bits!r})", "bits are a whole number of int64", "wrap it with wrap_i64")
+            raise RangeError(
+                f"{self._here()}: note({bits!r})", "bits are a whole number of int64", "wrap it with wrap_i64"
+            )
         self.noted = index(bits)
 
     # --- reading ----------------------------------------------------------------------------------
@@ -278,7 +284,7 @@ class Context:
         found = self._tables.get(name)
         if found is None:
             raise ModelError(
-                f"table {name!r}",
+                f"{self._here()}: table {name!r}",
                 f"the model's tables are: {', '.join(self._model.tables) or 'none'}",
                 "declare it with model.table",
             )
@@ -310,7 +316,9 @@ class Context:
         """
         if not 1 <= n <= TICK_MAX:
             raise RangeError(
-                f"below({n!r})", "the bound is a whole number from 1 to 2**63 - 1", "check it before drawing"
+                f"{self._here()}: below({n!r})",
+                "the bound is a whole number from 1 to 2**63 - 1",
+                "check it before drawing",
             )
         mask = (1 << (n - 1).bit_length()) - 1
         while (x := self.bits() & mask) >= n:
@@ -327,7 +335,11 @@ class Context:
             RangeError: a mean that is not above 0 and at most 2**57.
         """
         if not 0.0 < mean <= 144115188075855872.0:
-            raise RangeError(f"exponential({mean!r})", "a mean is above 0 and at most 2**57 ticks", "correct the mean")
+            raise RangeError(
+                f"{self._here()}: exponential({mean!r})",
+                "a mean is above 0 and at most 2**57 ticks",
+                "correct the mean",
+            )
         uniform = 1.0 - self.random()
         ticks = -mean * log(uniform)
         least = int(ticks * _JUST_BELOW)

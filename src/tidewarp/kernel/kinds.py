@@ -10,8 +10,10 @@ A value has its kind from when it is assigned, sent or emitted, in every tier:
 - ``i8`` to ``u64`` take whole numbers in their range, never a float. True counts as 1 and False as 0.
 - ``b1`` takes True and False only.
 
-The Python tier looks at the range of a field where it makes the row's bytes, and at that of a message where it is sent.
-The compiled tier looks at both at once, so there a field that leaves its range ends the run even if it would come back.
+A value beyond its kind ends the run in the event that assigns, sends or emits it; all events before it are committed. There
+is one exception: the Python tier looks at fields of i64 and u64, which are most, only where it makes the row's bytes (in
+images and checkpoints, and with ``debug=True`` after every event). The compiled tier looks at them when they are assigned, so
+there such a field ends the run even if it would come back.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias, get_type_hints
+from operator import index
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, NoReturn, TypeAlias, get_type_hints
 
 import numpy as np
 
@@ -29,12 +32,12 @@ __all__ = [
     "Array",
     "Bytes",
     "Field",
-    "Floats",
     "Form",
     "Kind",
-    "as_floats",
+    "Numbers",
     "b1",
     "f64",
+    "fit_of",
     "form_of",
     "i8",
     "i16",
@@ -48,6 +51,7 @@ __all__ = [
 
 BYTES_MAX = 16 * 2**20
 ROW_BYTES_MAX = 2**20
+_KEEP = "keep it in range, or wrap it with wrap_i64 or u64_add"
 _NAN = struct.unpack(">d", bytes.fromhex("7ff8000000000000"))[0]
 _u32 = struct.Struct(">I")
 _f64 = struct.Struct(">d")
@@ -131,47 +135,107 @@ class Field:
         return _nested([number] * self.count, self.shape) if self.shape else number
 
 
-class Floats(list[Any]):
-    """An array of f64, or of its rows, in the Python tier: a list in which every number is a float from when it is stored."""
+_Fit: TypeAlias = Callable[[Any], Any]
+_BITS = {"b": (-(2**7), 2**7 - 1), "h": (-(2**15), 2**15 - 1), "i": (-(2**31), 2**31 - 1)}
+_BITS |= {"B": (0, 2**8 - 1), "H": (0, 2**16 - 1), "I": (0, 2**32 - 1)}
+
+
+class Numbers(list[Any]):
+    """An array, or a row of one, in the Python tier: a list of fixed length in which every number fits its kind when it is stored."""
 
     __slots__ = ()
 
+    field: ClassVar[str]
+    rule: ClassVar[str]
+    length: ClassVar[int]
+    fit: ClassVar[_Fit]
+
+    @classmethod
+    def of(cls, values: Any) -> Numbers:
+        """The array of these numbers, or rows.
+
+        Raises:
+            struct.error, TypeError, ValueError, OverflowError: what it cannot hold.
+        """
+        if isinstance(values, np.ndarray):
+            values = values.tolist()
+        made = cls(map(cls.fit, values))
+        if len(made) != cls.length:
+            raise ValueError("another shape")
+        return made
+
     def __setitem__(self, at: Any, value: Any) -> None:
-        super().__setitem__(at, [as_floats(part) for part in value] if type(at) is slice else as_floats(value))
+        try:
+            fit = type(self).fit
+            fitted = fit(value) if type(at) is not slice else [fit(part) for part in value]
+        except (struct.error, TypeError, ValueError, OverflowError) as error:
+            place = f"[{at}]" if type(at) is not slice else "[:]"
+            raise RangeError(f"{self.field}{place} = {_shown(value)}", self.rule, _KEEP) from error
+        if type(at) is slice and len(fitted) != len(self[at]):
+            self._refuse()
+        super().__setitem__(at, fitted)
 
-    def __iadd__(self, values: Any) -> Floats:  # type: ignore[misc]
-        self.extend(values)
-        return self
-
-    def append(self, value: Any) -> None:
+    def copy(self) -> Numbers:
         """As a list does it."""
-        super().append(as_floats(value))
+        return type(self)(self)
 
-    def insert(self, at: Any, value: Any) -> None:
-        """As a list does it."""
-        super().insert(at, as_floats(value))
+    def __reduce__(self) -> Any:
+        return list, (list(self),)
 
-    def extend(self, values: Any) -> None:
-        """As a list does it."""
-        super().extend([as_floats(value) for value in values])
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise RangeError(
+            f"{self.field} with another length", f"an array keeps its {self.length} places", "change them one by one"
+        )
 
-    def copy(self) -> Floats:
-        """As a list does it."""
-        return Floats(self)
+    append = extend = insert = pop = remove = clear = _refuse
+    __delitem__ = __iadd__ = __imul__ = _refuse
 
 
-def as_floats(value: Any) -> Any:
-    """What an f64 field holds when ``value`` is assigned: a float; of a list of numbers (or of such lists) one of floats.
+def fit_of(field: Field, owner: str) -> tuple[type, _Fit] | None:
+    """What a field of the Python tier holds and the function that makes it of an assigned value; None where nothing is checked.
 
-    Raises:
-        TypeError, OverflowError: no number, or one beyond the floats.
+    Numbers of i64 and u64 are looked at when the row becomes bytes: most fields are of these, and it would double their cost.
+    The function raises struct.error, TypeError, ValueError or OverflowError.
     """
-    kind = type(value)
-    if kind is float or kind is Floats:
-        return value
-    if kind is list or kind is tuple:
-        return Floats([as_floats(part) for part in value])
-    return _f64.unpack(_f64.pack(value))[0] if not hasattr(value, "tolist") else as_floats(value.tolist())
+    code = field.kind.code
+    if code in ("", "q", "Q"):
+        return None
+    if field.shape:
+        array = _array_class(f"{owner}.{field.name}", field.kind, field.shape)
+        return array, array.of
+    return {"d": float, "?": bool}.get(code, int), _number_fit(code)
+
+
+def _array_class(name: str, kind: Kind, shape: tuple[int, ...]) -> type[Numbers]:
+    rest = shape[1:]
+    fit = _array_class(name, kind, rest).of if rest else _number_fit(kind.code)
+    rule = f"its kind is {kind.name}{list(rest) if rest else ''}"
+    body = {"__slots__": (), "field": name, "rule": rule, "length": shape[0], "fit": staticmethod(fit)}
+    return type("Numbers", (Numbers,), body)
+
+
+def _number_fit(code: str) -> _Fit:
+    return {"d": _as_float, "?": _as_flag}.get(code) or _whole_fit(*_BITS[code])
+
+
+def _as_float(value: Any) -> Any:
+    return value if type(value) is float else _f64.unpack(_f64.pack(value))[0]
+
+
+def _as_flag(value: Any) -> bool:
+    if value is True or value is False or type(value) is np.bool_:
+        return bool(value)
+    raise ValueError("True or False")
+
+
+def _whole_fit(low: int, high: int) -> _Fit:
+    def fit(value: Any) -> int:
+        number = value if type(value) is int else index(value)
+        if low <= number <= high:
+            return number
+        raise OverflowError("a number beyond its kind")
+
+    return fit
 
 
 def _nested(flat: list[Any], shape: tuple[int, ...]) -> list[Any]:
@@ -184,7 +248,9 @@ def _flat(value: Any, shape: tuple[int, ...]) -> list[Any]:
     if isinstance(value, np.ndarray):
         value = value.tolist()
     parts = list(value)
-    for _ in shape[1:]:
+    for size in shape[1:]:
+        if any(len(part) != size for part in parts):
+            raise ValueError("another shape")
         parts = [number for part in parts for number in part]
     return parts
 
@@ -268,7 +334,7 @@ class Form:
                 return RangeError(
                     f"{where}.{field.name} = {_shown(value)}",
                     f"its kind is {kind}",
-                    "keep it in range, or wrap it with wrap_i64 or u64_add",
+                    _KEEP,
                 )
         return RangeError(
             f"{self.name} with {len(values)} values", f"it has {len(self.fields)} fields", "give one value for each"

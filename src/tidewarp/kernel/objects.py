@@ -11,15 +11,15 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
-from tidewarp.errors import HandlerError, InternalError, ModelError, TidewarpError, UnhandledMessage
+from tidewarp.errors import HandlerError, InternalError, ModelError, RangeError, TidewarpError, UnhandledMessage
 from tidewarp.kernel.context import Context
-from tidewarp.kernel.kinds import Field, Floats, Form, as_floats
+from tidewarp.kernel.kinds import Field, Form, fit_of
 from tidewarp.kernel.lp import LogicalProcess, form_of_lp, handlers_of
 from tidewarp.kernel.model import Model
 from tidewarp.kernel.records import HIDDEN, Event, Image, framed, pack_event, split_rows
 from tidewarp.seeds import stream_key
 
-__all__ = ["Objects", "initial_image", "logged", "slotted"]
+__all__ = ["CheckedObjects", "Objects", "initial_image", "logged", "slotted"]
 
 _SLOTS = ("_draws", "_gamma", "_key", "_sends")
 
@@ -70,6 +70,8 @@ class Objects:
         try:
             if handlers[type(message)](state, now, message, context) is not None:
                 self._refuse_result(event)
+        except RangeError as error:
+            raise self._placed(event, error) from error
         except (ModelError, InternalError):
             raise
         except KeyError as error:
@@ -118,6 +120,13 @@ class Objects:
             "mend the handler; everything before this event is committed",
         )
 
+    def _placed(self, event: Event, error: RangeError) -> RangeError:
+        """The error with path and event key, if it does not say yet where it happened."""
+        path = self.model.path(event[2])
+        if error.value.startswith(f"{path} at "):
+            return error
+        return RangeError(f"{path} at {event[:5]}: {error.value.removeprefix(f'{path}: ')}", error.rule, error.action)
+
     def _refuse_result(self, event: Event) -> None:
         handler = self._lps[event[2]][1][type(event[5])]
         raise ModelError(
@@ -131,6 +140,22 @@ class Objects:
             f"{self.model.class_of(event[2]).__name__} has no handler of it",
             f"add one with @on({name}), or send it elsewhere",
         )
+
+
+class CheckedObjects(Objects):
+    """Objects whose rows are looked at after every event: what their kinds cannot hold is an error of that event."""
+
+    def execute(self, event: Event) -> None:
+        """As in the base.
+
+        Raises:
+            RangeError: also a field of i64 or u64 that its kind cannot hold.
+        """
+        super().execute(event)
+        try:
+            self.row(event[2])
+        except RangeError as error:
+            raise self._placed(event, error) from error
 
 
 def initial_image(model: Model) -> Image:
@@ -158,6 +183,8 @@ def _start(objects: Objects, lp: int) -> None:
     context = objects.context
     try:
         objects.states[lp].start(context)
+    except RangeError as error:
+        raise objects._placed((0, 0, lp, lp, 0, None), error) from error
     except TidewarpError:
         raise
     except Exception as error:
@@ -191,23 +218,23 @@ def slotted(cls: type[LogicalProcess]) -> type:
         body["__slots__"] = (*names, *_SLOTS)
         blank = type(cls.__name__, (LogicalProcess,), body)
         for field in form_of_lp(cls).fields:
-            if field.kind.code == "d":
-                setattr(blank, field.name, _float_slot(blank, field))
+            if (held := fit_of(field, blank.__name__)) is not None:
+                setattr(blank, field.name, _checked_slot(blank, field, *held))
         _share_form(blank, cls)
         _BLANKS[cls] = blank
     return _BLANKS[cls]
 
 
-def _float_slot(blank: type, field: Field) -> property:
-    """The slot of an f64 field, behind an assignment that makes a float of every number: only such a field pays for it."""
+def _checked_slot(blank: type, field: Field, wanted: type, fit: Callable[[Any], Any]) -> property:
+    """The slot of a field, behind an assignment that makes of every value what its kind holds: only such a field pays for it."""
     slot = vars(blank)[field.name]
     put = slot.__set__
-    wanted = Floats if field.shape else float
+    is_whole = wanted is int
 
     def assign(state: Any, value: Any) -> None:
-        if type(value) is not wanted:
+        if is_whole or type(value) is not wanted:
             try:
-                value = as_floats(value)
+                value = fit(value)
             except (struct.error, TypeError, ValueError, OverflowError):
                 Form(blank.__name__, [field]).pack((value,))  # which words what is wrong
                 raise

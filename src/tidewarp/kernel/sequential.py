@@ -69,6 +69,7 @@ class SequentialKernel:
                 batch = done.copy()
                 done.clear()  # first: what a refused commit has taken is not to be handed over again
                 ledger.commit(batch)
+                self.gvt = event[0]
 
     def inject(self, event: Event) -> None:
         """Add an external event."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from tidewarp.errors import ModelError, NotCompilable, ReverseMismatch, TidewarpError, ZeroLookahead
 from tidewarp.kernel import Engine, Model, Undo
 from tidewarp.kernel.lp import form_of_lp, reverses_of
-from tidewarp.kernel.objects import Objects, initial_image
+from tidewarp.kernel.objects import CheckedObjects, initial_image
 from tidewarp.kernel.records import HIDDEN, Event, Image, pack_event, split_frames, split_rows
 from tidewarp.kernel.sequential import SequentialKernel
 
@@ -101,7 +101,7 @@ def _audit(model: Model, until: int) -> tuple[list[Event], Image]:
         return objects.executed, engine.image()
 
 
-class _Audited(Objects):
+class _Audited(CheckedObjects):
     """Objects that execute every event twice, and back."""
 
     def __init__(self, model: Model, image: Image) -> None:
@@ -143,7 +143,14 @@ class _Audited(Objects):
         if inverse is None:
             return
         state = self.states[lp]
-        inverse(state, now, message, Undo(self.context.noted))
+        try:
+            inverse(state, now, message, Undo(self.context.noted))
+        except Exception as error:
+            raise ReverseMismatch(
+                f"{_named(self.model, event)}: {type(error).__name__}: {error}",
+                "its reverse handler raised",
+                "mend it: it takes (self, now, message, undo) and puts the fields back",
+            ) from error
         state._draws, state._sends = HIDDEN.unpack_from(before)
         self._check_same(event, before, f"the reverse handler of {type(message).__name__} puts back every byte")
         self.set_row(lp, after)

@@ -340,7 +340,8 @@ def new_effect(a: Any, x: Any, y: Any, tag: Any) -> Any:
 @bare
 def _send(ctx: Any, dst: Any, delay: Any, message: Any) -> Any:
     _check_whole("send to", dst)
-    _check_whole("send after", delay)
+    if not isinstance(delay, types.Integer):
+        raise TypingError(f"send after {delay} ticks: a delay is a whole number of ticks, round it with int()")
     index = _index_of(ctx, message)
     write = _writer(ctx, index, message)
     tag = SEND << 32 | index

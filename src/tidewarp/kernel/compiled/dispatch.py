@@ -211,6 +211,8 @@ def _refusal(method: FunctionType, error: NumbaError) -> NotCompilable:
             ("TypingError: ", "- Resolution failure", "Cannot", "No implementation", "Unknown attribute")
         )
     ]
+    ours = [part for part in reasons if not part.startswith(("- Resolution failure", "TypingError: Failed in"))]
+    reasons = ours or reasons  # the others only say that there is one further down
     reason = reasons[-1].removeprefix("TypingError: ") if reasons else text[1] if len(text) > 1 else text[0]
     for function, rule in _WORDED.items():
         if f"Function({function!r})" in reason or f"Function({function!r})" in str(error).splitlines()[1]:

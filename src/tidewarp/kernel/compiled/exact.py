@@ -23,7 +23,7 @@ from numba.extending import intrinsic, overload
 
 from tidewarp import seeds
 from tidewarp.kernel import arithmetic
-from tidewarp.kernel.compiled.words import bare, exp_of, kept, log_of
+from tidewarp.kernel.compiled.words import HOME, bare, exp_of, kept, log_of
 from tidewarp.kernel.compiled.writer import LEAST, WORD, Writer, is_unsigned, is_whole
 
 __all__ = ["FIT", "KNOWN", "OPERATORS", "UNARY", "absolute", "copy_array", "fit_into", "greatest", "least", "spread"]
@@ -387,6 +387,8 @@ def fit_into(typing: Any, array: Any, x: Any) -> Any:
     given = types.unliteral(x)
     if not isinstance(array, types.Array):
         raise TypingError(f"{array}: only array fields are stored into")
+    if array.ndim != 1:  # Numba would put one number into all places of the row
+        raise TypingError("a row of an array field is changed number by number: write array[i][j] = ...")
     kind = _kind_of(array.dtype)
     result = _kept(kind, given, "the array")
 
@@ -411,10 +413,10 @@ def copy_array(target: Any, source: Any) -> None:
 @overload(copy_array)
 @bare
 def _copy_array(target: Any, source: Any) -> Any:
-    if isinstance(source, types.UniTuple) and target.ndim == 1:
-        _kept(_kind_of(target.dtype), source.dtype, "the array")
-    elif not (isinstance(source, types.Array) and source.ndim == target.ndim):
-        raise TypingError(f"{source} for an array field")
+    if isinstance(source, types.BaseTuple):
+        return _copy_of_tuple(target.ndim, source)
+    if not (isinstance(source, types.Array) and source.ndim == target.ndim):
+        raise TypingError(f"{source} for an array field: it takes an array, or tuples nested as its shape is")
     if target.ndim == 1:
 
         def copy(target: Any, source: Any) -> None:
@@ -424,15 +426,29 @@ def _copy_array(target: Any, source: Any) -> Any:
                 target[i] = fit_into(target, source[i])
 
         return copy
-    if source.dtype != target.dtype:
-        raise TypingError(f"numbers of type {source.dtype} for an array of {target.dtype}")
 
-    def copy_all(target: Any, source: Any) -> None:
-        if target.shape != source.shape:
+    def copy_rows(target: Any, source: Any) -> None:
+        if len(target) != len(source):
             raise ValueError("another shape")
-        target[:] = source
+        for i in range(len(target)):
+            copy_array(target[i], source[i])
 
-    return copy_all
+    return copy_rows
+
+
+def _copy_of_tuple(dimensions: int, source: Any) -> Any:
+    """A function that stores a tuple part by part: its parts may have types of their own."""
+    lines = ["def copy(target, source):", f" if len(target) != {len(source)}:", "  raise ValueError('another shape')"]
+    for i, part in enumerate(source):
+        if dimensions > 1:
+            lines.append(f" copy_array(target[{i}], source[{i}])")
+        elif isinstance(part, (types.Number, types.Boolean)):
+            lines.append(f" target[{i}] = fit_into(target, source[{i}])")
+        else:
+            raise TypingError(f"{part} for a number of an array field: tuples are nested as its shape is")
+    names: dict[str, Any] = {"__name__": HOME, "copy_array": copy_array, "fit_into": fit_into}
+    exec("\n".join(lines), names)  # numbers and names of ours only
+    return names["copy"]
 
 
 # --- what handlers may call ---------------------------------------------------------------------------

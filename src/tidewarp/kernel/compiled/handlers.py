@@ -166,7 +166,20 @@ class _Rewriting(ast.NodeTransformer):
             self._refuse(definition, "a compiled function has plain parameters")
         for argument in (*arguments.posonlyargs, *arguments.args):
             argument.annotation = None
-        arguments.defaults = [self.visit(default) for default in arguments.defaults]
+        values = (
+            self.method.__defaults__ or ()
+        )  # as they are since the function was defined, whatever their names mean now
+        if self.role.own is not None:
+            arguments.defaults = []  # the kernel gives a handler all of its arguments
+            return
+        for value in values:
+            if not _is_number(value):
+                self._refuse(
+                    definition, f"a default of a compiled function is a number, or a tuple of them, not {value!r:.80}"
+                )
+        arguments.defaults = [
+            self._default(value, node) for value, node in zip(values, arguments.defaults, strict=True)
+        ]
 
     def _block(self, statements: list[ast.stmt]) -> list[ast.stmt]:
         made: list[ast.stmt] = []
@@ -515,7 +528,7 @@ class _Rewriting(ast.NodeTransformer):
         made = self._call(f"message_{cls.__name__}_{id(cls)}", cls, fields)
         return ast.copy_location(made, node)
 
-    def _default(self, value: Any, node: ast.Call) -> ast.expr:
+    def _default(self, value: Any, node: ast.expr) -> ast.expr:
         if isinstance(value, tuple):
             return ast.copy_location(ast.Tuple([self._default(part, node) for part in value], ast.Load()), node)
         return self._from_outside(value, node)
@@ -562,6 +575,12 @@ class _Rewriting(ast.NodeTransformer):
 
 
 _NOTHING = object()
+
+
+def _is_number(value: Any) -> bool:
+    if type(value) is tuple:
+        return all(_is_number(part) for part in value)
+    return isinstance(value, IntEnum) or type(value) in (bool, int, float)
 
 
 def _closed(method: FunctionType) -> Mapping[str, Any]:

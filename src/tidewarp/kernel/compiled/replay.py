@@ -11,7 +11,7 @@ from tidewarp.kernel.compiled import layout
 from tidewarp.kernel.compiled.image import Ints, Memory
 from tidewarp.kernel.compiled.records import unpack_rows
 from tidewarp.kernel.model import Model
-from tidewarp.kernel.objects import Objects
+from tidewarp.kernel.objects import CheckedObjects, Objects
 from tidewarp.kernel.records import Event, Image, pack_event
 
 __all__ = ["Tried", "error_of"]
@@ -65,10 +65,9 @@ class Tried(Objects):
 def error_of(model: Model, memory: Memory, rows: Ints, event: Event) -> TidewarpError:
     """What the Python tier says of an event that the compiled tier refused; ``rows`` as before the event."""
     packed = memory.image(rows, *memory.new_pool(1), rows[:0])
-    objects = Objects(model, Image(packed.rows, b""))
+    objects = CheckedObjects(model, Image(packed.rows, b""))
     try:
         objects.execute(event)
-        objects.row(event[2])
         for sent in objects.context.sends:
             pack_event(model, sent)
         for message in objects.context.emitted:

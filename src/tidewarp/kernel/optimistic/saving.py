@@ -15,7 +15,7 @@ from tidewarp.kernel.context import Context, Undo
 from tidewarp.kernel.kinds import Field, Form
 from tidewarp.kernel.lp import LogicalProcess, form_of_lp, policy_of, reverses_of
 from tidewarp.kernel.model import Model
-from tidewarp.kernel.objects import Objects, logged, slotted
+from tidewarp.kernel.objects import CheckedObjects, Objects, logged, slotted
 from tidewarp.kernel.records import Event, Image
 
 __all__ = ["ObjectsExecutor"]
@@ -212,12 +212,12 @@ class Custom(Saving):
 class ObjectsExecutor:
     """Runs the handlers of a model's LPs as Python objects, under the classes' policies or ``saving`` for all.
 
-    ``check``: reverse handlers are tried after every event.
+    ``check``: rows are looked at, and reverse handlers tried, after every event.
     """
 
     def __init__(self, model: Model, image: Image, saving: str | None = None, check: bool = False) -> None:
         policies = {cls: _policy(cls, saving, check) for cls in model.classes}
-        self.objects = Objects(
+        self.objects = (CheckedObjects if check else Objects)(
             model, image, lambda cls: logged(cls) if isinstance(policies[cls], Log) else slotted(cls)
         )
         self._model = model
