@@ -86,6 +86,55 @@ def test_sigterm_leaves_a_checkpoint_too(tmp_path: Path) -> None:
     assert Path(told["checkpoint"]).exists()
 
 
+@pytest.mark.parametrize("kernel", [KERNELS[0], KERNELS[2]])
+def test_sigterm_without_checkpoints_is_answered_too(kernel: str) -> None:
+    """Exit 130 with the one object, and how far GVT has come within the only stretch of the run."""
+    program = (
+        "import sys; from tidewarp.__main__ import main; from tidewarp.kernel.trace import Ledger"
+        + """
+commit, heard = Ledger.commit, []
+
+def telling(self, events):
+    commit(self, events)
+    if not heard and self.committed > 1000:
+        heard.append(1)
+        print("committed", file=sys.stderr, flush=True)
+
+Ledger.commit = telling
+sys.exit(main())
+"""
+    )
+    words = [*WORDS, *kernel.split(), "--tier", "python", "--end", "100000000", "--json"]
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stderr is not None
+        assert child.stderr.readline() == "committed\n"
+        child.send_signal(signal.SIGTERM)
+        out, err = child.communicate(timeout=120)
+    assert (child.returncode, err) == (130, "")
+    told = json.loads(out)
+    assert (told["interrupted"], told["exit"], told["checkpoint"]) == (True, 130, None)
+    assert told["committed"] > 0
+    assert 0.0 < told["virtual_time_s"] < 100000000
+
+
+def test_sigterm_is_an_interrupt_only_while_a_benchmark_runs() -> None:
+    """The handler of before stands again, and one of the program's own stays."""
+    before = signal.getsignal(signal.SIGTERM)
+    with interrupts.sigterm_interrupts(), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
+    heard: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        with interrupts.sigterm_interrupts():
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == [signal.SIGTERM]
+
+
 @pytest.mark.parametrize("tier", ["python", pytest.param("compiled", marks=pytest.mark.nightly)])
 def test_without_checkpoints_a_summary_is_all(tier: str, require: Callable[[str], None]) -> None:
     """Exit 130, how far it has come, and that there is nothing to go on from; the first thing that is told is its opening."""
@@ -179,7 +228,7 @@ def test_many_checkpoints_do_not_make_the_run_deaf(tmp_path: Path) -> None:
     model = Model("idle", trace_interval=1)
     model.add(Idle, 1, path="idle")
     with Engine(model, tier="python") as engine, interrupts.Interrupts(held=True) as held:
-        saving = runs._Saving(engine, tmp_path, 1, ManualClock(), held)
+        saving = runs._Saving(engine, tmp_path, None, 1, ManualClock(), held)
         saving.advance(300)
         assert saving.count == 300
         assert saving._stride == runs._STRIDE_FIRST

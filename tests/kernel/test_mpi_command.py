@@ -68,6 +68,8 @@ def test_an_error_of_all_ranks_is_said_once(require: Callable[[str], None]) -> N
         (["--restarts", "1", "--launch", "2"], "--checkpoint DIR"),
         (["--repeat", "2", "--checkpoint", "x"], "leave --repeat out"),
         (["--resume", "nowhere"], "no such file"),
+        (["--checkpoint", ""], "--checkpoint '': it is a path"),
+        (["--resume", ""], "--resume '': it is a path"),
     ],
 )
 def test_options_that_contradict_each_other_are_bad_input(
@@ -76,6 +78,26 @@ def test_options_that_contradict_each_other_are_bad_input(
     """Exit code 2, before anything is run."""
     assert main([*WORDS, *words]) == 2
     assert rule in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["stress", "--minutes"], ["kernel", "--seconds"], ["control", "--seconds"]], ids=lambda words: words[0]
+)
+@pytest.mark.parametrize("given", ["nan", "inf", "-1", "soon"])
+def test_times_of_the_wall_are_finite(words: list[str], given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Anything else would run for ever, or not at all."""
+    assert main(["bench", *words, given]) == 2
+    assert f"time '{given}': it is a finite number from 0 on" in capsys.readouterr().err
+
+
+def test_a_process_of_mpiexec_without_the_transport_says_that_it_runs_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the error output, with what to add; one process alone has nothing to say."""
+    for size, lines in (("1", 0), ("2", 1)):
+        monkeypatch.setenv("PMI_SIZE", size)
+        assert main(WORDS) == 0
+        assert capsys.readouterr().err.count("add --transport mpi") == lines
 
 
 def test_a_death_without_a_restart_names_what_to_resume(require: Callable[[str], None], tmp_path: Path) -> None:

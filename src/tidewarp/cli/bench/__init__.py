@@ -14,13 +14,16 @@ from __future__ import annotations
 import click
 
 from tidewarp.cli.bench import control, kernel, phold, spiking, stress
+from tidewarp.kernel.shell.interrupts import sigterm_interrupts
 
 __all__ = ["command"]
 
 
 @click.group()
-def command() -> None:
+@click.pass_context
+def command(ctx: click.Context) -> None:
     """Measure this machine, beside a reference in the same run."""
+    ctx.with_resource(sigterm_interrupts())
 
 
 command.add_command(control.command, "control")

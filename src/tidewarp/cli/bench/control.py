@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from tidewarp.cli.bench.kernel_options import wall_time
 from tidewarp.cli.frame import emit, json_option
 from tidewarp.codec import Digest
 from tidewarp.errors import MissingExtra
@@ -41,7 +42,7 @@ ROWS = (
 @click.option("--only", type=click.Choice(NAMES), multiple=True, help="Measure this alone; may be repeated.")
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0.0),
+    type=wall_time,
     default=5.0,
     show_default=True,
     help="Wall seconds for each comparison: more rounds, the same work.",

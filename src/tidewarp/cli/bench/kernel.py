@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import click
 import numpy as np
 
+from tidewarp.cli.bench.kernel_options import wall_time
 from tidewarp.cli.bench.measure import Best, Prepared, best_of
 from tidewarp.cli.frame import emit, json_option
 from tidewarp.codec import Digest
@@ -45,7 +46,7 @@ class Figure(NamedTuple):
 @click.option(
     "--seconds",
     "seconds_",
-    type=click.FloatRange(min=0.0),
+    type=wall_time,
     default=2.0,
     show_default=True,
     help="Wall seconds for each comparison: more rounds, the same work.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import resource
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from tidewarp.errors import OperatorError
 from tidewarp.kernel import Options, Result
 from tidewarp.units import TICK_MAX, ticks
 
-__all__ = ["duration", "engine_options", "figures_of", "options_of", "peak_rss_bytes"]
+__all__ = ["duration", "engine_options", "figures_of", "options_of", "peak_rss_bytes", "wall_time"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -37,6 +38,21 @@ def duration(text: str) -> int:
     if not 0 <= tick < TICK_MAX:
         raise OperatorError(f"duration {text!r:.40}", "it is at least 0 and below 292 years", "give e.g. 0.1 or 100ms")
     return tick
+
+
+def wall_time(text: str) -> float:
+    """A finite number of wall seconds, or minutes, from 0 on.
+
+    Raises:
+        OperatorError: it is none.
+    """
+    try:
+        given = float(text)
+    except ValueError:
+        given = math.nan
+    if not 0.0 <= given < math.inf:
+        raise OperatorError(f"time {text!r:.40}", "it is a finite number from 0 on", "give e.g. 2.5")
+    return given
 
 
 def size(text: str) -> int:

@@ -93,6 +93,9 @@ def command(ctx: click.Context, /, as_json: bool, **values: Any) -> int:
         _apply_preset(ctx, values)
     if values["launch"] is not None:
         document = launch_ranks(ctx, values, model_of(values))
+        if "interrupted" in document:
+            emit(document, as_json, _render_interrupted)
+            return EXIT_INTERRUPTED
         emit(document, as_json, _render)
         return 1 if document["verified"] is False else 0
     code = 0
@@ -100,8 +103,9 @@ def command(ctx: click.Context, /, as_json: bool, **values: Any) -> int:
         try:
             document = measure(values)
         except Interrupted as stop:
-            if speaks:
-                emit(_interrupted(stop, values["seed"]), as_json, _render_interrupted)
+            if not speaks:
+                return 0  # for mpiexec, which answers with the code of rank 0 then
+            emit(_interrupted(stop, values["seed"]), as_json, _render_interrupted)
             return EXIT_INTERRUPTED
         if speaks:
             emit(document, as_json, _render)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,13 +23,28 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _LAUNCHERS = ("launch", "restarts", "transport", "resume", "as_json")
 """What the launching process alone knows, or says itself."""
 
+_MPI_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
+"""What mpiexec tells its processes: MPICH's and Open MPI's name for how many they are."""
+
+
+class _Place(click.Path):
+    """A path that is not empty: an empty one, as of a variable that is not set, would be the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            raise OperatorError(
+                f"{param.opts[0] if param else 'path'} ''", "it is a path", "give one, or . for this folder"
+            )
+        return super().convert(value, param, ctx)
+
+
 _OPTIONS = (
     click.option("--transport", type=click.Choice(["threads", "mpi"]), default="threads", show_default=True, help="mpi: this process is a rank of an mpiexec."),
     click.option("--launch", type=click.IntRange(1, 4096), metavar="N", help="Start N ranks with mpiexec and watch them."),
     click.option("--restarts", type=click.IntRange(0, 1000), default=0, show_default=True, help="With --launch: go on from the newest checkpoint so often."),
-    click.option("--checkpoint", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Leave checkpoints here."),
+    click.option("--checkpoint", type=_Place(path_type=Path, file_okay=False), metavar="DIR", help="Leave checkpoints here."),
     click.option("--checkpoint-every", type=duration, metavar="DUR", help="Virtual time between two; by default as often as loses least."),
-    click.option("--resume", type=click.Path(path_type=Path), metavar="DIR", help="Go on from the newest checkpoint in a folder, or from a file of it."),
+    click.option("--resume", type=_Place(path_type=Path), metavar="DIR", help="Go on from the newest checkpoint in a folder, or from a file of it."),
 )  # fmt: skip
 
 
@@ -68,18 +84,26 @@ def speaking(context: click.Context, transport: str) -> Iterator[bool]:
         MissingExtra: MPI is not installed.
     """
     if transport != "mpi":
+        if any(os.environ.get(name, "1") != "1" for name in _MPI_SIZES):
+            click.echo("this process of mpiexec runs alone; add --transport mpi to make it a rank", err=True)
         yield True
         return
+    from tidewarp.kernel.shell.interrupts import RANK, deadly_signals
     from tidewarp.kernel.shell.mpi.world import join_ranks
 
-    if join_ranks().rank == 0:
-        yield True
-        return
-    reply = context.find_object(Reply)
-    if reply is not None:
-        reply.given = True
-    with contextlib.suppress(TidewarpError):  # mpiexec would end rank 0 before it has said it
-        yield False
+    with deadly_signals(), contextlib.ExitStack() as stack:
+        ranks = join_ranks()
+        stack.enter_context(RANK)  # a rank that went away alone would leave the others waiting
+        RANK.is_last = True
+        if ranks.rank == 0:
+            RANK.follow_launcher()
+            yield True
+            return
+        reply = context.find_object(Reply)
+        if reply is not None:
+            reply.given = True
+        with contextlib.suppress(TidewarpError):  # mpiexec would end rank 0 before it has said it
+            yield False
 
 
 def launch_ranks(context: click.Context, values: Mapping[str, Any], model: Model) -> dict[str, Any]:
@@ -98,7 +122,7 @@ def launch_ranks(context: click.Context, values: Mapping[str, Any], model: Model
 
     def command(resume: Path | None) -> list[str]:
         source = resume or values["resume"]
-        return [sys.executable, "-m", "tidewarp", *words, *([] if source is None else ["--resume", str(source)])]
+        return [sys.executable, "-P", "-m", "tidewarp", *words, *([] if source is None else ["--resume", str(source)])]
 
     launched = launch(
         command,

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from tidewarp.cli.bench.kernel_options import wall_time
 from tidewarp.cli.frame import emit, json_option
 from tidewarp.cli.progress import ProgressBar
 from tidewarp.clocks import WallClock
@@ -41,7 +42,7 @@ class Tally:
 @click.command()
 @click.option("--configs", type=click.IntRange(0), default=1000, show_default=True, help="Random configurations.")
 @click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=1, show_default=True, help="Of all of them.")
-@click.option("--minutes", type=click.FloatRange(min=0.0), help="Stop after so many minutes of wall time.")
+@click.option("--minutes", type=wall_time, help="Stop after so many minutes of wall time.")
 @click.option(
     "--tier",
     type=click.Choice(["python", "compiled", "both"]),

@@ -289,6 +289,8 @@ class CompiledSequential:
             if status == FULL:
                 self.gvt = int(self._reg[WANT])
                 return
+            if self._reg[N_PENDING]:
+                self.gvt = max(self.gvt, int(self._arrays.times[0]))  # for those who ask while it runs
             self._make_room(status)
         if not self._ledger.full:
             self.gvt = bound

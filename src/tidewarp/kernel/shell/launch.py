@@ -10,10 +10,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from io import RawIOBase
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tidewarp.errors import MissingExtra, RankLost
+from tidewarp.kernel.shell.interrupts import LAUNCHED
 
 __all__ = ["RANKS_ENVIRONMENT", "Ended", "Launched", "launch", "mpiexec_path", "run_ranks"]
 
@@ -63,25 +65,51 @@ def run_ranks(command: Sequence[str], ranks: int, env: Mapping[str, str] | None 
     """Run ``command`` on so many ranks until it ends; rank 0 answers with a JSON object as the last line of its output.
 
     Blocks. What the ranks say on their error output follows at the end, but for the error that is their answer.
-    Whatever ends this call ends all ranks.
+    Whatever ends this call ends all ranks, and so does the end of this process, even by SIGKILL: their standard input is
+    a pipe from here, which rank 0 follows (:meth:`RankInterrupts.follow_launcher`). An interrupt is written to it; the
+    ranks then end by themselves, and a second one ends them at once.
+
+    Raises:
+        KeyboardInterrupt: somebody interrupted, and the ranks ended without an answer.
     """
-    with tempfile.TemporaryFile() as said:
+    reader, writer = os.pipe()  # the writer is not inherited
+    with (
+        tempfile.TemporaryFile() as out,
+        tempfile.TemporaryFile() as said,
+        os.fdopen(reader, "rb", 0),
+        os.fdopen(writer, "wb", 0) as line,
+    ):
         process = subprocess.Popen(
             [str(mpiexec_path()), "-n", str(ranks), *command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdin=reader,
+            stdout=out,
             stderr=said,
-            env={**os.environ, **RANKS_ENVIRONMENT, **(env or {})},
+            env={**os.environ, **RANKS_ENVIRONMENT, LAUNCHED: "1", **(env or {})},
             start_new_session=True,
         )
-        try:
-            out, _ = process.communicate()
-        finally:
-            _end(process)
-        answer = _answer_in(out)
+        interrupt = _wait(process, line)
+        out.seek(0)
+        answer = _answer_in(out.read())
         said.seek(0)
         error = _pass_on(said.read(_SAID_MOST).decode("utf-8", "replace"))
+    if interrupt is not None and answer is None:
+        raise interrupt
     return Ended(process.returncode, answer, "" if answer is not None else error)
+
+
+def _wait(process: subprocess.Popen[bytes], line: RawIOBase) -> KeyboardInterrupt | None:
+    """Until it has ended; the interrupt that its ranks were told of, if one came."""
+    interrupt = None
+    try:
+        try:
+            process.wait()
+        except KeyboardInterrupt as caught:
+            interrupt = caught
+            line.write(b"interrupt\n")
+            process.wait()
+    finally:
+        _end(process)
+    return interrupt
 
 
 def _pass_on(said: str) -> str:
@@ -104,8 +132,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
 
 
 def _answer_in(out: bytes) -> dict[str, Any] | None:

@@ -90,7 +90,7 @@ def run(
 def _path(name: str, given: Path | str | None) -> Path | None:
     if given is None or isinstance(given, Path):
         return given
-    if not isinstance(given, (str, os.PathLike)) or not str(given):
+    if not given or not isinstance(given, (str, os.PathLike)):  # "" would be the current folder
         raise OperatorError(f"{name} {given!r:.80}", "it is a path", "give a Path or text")
     return Path(given)
 

@@ -188,7 +188,10 @@ def aborting(ranks: Ranks) -> Iterator[None]:
     except BaseException as error:
         if ranks.size == 1:
             raise
-        traceback.print_exc()
+        if is_interrupt := isinstance(error, KeyboardInterrupt):
+            sys.stderr.write("interrupted\n")
+        else:
+            traceback.print_exc()
         sys.stderr.flush()
-        ranks.comm.Abort(130 if isinstance(error, KeyboardInterrupt) else 1)
+        ranks.comm.Abort(130 if is_interrupt else 1)
         raise
