@@ -91,7 +91,7 @@ def test_sigterm_without_checkpoints_is_answered_too(kernel: str) -> None:
     """Exit 130 with the one object, and how far GVT has come within the only stretch of the run."""
     program = (
         "import sys; from tidewarp.__main__ import main; from tidewarp.kernel.trace import Ledger"
-         """
+        """
 commit, heard = Ledger.commit, []
 
 def telling(self, events):
