@@ -55,7 +55,9 @@ class Both:
         for objects in (self.python, self.compiled):
             objects.set_row(0, row)
         code = self.compiled._try(event)
-        got = code or self.compiled._memory.row_bytes(self.compiled._rows, 0)
+        if code:
+            return None, code  # Python's numbers have no end: it may fill all memory with one
+        got = self.compiled._memory.row_bytes(self.compiled._rows, 0)
         try:
             self.python.execute(event)
             return self.python.row(0), got
