@@ -234,7 +234,7 @@ def test_a_rank_that_stands_still_for_a_while_changes_nothing(
     ],
 )
 def test_ranks_that_thrash_are_calmed(tier: str, window: Any, require: Callable[[str], None], tmp_path: Path) -> None:
-    """Zero delays and slow letters: without the breaker of all ranks 150 events are undone for each that stays.
+    """Zero delays and slow letters: without the breaker of all ranks a wide window undoes 50 events for each that stays.
 
     With it 6 to 13 are, as the machine lets the ranks take turns.
     """
