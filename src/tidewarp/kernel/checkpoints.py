@@ -19,6 +19,7 @@ from tidewarp.kernel.context import GENERATIONS_MAX
 from tidewarp.kernel.kinds import Form
 from tidewarp.kernel.lp import form_of_lp
 from tidewarp.kernel.model import Group, Model
+from tidewarp.kernel.publications import PUBLISHER
 from tidewarp.kernel.records import HIDDEN, Image, framed, pack_event, split_frames, split_rows, unpack_event
 from tidewarp.units import TICK_MAX
 
@@ -44,7 +45,6 @@ DELTAS_MAX = 16
 OF_ANOTHER_RUN = "use the options that it was made with, or another checkpoint"
 """What to do with a checkpoint that is whole, but of another model or seed."""
 
-_PUBLISHER = -1  # the source number of published accumulators
 
 _WHOLE, _DELTA = b"TWCKPT1", b"TWDELTA1"
 _HEAD = struct.Struct(">7s32sQqqB32s32sQQ")
@@ -233,7 +233,7 @@ def _check_pending(model: Model, saved: Saved) -> None:
     for record in split_frames(saved.image.pending):
         event = unpack_event(model, record)
         time, generation, dst, src, _, _ = event
-        known = 0 <= src < model.n_lps or src == _PUBLISHER or 0 <= src + 2**31 < len(model.sources)
+        known = 0 <= src < model.n_lps or src == PUBLISHER or 0 <= src + 2**31 < len(model.sources)
         if not (saved.tick <= time <= TICK_MAX and generation <= GENERATIONS_MAX and 0 <= dst < model.n_lps and known):
             raise ValueError(f"a pending event {event[:5]}")
         if event[:5] <= before or pack_event(model, event) != record:

@@ -9,9 +9,10 @@ from tidewarp.kernel.model import Model, Published
 from tidewarp.kernel.records import Event
 from tidewarp.units import TICK_MAX
 
-__all__ = ["Publications"]
+__all__ = ["PUBLISHER", "Publications"]
 
-_PUBLISHER = -1  # the source number of published accumulators: above every input's
+PUBLISHER = -1
+"""The source number of published accumulators: above every input's."""
 
 
 class Publications:
@@ -34,7 +35,7 @@ class Publications:
     def at(self, tick: int, values: Sequence[int]) -> list[Event]:
         """The events of ``tick``, with these values of the accumulators."""
         return [
-            (tick, 0, lp, _PUBLISHER, index, Published(index, values[index]))
+            (tick, 0, lp, PUBLISHER, index, Published(index, values[index]))
             for index, every in enumerate(self._every)
             if every is not None and tick % every == 0
             for lp in self._subscribers

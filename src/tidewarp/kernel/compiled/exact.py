@@ -24,7 +24,7 @@ from numba.extending import intrinsic, overload
 from tidewarp import seeds
 from tidewarp.kernel import arithmetic
 from tidewarp.kernel.compiled.words import HOME, bare, exp_of, kept, log_of
-from tidewarp.kernel.compiled.writer import LEAST, WORD, Writer, is_unsigned, is_whole
+from tidewarp.kernel.compiled.writer import LEAST, WORD, Writer, intrinsic_of, is_unsigned, is_whole
 
 __all__ = ["FIT", "KNOWN", "OPERATORS", "UNARY", "absolute", "copy_array", "fit_into", "greatest", "least", "spread"]
 
@@ -468,19 +468,7 @@ def _on_words(name: str, count: int, emit: Callable[..., Any], result: Any) -> A
 
         return result(*given), generate
 
-    if count == 1:
-
-        @intrinsic
-        def one(typing: Any, x: Any) -> Any:
-            return typed((x,))
-
-        return one
-
-    @intrinsic
-    def two(typing: Any, a: Any, b: Any) -> Any:
-        return typed((a, b))
-
-    return two
+    return intrinsic_of(count, typed)
 
 
 def _scrambled(w: Writer, x: Any) -> Any:

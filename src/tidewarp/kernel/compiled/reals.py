@@ -16,6 +16,7 @@ from tidewarp.kernel.compiled.writer import (
     LEAST,
     WORD,
     Writer,
+    intrinsic_of,
     is_unsigned,
     is_whole,
     llvm_function,
@@ -64,19 +65,7 @@ def _reals(name: str, count: int, emit: Callable[..., Any], result: Any = types.
 
         return result(*given), generate
 
-    if count == 1:
-
-        @intrinsic
-        def one(typing: Any, x: Any) -> Any:
-            return typed((x,))
-
-        return one
-
-    @intrinsic
-    def two(typing: Any, a: Any, b: Any) -> Any:
-        return typed((a, b))
-
-    return two
+    return intrinsic_of(count, typed)
 
 
 def _root(w: Writer, x: Any) -> Any:

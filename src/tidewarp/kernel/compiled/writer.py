@@ -11,12 +11,14 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core.errors import TypingError
+from numba.extending import intrinsic
 
 __all__ = [
     "DOUBLE",
     "LEAST",
     "WORD",
     "Writer",
+    "intrinsic_of",
     "is_unsigned",
     "is_whole",
     "llvm_function",
@@ -26,6 +28,23 @@ __all__ = [
 WORD, WIDE, DOUBLE = ir.IntType(64), ir.IntType(128), ir.DoubleType()
 LEAST = -(2**63)
 EXACT = 2**53  # whole numbers up to here are floats
+
+
+def intrinsic_of(count: int, typed: Callable[[tuple[Any, ...]], Any]) -> Any:
+    """The intrinsic of one argument or two whose signature and code ``typed`` gives for the types of these."""
+    if count == 1:
+
+        @intrinsic
+        def one(typing: Any, x: Any) -> Any:
+            return typed((x,))
+
+        return one
+
+    @intrinsic
+    def two(typing: Any, a: Any, b: Any) -> Any:
+        return typed((a, b))
+
+    return two
 
 
 def is_whole(given: Any) -> bool:

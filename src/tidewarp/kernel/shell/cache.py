@@ -38,10 +38,8 @@ __all__ = ["Cache", "Loaded", "default_root", "processor"]
 T = TypeVar("T")
 _SEAL = "seal.json"
 _TEXT_MAX = 2**20  # bytes of a seal
-_LOCK_QUIET_S, _LOCK_LOOK_S = (
-    1.0,
-    0.05,
-)  # wall seconds that a lock is waited for without a word, and between two looks at it
+_LOCK_QUIET_S = 1.0  # wall seconds that a lock is waited for without a word
+_LOCK_LOOK_S = 0.05  # between two looks at it
 
 _LOG = logging.getLogger("tidewarp.kernel")
 

@@ -171,7 +171,7 @@ class _Saving:
             longer = min(max(_STRIDE_S / spent_s, 0.1), 16.0)
             if (
                 ticks == self._stride or longer < 1.0
-            ):  # one that a checkpoint cut short does not say how long one may be
+            ):  # a stride that a checkpoint cut short does not say how long one may be
                 self._stride = max(int(ticks * longer), 1)
         return outputs + _advance_taking(self._engine, stop)
 
