@@ -287,6 +287,14 @@ def test_the_root_is_what_the_environment_says(monkeypatch, tmp_path):
     assert default_root() == tmp_path
 
 
+def test_code_that_is_kept_is_loaded_without_the_compiler():
+    """What Numba imports to compile takes half the time of a warm start: it is loaded only where something is compiled."""
+    command = [sys.executable, "-c", SCRIPT + "print('numba.np.linalg' in sys.modules)"]
+    run = [subprocess.run(command, capture_output=True, text=True, timeout=900, check=True).stdout for _ in range(2)]
+    digest = run[0].split()[0]
+    assert run[1].split() == [digest, "True", "False"]
+
+
 @pytest.mark.nightly
 def test_four_cold_processes_compile_once(tmp_path):
     """They wait for each other, come to one digest, and the fifth compiles nothing."""
