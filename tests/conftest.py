@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -55,7 +55,7 @@ class Facility(NamedTuple):
     remedy: str
 
 
-def _runs(*command: str, **options: int) -> bool:
+def _runs(*command: str, **options: Any) -> bool:
     try:
         return subprocess.run(command, capture_output=True, timeout=60, **options).returncode == 0
     except (OSError, subprocess.SubprocessError):
@@ -92,9 +92,11 @@ def _arrow_works() -> bool:
 
 
 def _mpi_works() -> bool:
+    from tidewarp.kernel.shell.launch import RANKS_ENVIRONMENT
+
     mpiexec = Path(sys.prefix, "bin", "mpiexec")
     return importlib.util.find_spec("mpi4py") is not None and _runs(
-        str(mpiexec), "-n", "2", sys.executable, "-c", "from mpi4py import MPI"
+        str(mpiexec), "-n", "2", sys.executable, "-c", "from mpi4py import MPI", env={**os.environ, **RANKS_ENVIRONMENT}
     )
 
 

@@ -149,7 +149,7 @@ class Context:
         elif delay == 0:
             generation = self.generation + 1
             if generation >= GENERATIONS_MAX:
-                self._refuse_generation()
+                self._refuse_generation(dst)
         else:
             self._refuse_delay(dst, delay, 0)
         check = self._checkers.get(type(message))
@@ -372,9 +372,9 @@ class Context:
             raise NegativeDelay(where, "an arrival is a tick below 2**63", "use a shorter delay")
         raise LookaheadError(where, f"the declared lookahead is {least} ticks", "add it to the delay, or declare less")
 
-    def _refuse_generation(self) -> NoReturn:
+    def _refuse_generation(self, dst: int) -> NoReturn:
         raise GenerationOverflow(
-            f"{self._here()} sends without delay",
+            f"{self._here()} sends to {self._model.path(dst)} without delay",
             f"at most {GENERATIONS_MAX} events cause each other within a tick",
             "give the loop a delay",
         )

@@ -231,7 +231,7 @@ class NodeContext:
             return 0
         if self._generation + 1 >= GENERATIONS_MAX:
             raise GenerationOverflow(
-                f"{here()} sends without delay",
+                f"{here()} sends to {target} without delay",
                 f"at most {GENERATIONS_MAX} events cause each other within a tick",
                 "give the loop a delay",
             )
