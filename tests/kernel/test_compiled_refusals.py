@@ -100,6 +100,10 @@ CONSTRUCTS = {
         "Optional",
     ),
     "unset on one path": ("if now > 3:\n            x = 1\n        self.hits = x", "x has no value"),
+    "set on another path": (
+        "if now > 3:\n            x = 1\n        elif now > 2:\n            self.hits = x",
+        "x has no value",
+    ),
     "a loop's variable after it": ("for k in range(now):\n            pass\n        self.hits = k", "k has no value"),
     "a message's array changed": ("row = pair.row\n        row[0] = 1", "keep theirs"),
     "a message's array changed at once": ("pair.row[0] = 1", "only array fields"),

@@ -194,7 +194,7 @@ def test_generations_count_sends_without_delay() -> None:
 def test_a_loop_without_time_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """With an error in place of a full memory."""
     monkeypatch.setattr(context, "GENERATIONS_MAX", 50)
-    with pytest.raises(GenerationOverflow, match="at tick 10 sends to .* without delay: at most 50 events cause"):
+    with pytest.raises(GenerationOverflow, match=r"at tick 10 sends to .* without delay: at most 50 events cause"):
         play(lambda self, now, go, ctx: ctx.send(ctx.lp, 0, Go()))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from numba import types
 from numba.core import ir
+from numba.core.analysis import compute_cfg_from_blocks
 
 from tidewarp.kernel.compiled.refusals import refuse
 from tidewarp.kernel.compiled.writer import is_unsigned, is_whole
@@ -45,14 +46,40 @@ class _Check:
 
     def run(self) -> None:
         """Look at each statement."""
-        for block in self.blocks.values():
-            for statement in block.body:
+        for label, names in self._set_before().items():
+            for statement in self.blocks[label].body:
+                self._check_set(statement, names)
                 if isinstance(statement, ir.Assign):
+                    names.add(statement.target.name)
                     self._check_assignment(statement)
                 elif isinstance(statement, ir.Return):
                     self._check_return(statement)
                 elif isinstance(statement, (ir.SetItem, ir.StaticSetItem)):
                     self._check_index(statement.target, statement.index, statement)
+
+    def _set_before(self) -> dict[int, set[str]]:
+        """The variables that have a value at the beginning of each block that is reached, whatever way leads to it."""
+        graph = compute_cfg_from_blocks(self.blocks)
+        order = graph.topo_order()  # ways back lead to blocks that are reached from above, where no less is set
+        before: dict[int, set[str]] = {}
+        behind: dict[int, set[str]] = {}
+        for label in order:
+            ways = [behind[above] for above, _ in graph.predecessors(label) if above in behind]
+            before[label] = set.intersection(*ways) if ways else set()
+            made = {one.target.name for one in self.blocks[label].body if isinstance(one, ir.Assign)}
+            behind[label] = before[label] | made
+        return before
+
+    def _check_set(self, statement: Any, names: set[str]) -> None:
+        """A variable of one assignment, read where that was not passed: for several, Numba sets a null where they meet."""
+        if isinstance(statement, ir.Del):
+            return
+        for variable in _read(statement):
+            if isinstance(variable, ir.Var) and variable.name not in names:
+                self._refuse_unset(statement, _name(variable))
+
+    def _refuse_unset(self, statement: Any, name: str) -> None:
+        self._refuse(statement, name, f"{name} has no value on some way to here: set it before")
 
     def _refuse(self, statement: Any, what: str, rule: str) -> None:
         refuse(f"{self.file}:{statement.loc.line}", what, rule)
@@ -84,8 +111,7 @@ class _Check:
         self._check_meeting(statement, "the value returned", self.typemap[source.name], self.returned)
 
     def _check_null(self, statement: Any, value: Any) -> None:
-        name = _name(statement.target)
-        self._refuse(self._reader(statement), name, f"{name} has no value on some way to here: set it before")
+        self._refuse_unset(self._reader(statement), _name(statement.target))
 
     def _reader(self, statement: Any) -> Any:
         """The first statement that reads the variable which this one sets."""
