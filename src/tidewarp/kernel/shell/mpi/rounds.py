@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tidewarp.errors import InternalError
-from tidewarp.kernel.optimistic.gvt import FAILED, NEVER, Mark
+from tidewarp.kernel.optimistic.gvt import FAILED, NEVER, TRANSIT, Mark
 from tidewarp.kernel.shell.mpi.breaker import Breaker
 from tidewarp.kernel.shell.mpi.post import Post
 from tidewarp.kernel.shell.mpi.world import Ranks
@@ -52,7 +52,8 @@ class RankRounds:
         self._missing = 0
         self._low: Mark = NEVER
         self._flag = 0
-        self._request: Any = None
+        self._requests: list[Any] = [None]  # the one that is on
+        ranks.unfinished.append(self._requests)
         self._lows: list[Mark] = []  # of each rank, in the round that ended last
         self._expected = np.zeros(1, np.uint64)
         self._mine = np.zeros(_TOLD, np.uint64)
@@ -76,7 +77,7 @@ class RankRounds:
         self._post.recolour()
         self._post.flush()
         counts = self._post.accepted.copy()
-        self._request = self._ranks.comm.Ireduce_scatter_block(counts, self._expected)
+        self._requests[0] = self._ranks.comm.Ireduce_scatter_block(counts, self._expected)
         self._kept = counts
         self._state = _COUNTING
 
@@ -95,15 +96,15 @@ class RankRounds:
         Raises:
             InternalError: GVT would go back, or ranks were advanced differently.
         """
-        if self._state == _COUNTING and self._request.Test():
+        if self._state == _COUNTING and self._requests[0].Test():
             self._state = _RECEIVING
         if self._state == _RECEIVING and self._post.received_before == int(self._expected[0]):
             self._state = _OPEN
         if self._state == _OPEN and not self._missing:
             self._mine[:] = (*self._low, flag, self.bound[0], self.note, *self._work())
-            self._request = self._ranks.comm.Iallgather(self._mine, self._all)
+            self._requests[0] = self._ranks.comm.Iallgather(self._mine, self._all)
             self._state = _COMPARING
-        if self._state == _COMPARING and self._request.Test():
+        if self._state == _COMPARING and self._requests[0].Test():
             self._state = _RESTING
             self._end()
             return True
@@ -145,6 +146,11 @@ class RankRounds:
             if low != self._lows[me]:
                 return [f"rank {self._lows.index(low)}: something there is unfinished at tick {low[0]}"]
         return [f"rank {me}, {line}" for line in own()]
+
+    @property
+    def begun(self) -> int:
+        """The last tick of which anything can be final: an input may come at any later one."""
+        return self.gvt[0] - (self.gvt[1:] <= (0, TRANSIT))
 
     @property
     def reached(self) -> bool:

@@ -5,6 +5,7 @@ Every rank runs the same program and makes the same calls in the same order; not
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 import traceback
@@ -26,7 +27,10 @@ from tidewarp.kernel.options import Options
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-__all__ = ["Ranks", "aborting", "hello", "join_ranks", "named_error", "rebuilt_error"]
+__all__ = ["Ranks", "aborting", "can_lose_ranks", "hello", "is_loss", "join_ranks", "named_error", "rebuilt_error"]
+
+_FAULT_TOLERANT = "OMPI_MCA_mpi_ft_enable"
+"""What Open MPI's ``mpiexec --with-ft ulfm`` tells its ranks."""
 
 
 class _Inquiry:
@@ -52,12 +56,30 @@ class Ranks:
     """A communicator of our own; ``rank`` is 0 to ``size`` - 1."""
 
     def __init__(self, comm: MPI.Intracomm) -> None:
+        self._left: list[Any] = []  # what MPI may still read or write for a communicator that has lost a rank
+        self._join(comm)
+
+    def _join(self, comm: MPI.Intracomm) -> None:
         self.comm = comm
         self.rank: int = comm.Get_rank()
         self.size: int = comm.Get_size()
         self.inquiry = _Inquiry(comm)
         self.sent = self.received = 0  # messages to and from single ranks, of all runs
-        self.unfinished: list[Any] = []  # sends of the last run, whose memory MPI may still read
+        self.unfinished: list[Any] = []  # requests of the last run, whose memory MPI may still read or write
+
+    def shrink(self) -> None:
+        """Go on without the ranks that have died: those left are numbered anew, in the same order. Each of them calls this."""
+        self._left.append((self.comm, self.unfinished))
+        self._join(self.comm.Shrink())  # type: ignore[arg-type]  # of an Intracomm it is one
+
+    def agree(self, well: bool) -> bool:
+        """Whether all ranks say that it went well, and none has died; all get the same answer, whoever dies meanwhile."""
+        try:
+            return bool(self.comm.Agree(int(well)))
+        except Exception as error:
+            if is_loss(error):
+                return False
+            raise
 
     def gather(self, data: bytes) -> list[bytes]:
         """What each rank gave, on every rank; blocks until all have."""
@@ -178,6 +200,21 @@ def rebuilt_error(data: bytes) -> TidewarpError:
     return (kind or InternalError)(value, rule, action)
 
 
+def can_lose_ranks() -> bool:
+    """Whether the other ranks live on when one dies, and MPI calls then raise an error that :func:`is_loss` knows."""
+    return os.environ.get(_FAULT_TOLERANT) == "1"
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether MPI says with this error that a rank has died, or that another rank has heard so."""
+    if not can_lose_ranks():
+        return False
+    from mpi4py import MPI
+
+    losses = (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_REVOKED)
+    return isinstance(error, MPI.Exception) and error.Get_error_class() in losses
+
+
 @contextmanager
 def aborting(ranks: Ranks) -> Iterator[None]:
     """End every rank at once if this one fails in a way that the others cannot know of: they would wait for it for ever."""
@@ -186,7 +223,7 @@ def aborting(ranks: Ranks) -> Iterator[None]:
     except TidewarpError:  # raised on all of them
         raise
     except BaseException as error:
-        if ranks.size == 1:
+        if ranks.size == 1 or is_loss(error):  # the others hear of a loss themselves
             raise
         if is_interrupt := isinstance(error, KeyboardInterrupt):
             sys.stderr.write("interrupted\n")
