@@ -184,7 +184,9 @@ def told(outcome: Played | str, rank: int) -> Any:
     if isinstance(outcome, str):
         return outcome
     own = (outcome.trace_digests, outcome.outputs) if rank == 0 else ()
-    return (outcome.digest, outcome.committed, outcome.accumulators, own)
+    stats = outcome.stats
+    sums = sum(stats.executed_by_class) == stats.executed, sum(stats.rolled_back_by_class) == stats.rolled_back
+    return (outcome.digest, outcome.committed, outcome.accumulators, stats.committed_by_class, sums, own)
 
 
 def failing(at: int, how: int, kernel: str, transport: str, tier: str) -> list[Any]:
@@ -237,7 +239,7 @@ def broken() -> None:
 
 
 def looked_at(kernel: str, tier: str, folder: str) -> list[Any]:
-    """What a session shows on the way: state, counts, a checkpoint, the digest; equal on all ranks."""
+    """What a session shows on the way: state, counts, a checkpoint, state at a barrier, the digest; equal on all ranks."""
     model = office(0, 0)
     with Engine(model, kernel=kernel, transport="mpi", tier=tier) as engine:
         engine.advance(120)
@@ -246,13 +248,15 @@ def looked_at(kernel: str, tier: str, folder: str) -> list[Any]:
         data = engine.checkpoint()
         engine.outputs()
         committed = engine.ledger.committed
+        between: list[list[Any]] = []
+        engine.barrier(200, lambda engine: between.append([engine.state(lp) for lp in range(model.n_lps)]))
         engine.advance(300)
         digest = engine.digest()
     if join_ranks().rank == 0:
         Path(folder, f"{kernel}-{tier}").write_bytes(data)
     with Engine.restore(model, data, kernel=kernel, transport="mpi", tier=tier, workers=2) as engine:
         engine.advance(300)
-        return [middle, digest_of(data), committed, digest, engine.digest()]
+        return [middle, digest_of(data), committed, *between, digest, engine.digest()]
 
 
 def phold_run(tier: str, kernel: str, workers: int, digest: str) -> list[Any]:

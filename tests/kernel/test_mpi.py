@@ -75,6 +75,17 @@ def test_random_cases_have_the_digest_of_the_sequential_run(ranks: int, count: i
         assert answer["rolled_back"] > 0 < answer["remote_sent"]
 
 
+@pytest.mark.parametrize(("tier", "seed", "case"), [("python", 7, 15), ("compiled", 9, 28)])
+def test_full_outputs_do_not_make_an_input_late(
+    tier: str, seed: int, case: int, require: Callable[[str], None], tmp_path: Path
+) -> None:
+    """GVT that stands at a watermark has nothing final at its tick: the input that is waited for may come."""
+    if tier == "compiled":
+        require("numba")
+    for answer in answers(2, tmp_path, "parity", seed, case, 1, tier, 0):
+        assert (answer["differing"], answer["ran"]) == ([], 1)
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_many_random_cases_have_the_digest_of_the_sequential_run(ranks: int, tmp_path: Path) -> None:
@@ -141,17 +152,19 @@ def test_a_fault_of_one_rank_ends_all(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kernel", ["optimistic", "sequential"])
 def test_a_session_on_ranks_shows_what_a_session_alone_shows(kernel: str, tmp_path: Path) -> None:
-    """States on the way, counts, digest, and a checkpoint with the same bytes; it is taken up by ranks and by one engine."""
+    """States on the way and at a barrier, counts, digest, and a checkpoint with the same bytes; it is taken up by ranks and by one engine."""
     model = office(0, 0)
     with Engine(model, tier="python") as engine:
         engine.advance(120)
         middle = [engine.state(lp) for lp in range(model.n_lps)]
         data = engine.checkpoint()
         committed = engine.ledger.committed
+        engine.advance(200)
+        between = [engine.state(lp) for lp in range(model.n_lps)]
         engine.advance(300)
         digest = engine.digest()
     for answer in answers(2, tmp_path, "looked_at", kernel, "python", str(tmp_path)):
-        assert answer == [middle, digest_of(data), committed, digest, digest]
+        assert answer == [middle, digest_of(data), committed, between, digest, digest]
     assert (tmp_path / f"{kernel}-python").read_bytes() == data
 
 

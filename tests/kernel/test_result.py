@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -51,26 +52,53 @@ class Catcher(LogicalProcess):
             ctx.emit(Note(b"x" * ball.n))
 
 
-def throwing() -> Model:
-    model = Model("throwing", lookahead=1, messages=[Seen, Note])
+class Counter(LogicalProcess):
+    n: i64
+
+    @on(Ball)
+    def catch(self, now: int, ball: Ball, ctx: Context) -> None:
+        self.n += 1
+
+
+def throwing(*, compiled: bool = False) -> Model:
+    """Those who catch are added in two groups; ``compiled``: without messages of variable length."""
+    catcher = Counter if compiled else Catcher
+    model = Model("throwing", lookahead=1, messages=[] if compiled else [Seen, Note], trace_interval=10)
     model.add(Thrower, 2, path="thrower")
-    model.add(Catcher, 1, path="first")
-    model.add(Catcher, 1, path="second")
+    model.add(catcher, 1, path="first")
+    model.add(catcher, 1, path="second")
     return model
 
 
 @pytest.mark.parametrize(
     "how", [{"kernel": "sequential"}, {"kernel": "conservative", "workers": 2}, {"kernel": "optimistic", "workers": 3}]
 )
-def test_classes_have_counts_of_their_own(how: dict[str, Any]) -> None:
-    """Whatever was undone on the way: the counts are part of the state."""
-    result = run(throwing(), 95, tier="python", **how)
-    counts = {one.cls: one[1:] for one in result.by_class()}
-    assert list(counts) == [Thrower, Catcher]
-    lps, sent, draws = counts[Thrower]
-    assert (lps, sent) == (2, 2 * (1 + 10 * 2))
-    assert draws >= 20
-    assert counts[Catcher] == (2, 0, 0)
+@pytest.mark.parametrize("tier", ["python", "compiled"])
+def test_classes_have_counts_of_their_own(how: dict[str, Any], tier: str, require: Callable[[str], None]) -> None:
+    """What is part of the state, and how many events: both without what was undone on the way; what was undone beside it."""
+    if tier == "compiled":
+        require("numba")
+    result = run(throwing(compiled=tier == "compiled"), 95, tier=tier, **how)
+    thrower, catcher = result.by_class()
+    assert (thrower.cls, catcher.cls) == (result.model.class_of(0), Catcher if tier == "python" else Counter)
+    assert thrower[1:3] == (2, 2 * (1 + 10 * 2))
+    assert thrower.draws >= 20
+    assert catcher[1:4] == (2, 0, 0)
+    assert (thrower.committed, catcher.committed) == (20, 18)
+    for one in (thrower, catcher):
+        assert one.executed == one.committed + one.rolled_back
+    assert thrower.executed + catcher.executed == result.stats.executed
+    assert thrower.rolled_back + catcher.rolled_back == result.rolled_back
+
+
+def test_counts_of_a_resumed_run_are_of_its_own_events(tmp_path: Path) -> None:
+    """What was in the checkpoint is not counted again: neither by class, nor in the efficiency."""
+    run(throwing(), 95, tier="python", checkpoint=tmp_path, checkpoint_every=40)
+    for kernel in ("sequential", "conservative", "optimistic"):
+        result = run(throwing(), 95, tier="python", kernel=kernel, resume=tmp_path, workers=2)  # type: ignore[arg-type]
+        assert 0 < result.resumed < result.committed == 38
+        assert sum(one.committed for one in result.by_class()) == result.committed - result.resumed
+        assert result.efficiency == (result.committed - result.resumed) / result.stats.executed <= 1.0
 
 
 def test_outputs_become_a_table(require: Callable[[str], None]) -> None:

@@ -15,7 +15,7 @@ from operator import attrgetter, itemgetter
 from typing import Any
 
 from tidewarp.errors import InternalError, TidewarpError
-from tidewarp.kernel.contract import Statistics
+from tidewarp.kernel.contract import Statistics, sums_by_class
 from tidewarp.kernel.lookahead import promises_between
 from tidewarp.kernel.model import Model
 from tidewarp.kernel.objects import CheckedObjects, Objects
@@ -93,7 +93,8 @@ class ConservativeKernel:
             self._pes[self._pe_of[event[2]]].pending.append(event)
         for pe in self._pes:
             heapify(pe.pending)
-        self._statistics = Statistics()
+        self._statistics = Statistics(rolled_back_by_class=[0] * len(model.classes))
+        self._executed_of = [0] * model.n_lps
         self._failures: list[tuple[Event, TidewarpError]] = []
         self._failed: TidewarpError | None = None
         self._limit = 0  # of this advance
@@ -137,6 +138,7 @@ class ConservativeKernel:
 
     def statistics(self) -> Statistics:
         """Counts over all PEs; ``gvt_rounds`` are the reductions over all PEs."""
+        self._statistics.executed_by_class = sums_by_class(self._model, enumerate(self._executed_of))
         self._statistics.pool_size = sum(len(pe.pending) + len(pe.done) for pe in self._pes)
         return self._statistics
 
@@ -207,6 +209,7 @@ class ConservativeKernel:
         heappop(pe.pending)
         pe.clock = event
         pe.done.append(event)
+        self._executed_of[event[2]] += 1
         for sent in context.sends:
             owner = self._pe_of[sent[2]]
             if owner == pe.number:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from itertools import zip_longest
 from typing import Protocol
 
+from tidewarp.kernel.model import Model
 from tidewarp.kernel.records import Event, Image
 
-__all__ = ["Kernel", "Statistics"]
+__all__ = ["Kernel", "Statistics", "sums_by_class"]
 
 
 @dataclass
 class Statistics:
-    """What an engine has counted since it began; events that were undone count in ``executed`` and in ``rolled_back``."""
+    """What an engine has counted since it began; events that were undone count in ``executed`` and in ``rolled_back``.
+
+    Lists by class are in the order of the classes' first ``Model.add``; their sums are ``executed`` and ``rolled_back``.
+    """
 
     executed: int = 0
     rolled_back: int = 0
+    executed_by_class: list[int] = field(default_factory=list)
+    rolled_back_by_class: list[int] = field(default_factory=list)
     rollbacks_straggler: int = 0
     rollbacks_anti: int = 0
     rollback_lengths: list[int] = field(
@@ -43,6 +51,28 @@ class Statistics:
     def rollbacks(self) -> int:
         """How often anything was undone."""
         return self.rollbacks_straggler + self.rollbacks_anti
+
+    @property
+    def committed_by_class(self) -> list[int]:
+        """Events that were executed and not undone: after an ``advance`` that is done, the committed ones."""
+        return [a - b for a, b in zip(self.executed_by_class, self.rolled_back_by_class, strict=True)]
+
+    def add(self, part: Statistics) -> None:
+        """Count in what another part of the engine has counted."""
+        for one in fields(self):
+            mine, more = getattr(self, one.name), getattr(part, one.name)
+            if isinstance(mine, list):
+                mine[:] = [a + b for a, b in zip_longest(mine, more, fillvalue=0)]
+            else:
+                setattr(self, one.name, mine + more)
+
+
+def sums_by_class(model: Model, counts: Iterable[tuple[int, int]]) -> list[int]:
+    """The sums of the counts (LP, n) over the LPs of each class, in the order of the classes' first ``Model.add``."""
+    sums = dict.fromkeys(model.classes, 0)
+    for lp, n in counts:
+        sums[model.class_of(lp)] += n
+    return list(sums.values())
 
 
 class Kernel(Protocol):

@@ -17,12 +17,18 @@ __all__ = ["OfClass", "Result"]
 
 
 class OfClass(NamedTuple):
-    """What the LPs of one class did in committed events: ``sent`` messages, those of ``start`` too, and random ``draws``."""
+    """What the LPs of one class did: in committed events, ``sent`` messages, those of ``start`` too, and random ``draws``.
+
+    The other counts are of events, since the engine began: ``executed`` = ``committed`` + ``rolled_back``.
+    """
 
     cls: type[LogicalProcess]
     lps: int
     sent: int
     draws: int
+    committed: int
+    executed: int
+    rolled_back: int
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ class Result:
     @property
     def efficiency(self) -> float:
         """Committed events over executed ones, 1.0 where nothing was undone."""
-        return self.committed / self.stats.executed if self.stats.executed else 1.0
+        return (self.committed - self.resumed) / self.stats.executed if self.stats.executed else 1.0
 
     def state(self, lp: int) -> dict[str, Any]:
         """The fields of one LP at the end; arrays are lists.
@@ -88,7 +94,7 @@ class Result:
         return dict(zip(form.names, form.unpack(row[HIDDEN.size :]), strict=True))
 
     def by_class(self) -> list[OfClass]:
-        """Counts for each LP class, in the order of their first ``Model.add``; they are part of the state, so nothing undone is in them."""
+        """Counts for each LP class, in the order of their first ``Model.add``."""
         counts = {cls: [0, 0, 0] for cls in self.model.classes}
         for group, rows in zip(self.model.groups, self._rows, strict=True):
             count = counts[group.cls]
@@ -97,7 +103,12 @@ class Result:
                 draws, sent = HIDDEN.unpack_from(row)
                 count[1] += sent
                 count[2] += draws
-        return [OfClass(cls, *count) for cls, count in counts.items()]
+        stats = self.stats
+        events = zip(stats.committed_by_class, stats.executed_by_class, stats.rolled_back_by_class, strict=True)
+        return [
+            OfClass(cls, lps, sent, draws, *of_events)
+            for (cls, (lps, sent, draws)), of_events in zip(counts.items(), events, strict=True)
+        ]
 
     def to_arrow(self) -> Any:
         """The outputs as a ``pyarrow.Table``: ``id tick lp path message``, then a column of structs for each message class.

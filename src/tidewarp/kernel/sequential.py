@@ -5,7 +5,7 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush, heapreplace
 
 from tidewarp.errors import TidewarpError
-from tidewarp.kernel.contract import Statistics
+from tidewarp.kernel.contract import Statistics, sums_by_class
 from tidewarp.kernel.model import Model
 from tidewarp.kernel.objects import Objects
 from tidewarp.kernel.records import Event, Image, split_frames, unpack_event
@@ -22,8 +22,10 @@ class SequentialKernel:
     def __init__(self, model: Model, image: Image, ledger: Ledger, objects: Objects | None = None) -> None:
         self.gvt = 0
         self._objects = objects or Objects(model, image)
+        self._model = model
         self._ledger = ledger
         self._pending: list[Event] = [unpack_event(model, record) for record in split_frames(image.pending)]
+        self._executed_of = [0] * model.n_lps
         self._failed: TidewarpError | None = None
         heapify(self._pending)
 
@@ -45,7 +47,7 @@ class SequentialKernel:
             self.gvt = bound
 
     def _run(self, bound: int, done: list[Event]) -> None:
-        pending, objects, ledger = self._pending, self._objects, self._ledger
+        pending, objects, ledger, executed_of = self._pending, self._objects, self._ledger, self._executed_of
         context = objects.context
         while pending and pending[0][0] < bound:
             event = pending[0]
@@ -60,6 +62,7 @@ class SequentialKernel:
             else:
                 heappop(pending)
             done.append(event)
+            executed_of[event[2]] += 1
             if context.adds:
                 ledger.add(context.adds)
             if context.emitted and ledger.full:
@@ -85,7 +88,13 @@ class SequentialKernel:
 
     def statistics(self) -> Statistics:
         """Counts of the run."""
-        return Statistics(executed=self._ledger.committed, pool_size=len(self._pending))
+        by_class = sums_by_class(self._model, enumerate(self._executed_of))
+        return Statistics(
+            executed=sum(by_class),
+            executed_by_class=by_class,
+            rolled_back_by_class=[0] * len(by_class),
+            pool_size=len(self._pending),
+        )
 
     def stalls(self) -> list[str]:
         """Nothing ever waits for another part of this engine."""

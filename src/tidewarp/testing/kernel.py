@@ -49,7 +49,7 @@ def check_parity(case: Case, expected: Played | None = None, **options: Any) -> 
     """Run ``case`` under ``options`` (by default its own) and compare with the sequential reference, or with ``expected``.
 
     Raises:
-        AssertionError: digest, counts, trace, outputs or accumulators differ; the message holds all that repeats the run.
+        AssertionError: digest, counts (by class too), trace, outputs or accumulators differ; the message holds all that repeats the run.
     """
     options = options or dict(case.options)
     if expected is None:
@@ -61,4 +61,8 @@ def check_parity(case: Case, expected: Played | None = None, **options: Any) -> 
     assert got.outputs == expected.outputs, f"outputs differ; {told}"
     assert got.accumulators == expected.accumulators, f"accumulators differ; {told}"
     assert got.digest == expected.digest, f"final states differ; {told}"
+    stats, by_class = got.stats, expected.stats.committed_by_class
+    assert stats.committed_by_class == by_class, f"{stats.committed_by_class} events by class, not {by_class}; {told}"
+    assert sum(stats.executed_by_class) == stats.executed, f"{stats.executed} executed, {stats}; {told}"
+    assert sum(stats.rolled_back_by_class) == stats.rolled_back, f"{stats.rolled_back} rolled back, {stats}; {told}"
     return got

@@ -89,6 +89,7 @@ ring, a list through their slots. CLOCK: an event below it would come too late. 
 LOG_CAP: entries after which this PE waits to be committed."""
 EXECUTED, REMOTE, ROUNDS, IDLE, TURNS, QUEUE_MOST, LOG_MOST = range(16, 23)
 REGISTERS = 32
+"""Behind them: per class, how many events were executed."""
 
 ENTRY_WORDS = 4
 """Words of a ring's entry before the message: of an EVENT the words time, seq, (dst, src), (generation, kind, status)."""
@@ -422,6 +423,7 @@ def run_slice(handler: Any, me: Any, shared: Any, pe: Any, bound: Any, batch: An
                 break
             reg[CLOCK] = now if alone else now + 1
             done += 1
+            reg[REGISTERS + block[CLASS]] += 1
             at, length = reg[N_DATA], 0
             if tracing:
                 target = data_at + at

@@ -74,7 +74,7 @@ def new_pe(memory: Memory, pool: Slots, payload: Ints, n_pes: int, tracing: bool
         data=np.zeros(
             LOG_ENTRIES * (memory.record_bytes_max if tracing else 8) + EFFECTS * memory.record_bytes_max, np.uint8
         ),
-        reg=aligned(REGISTERS),
+        reg=aligned(REGISTERS + memory.n_classes),
     )
     pe.reg[N_FREE], pe.reg[CLOCK], pe.reg[LOG_CAP] = slots, -1, LOG_ENTRIES
     return pe

@@ -32,11 +32,6 @@ SLICES_MAX = 16  # of 2**18 events: how far to look for the bound that does
 class InOrder(CompiledSequential):
     """The sequential engine, in as few slots as it needs. It begins when :meth:`take_over` has been called."""
 
-    @property
-    def executed(self) -> int:
-        """Events."""
-        return self._executed
-
     def take_over(self, rows: Ints, pool: Slots, payload: Ints, block: Ints) -> None:
         """Go on from these pending events, in key order, with ``rows``, which are changed in place, and a context block."""
         count = len(pool)

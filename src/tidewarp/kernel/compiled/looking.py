@@ -27,6 +27,8 @@ def statistics_of(all_pes: Sequence[Pe], width: int) -> Statistics:
     return Statistics(
         executed=total[pes.EXECUTED],
         rolled_back=total[pes.ROLLED_BACK],
+        executed_by_class=total[pes.COUNTERS :: 2],
+        rolled_back_by_class=total[pes.COUNTERS + 1 :: 2],
         rollbacks_straggler=total[pes.BY_STRAGGLER],
         rollbacks_anti=total[pes.BY_ANTI],
         rollback_lengths=total[pes.LENGTHS : pes.LENGTHS + 32],

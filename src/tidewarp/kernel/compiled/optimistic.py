@@ -157,6 +157,7 @@ class CompiledOptimistic:
             self._n,
             max(memory.row_words),
             len(self._model.accumulators),
+            memory.n_classes,
             not shared.lps["speculative"].all(),
             memory.new_block(memory.new_effects(1)),
         )
@@ -495,7 +496,7 @@ class CompiledOptimistic:
         """A PE with other pools, and no events."""
         me = new_pe(
             slots, chunks, self._memory.message_words, self._kps[p], self._n, max(self._memory.row_words),
-            len(self._model.accumulators), len(old.held_slots) > 1, old.block,
+            len(self._model.accumulators), self._memory.n_classes, len(old.held_slots) > 1, old.block,
         )  # fmt: skip
         keep = [
             i
@@ -559,7 +560,9 @@ class CompiledOptimistic:
     def statistics(self) -> Statistics:
         """Counts over all PEs; they may be read while the threads work."""
         found = statistics_of(self._pes, self._memory.message_words)
-        found.executed += 0 if self._order is None else self._order.executed
+        if self._order is not None:
+            in_order = self._order.executed_by_class
+            found.add(Statistics(executed=sum(in_order), executed_by_class=in_order, rollback_lengths=[]))
         return found
 
     def stalls(self) -> list[str]:

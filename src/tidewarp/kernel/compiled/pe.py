@@ -117,6 +117,7 @@ REGISTERS = 40
 ) = range(20)
 LENGTHS = 24  # 32 words: rollbacks by the logarithm of their length
 COUNTERS = 64
+"""Behind them: per class, how many events were executed and how many of these undone."""
 
 
 class Pe(NamedTuple):

@@ -57,6 +57,7 @@ def new_pe(
     n_pes: int,
     row_words: int,
     accumulators: int,
+    classes: int,
     held: bool,
     block: Array,
 ) -> Pe:
@@ -95,7 +96,7 @@ def new_pe(
         data=np.zeros(LOG_BYTES, np.uint8),
         sums=np.zeros((max(accumulators, 1), 2), np.int64),
         reg=aligned(REGISTERS),
-        stats=aligned(COUNTERS),
+        stats=aligned(COUNTERS + 2 * classes),
     )
     pe.reg[N_FREE], pe.reg[N_CHUNKS] = slots, chunks
     _point_out(pe)

@@ -41,6 +41,7 @@ from tidewarp.kernel.compiled.pe import (
     BY_STRAGGLER,
     CANCELLED,
     CHUNK,
+    COUNTERS,
     DOOMED,
     EMITTED,
     ERRED,
@@ -289,6 +290,7 @@ def undo(handler: Any, me: Any, lps: Any, s: Any, kp: Any, lazy: Any) -> None:
         me.saved[s] = NONE
     else:
         restore(handler, me, lps, s)
+    me.stats[COUNTERS + 2 * lps[event.dst].cls + 1] += 1
     me.newest[kp] = event.older
     if event.older >= 0:
         pool[event.older].newer = NONE

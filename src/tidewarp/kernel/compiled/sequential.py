@@ -62,6 +62,7 @@ outputs fit the ledger; the handler of the first event refuses."""
 N_PENDING, N_FREE, EXECUTED, LOG_AT, N_BLOCKS, OUT_AT, N_OUT, WANT, BLOCK, BLOCK_END = range(10)
 """Registers. WANT: slots, or bytes, that the event at hand needs. BLOCK and BLOCK_END: the block of the trace that is open."""
 REGISTERS = 16
+"""Behind them: per class, how many events were executed."""
 EVENTS_MAX = 2**18  # of a slice: some 50 ms
 LOG_BYTES = 2**20
 LOG_BLOCKS = 2**10
@@ -164,6 +165,7 @@ def run_slice(
             reg[LOG_AT] = end - log.ctypes.data
             blocks[reg[N_BLOCKS] - 1, 2] += 1
         executed += 1
+        reg[REGISTERS + block[CLASS]] += 1
         is_first = True
         for j in range(made):
             tag = effects[j, 2] >> 32
@@ -255,7 +257,7 @@ class CompiledSequential:
         self._memory = memory = Memory(model)
         self._rows = memory.rows(image)
         count, pool, payload = memory.pending(image)
-        self._reg: Ints = np.zeros(REGISTERS, np.int64)
+        self._reg: Ints = np.zeros(REGISTERS + memory.n_classes, np.int64)
         self._reg[BLOCK_END] = -1
         times, slots = pool["time"].astype(np.int64), np.arange(len(pool), dtype=np.int32)  # in key order: a heap
         self._arrays = _Arrays(pool, payload, times, slots, np.zeros(len(pool), np.int32))
@@ -270,7 +272,7 @@ class CompiledSequential:
         self._out: np.ndarray[Any, np.dtype[np.uint8]] = np.zeros(LOG_BYTES, np.uint8)
         self._blocks: Ints = np.zeros((LOG_BLOCKS if ledger.tracing else 1, 3), np.int64)
         self._sums = self._fresh_sums()
-        self._executed = 0
+        self._executed_by_class: Ints = np.zeros(memory.n_classes, np.int64)
         self._failed: TidewarpError | None = None
 
     def advance(self, until: int, safe: int) -> None:
@@ -320,7 +322,8 @@ class CompiledSequential:
         for index, (kind, low, carries) in enumerate(self._sums[: len(self._model.accumulators)].tolist()):
             ledger.add([(index, low + (carries << 64) if kind == 0 else low)])
         self._sums = self._fresh_sums()
-        self._executed += int(reg[EXECUTED])
+        self._executed_by_class += reg[REGISTERS:]
+        reg[REGISTERS:] = 0
         # A block of the trace may go on: the next slice opens it again.
         reg[[EXECUTED, LOG_AT, N_BLOCKS, OUT_AT, N_OUT]] = 0
         reg[BLOCK_END] = -1
@@ -407,9 +410,21 @@ class CompiledSequential:
         """The fields of one LP."""
         return self._memory.fields(self._rows, lp)
 
+    @property
+    def executed_by_class(self) -> list[int]:
+        """Events, in the order of the model's classes."""
+        return self._executed_by_class.tolist()
+
     def statistics(self) -> Statistics:
         """Counts of the run."""
-        return Statistics(executed=self._executed, pool_size=len(self._arrays.pool), pool_bytes=self._arrays.nbytes)
+        by_class = self.executed_by_class
+        return Statistics(
+            executed=sum(by_class),
+            executed_by_class=by_class,
+            rolled_back_by_class=[0] * len(by_class),
+            pool_size=len(self._arrays.pool),
+            pool_bytes=self._arrays.nbytes,
+        )
 
     def stalls(self) -> list[str]:
         """Nothing ever waits for another part of this engine."""

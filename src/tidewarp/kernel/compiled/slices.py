@@ -48,6 +48,7 @@ from tidewarp.kernel.compiled.pe import (
     BREAKS,
     CANCELLED,
     COPY,
+    COUNTERS,
     DELTA,
     DONE,
     EMITTED,
@@ -318,6 +319,7 @@ def run_slice(handler: Any, arrays: Any, common: Any, pe: Any, turns: Any) -> An
             newest[kp] = s
             reg[LIVE] += 1
             stats[EXECUTED] += 1
+            stats[COUNTERS + 2 * info.cls] += 1
             done += 1
             last = NONE
             for j in range(effects):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 
 from tidewarp.errors import PoolExhausted, TidewarpError
-from tidewarp.kernel.contract import Statistics
+from tidewarp.kernel.contract import Statistics, sums_by_class
 from tidewarp.kernel.lp import form_of_lp
 from tidewarp.kernel.model import Model
 from tidewarp.kernel.optimistic.commit import Committer
@@ -21,7 +20,7 @@ from tidewarp.kernel.partition import partition
 from tidewarp.kernel.records import Event, Image, split_frames, unpack_event
 from tidewarp.kernel.trace import Ledger
 
-__all__ = ["OptimisticKernel", "kps_default", "open_pool", "open_window"]
+__all__ = ["OptimisticKernel", "counts_of", "kps_default", "open_pool", "open_window"]
 
 _ROW_FACTOR = 4  # a field as a Python object in a saved tuple against its bytes in a row
 _STALLED_ROUNDS = 64  # without any movement of GVT: somebody should hear of it
@@ -52,6 +51,17 @@ def open_window(model: Model, options: Options, pending: Sequence[Event]) -> Win
     times = [event[0] for event in pending]
     gap = (max(times) - min(times)) // len(times) if times else 0
     return Window(8 * lookahead or 64 * gap or model.trace_interval, least, True)
+
+
+def counts_of(model: Model, pes: Sequence[ProcessingElement]) -> Statistics:
+    """What these PEs have counted, each for itself."""
+    found = Statistics(
+        executed_by_class=sums_by_class(model, (one for pe in pes for one in pe.executed_of.items())),
+        rolled_back_by_class=sums_by_class(model, (one for pe in pes for one in pe.rolled_back_of.items())),
+    )
+    for pe in pes:
+        found.add(pe.statistics)
+    return found
 
 
 class OptimisticKernel:
@@ -167,8 +177,7 @@ class OptimisticKernel:
         total.window_least_ticks = min(window.least for window in windows)
         total.window_greatest_ticks = max(window.greatest for window in windows)
         total.thrash_breaks = sum(window.breaks for window in windows)
-        for pe in self.scheduler.pes:
-            _add(total, pe.statistics)
+        total.add(counts_of(self._model, self.scheduler.pes))
         return total
 
     def stalls(self) -> list[str]:
@@ -190,11 +199,3 @@ class OptimisticKernel:
 
     def close(self) -> None:
         """Nothing to release."""
-
-
-def _add(total: Statistics, part: Statistics) -> None:
-    lengths = [a + b for a, b in zip(total.rollback_lengths, part.rollback_lengths, strict=True)]
-    for field in fields(Statistics):
-        if field.name != "rollback_lengths":
-            setattr(total, field.name, getattr(total, field.name) + getattr(part, field.name))
-    total.rollback_lengths = lengths

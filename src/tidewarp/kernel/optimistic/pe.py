@@ -179,6 +179,7 @@ class ProcessingElement(History):
         entry.status = EXECUTED
         entry.kp.executed.append(entry)
         self.statistics.executed += 1
+        self.executed_of[entry.event[2]] += 1
         try:
             effects = executor.execute(entry.event)
         except ModelError as error:

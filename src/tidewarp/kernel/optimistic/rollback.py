@@ -57,6 +57,8 @@ class History:
     def __init__(self, kps: dict[int, Kp], executor: Executor, pool: Pool, lazy: bool) -> None:
         self.kps = list(dict.fromkeys(kps.values()))
         self.statistics = Statistics()
+        self.executed_of = dict.fromkeys(kps, 0)  # per LP: those that were undone too
+        self.rolled_back_of = dict.fromkeys(kps, 0)
         self._kp_of = kps
         self._executor = executor
         self._pool = pool
@@ -200,6 +202,7 @@ class History:
             executed.pop()
             self._restore(entry, to_coast)
             self._undo(entry)
+            self.rolled_back_of[entry.event[2]] += 1
             undone += 1
         for lp in to_coast:
             self._coast(cause.kp, lp)

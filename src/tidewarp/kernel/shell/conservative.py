@@ -33,6 +33,7 @@ from tidewarp.kernel.compiled.conservative import (
     PE_WORDS,
     POOL_LOW,
     QUEUE_MOST,
+    REGISTERS,
     REMOTE,
     ROUND,
     ROUNDS,
@@ -170,8 +171,11 @@ class CompiledConservative:
     def statistics(self) -> Statistics:
         """Counts over all PEs; ``gvt_rounds`` are the rounds that idle PEs began."""
         counts = [pe.reg for pe in self._pes]
+        by_class = np.sum([reg[REGISTERS:] for reg in counts], axis=0).tolist()
         return Statistics(
             executed=int(sum(reg[EXECUTED] for reg in counts)),
+            executed_by_class=by_class,
+            rolled_back_by_class=[0] * len(by_class),
             remote_sent=int(sum(reg[REMOTE] for reg in counts)),
             gvt_rounds=int(counts[0][ROUNDS]),
             live_events_most=int(sum(reg[LOG_MOST] for reg in counts)),

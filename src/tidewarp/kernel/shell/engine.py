@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
+from heapq import heappop, heappush
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -99,6 +102,9 @@ class Engine:
                 WATCHDOG.end(self._watch, -1, [])
         self._kernel: Kernel = open_kernel(model, image, self.ledger, self.options)
         self._is_full = False
+        self._barriers: list[tuple[int, int, Callable[[Engine], object]]] = []  # a heap: tick, number, call
+        self._barrier_numbers = count()
+        self._stands = False  # while a barrier's call runs
         self._given: set[tuple[int, ...]] = set()  # keys of inputs at or above GVT
         self._given_most = 1024
         self._entered = self._closed = False
@@ -125,21 +131,40 @@ class Engine:
         """Execute and commit all events up to ``until`` (ticks, inclusive); later ones stay pending, so a run can go on.
 
         Blocks for as long as that takes. WAITING: a source's watermark is not above ``until``. FULL: ``outputs`` first.
+        On the way it stops at each :meth:`barrier` and runs its call.
 
         Raises:
             ModelError: a committed event broke a rule. Everything before it in key order is committed; the engine stays failed.
             PoolExhausted: the memory bound is below what the run needs.
+            OperatorError: ``until`` lies behind, or this is the call of a barrier.
         """
         self._check_open()
         until = end_of(until)
+        if self._stands:
+            raise OperatorError(
+                f"an advance to {until} within the call of a barrier",
+                f"the run stands at tick {self.until} until the call returns",
+                "return first; a checkpoint can be taken at the tick before a multiple of trace_interval",
+            )
         if until < self.until:
             raise OperatorError(f"until {until}", f"the run has been advanced to {self.until}", "go on to a later tick")
+        status = Status.DONE
+        while status is Status.DONE and self._barriers and self._barriers[0][0] <= until:
+            status = self._advance_to(self._barriers[0][0], until)
+            if status is Status.DONE:
+                self._stand(heappop(self._barriers)[2])
+        return self._advance_to(until, until) if status is Status.DONE else status
+
+    def _advance_to(self, stop: int, until: int) -> Status:
+        """Advance to ``stop`` on the way to ``until``, under the watchdog."""
         held: list[str] = []
         WATCHDOG.begin(self._watch, self._kernel)
         started = self._clock.now()
         try:
-            status = self._advance(until)
-            self.until = until
+            if isinstance(self._kernel, OptimisticKernel):
+                self._kernel.end = until
+            status = self._advance(stop)
+            self.until = stop
             held = self._held()
         finally:
             self.seconds += self._clock.now() - started
@@ -148,8 +173,6 @@ class Engine:
         return status
 
     def _advance(self, until: int) -> Status:
-        if isinstance(self._kernel, OptimisticKernel):
-            self._kernel.end = until
         while (tick := self._publications.after(self._published)) <= until:
             status = self._advance_kernel(tick - 1)
             if status is not Status.DONE:
@@ -165,6 +188,39 @@ class Engine:
             return Status.DONE
         self._is_full = self.ledger.full  # then some events at GVT itself may be committed
         return Status.FULL if self._is_full else Status.WAITING
+
+    def barrier(self, at: int, call: Callable[[Engine], object]) -> None:
+        """Let :meth:`advance` stop at tick ``at`` and run ``call(engine)``, once, before it executes anything later.
+
+        The state is then exact: everything up to ``at`` (inclusive) is committed and nothing beyond has begun. So what ``state``,
+        ``outputs``, ``digest`` and ``checkpoint`` (at the tick before a multiple of ``trace_interval``) give there is what they give
+        after ``advance(at)``; ``inject`` takes later ticks, and more barriers may be set. Barriers come in the order of their
+        ticks, those of one tick as they were set. A barrier waits until the watermarks of all sources are above ``at``, and for
+        outputs that have to be taken. It changes nothing of the run, its digest neither; it is not part of a checkpoint.
+
+        What ``call`` raises ends the ``advance``; the barrier is used up, and another ``advance`` goes on from there.
+        Every rank of an MPI run sets the same barriers; each runs ``call``, which uses the engine, or raises, on all of them alike.
+
+        Raises:
+            OperatorError: the run has been advanced beyond ``at``, or ``call`` cannot be called.
+        """
+        self._check_open()
+        at = end_of(at, "a barrier at")
+        if not callable(call):
+            raise OperatorError(f"a barrier with {call!r:.80}", "it calls a function", "give one that takes the engine")
+        if at < self.until:
+            raise OperatorError(
+                f"a barrier at {at}", f"the run has been advanced to {self.until}", "set it to a later tick"
+            )
+        heappush(self._barriers, (at, next(self._barrier_numbers), call))
+
+    def _stand(self, call: Callable[[Engine], object]) -> None:
+        self._stands = True
+        try:
+            call(self)
+        finally:
+            self._stands = False
+        self._check_open()
 
     def _publish(self, tick: int) -> None:
         for event in self._publications.at(tick, self.ledger.accumulators):
@@ -405,8 +461,8 @@ class Engine:
             raise ModelError(f"input {source!r}", "a source comes from model.input(name)", "declare it before the run")
 
 
-def end_of(until: int) -> int:
-    """The tick that a run is to end at, as Python's int.
+def end_of(until: int, word: str = "until") -> int:
+    """The tick that a run is to end at, as Python's int; ``word``: what an error calls it.
 
     Raises:
         OperatorError: it is no tick.
@@ -414,6 +470,6 @@ def end_of(until: int) -> int:
     tick = whole(until)
     if tick is None or not 0 <= tick < TICK_MAX:
         raise OperatorError(
-            f"until {until!r}", "it is a whole number of ticks from 0 to 2**63 - 2", "write e.g. seconds(10)"
+            f"{word} {until!r}", "it is a whole number of ticks from 0 to 2**63 - 2", "write e.g. seconds(10)"
         )
     return tick

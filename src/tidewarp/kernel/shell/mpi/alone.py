@@ -45,8 +45,8 @@ class AloneKernel:
             if self._inner is None:
                 self._ledger.follow(*position)
             self.gvt = self._ranks.share(self._inner.gvt if self._inner is not None else 0)
-            own = numbers([self._inner.statistics() if self._inner is not None else Statistics()])
-            self._counts = total([self._ranks.share(own)])
+            own = numbers(self._inner.statistics() if self._inner is not None else Statistics())
+            self._counts = total([self._ranks.share(own)], len(self._model.classes))
             self._ranks.raise_any(error)
 
     def inject(self, event: Event) -> None:

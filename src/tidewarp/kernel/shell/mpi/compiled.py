@@ -148,7 +148,7 @@ class CompiledRankKernel(CompiledOptimistic):
                 self._leave()
                 if rounds.flags != _STUCK:
                     break
-        self.gvt = min(rounds.gvt[0], until) if self._ledger.full else bound
+        self.gvt = max(self.gvt, rounds.begun) if self._ledger.full else bound
 
     def _run_with_others(self) -> None:
         """Slices and the gateway, until all below the bound is committed here or a rank wants all to leave."""
@@ -364,7 +364,8 @@ class CompiledRankKernel(CompiledOptimistic):
             position = self._ranks.share(self._ledger.position())
             if self._ranks.rank:
                 self._ledger.follow(*position)
-            self._counts = total([unpack(data) for data in self._ranks.gather(pack(numbers([self._own_counts()])))])
+            told = [unpack(data) for data in self._ranks.gather(pack(numbers(self._own_counts())))]
+            self._counts = total(told, self._memory.n_classes)
 
     def _commit_rest(self) -> None:
         """Rank 0 gets what every PE has committed until now, in logs or as counts and sums."""

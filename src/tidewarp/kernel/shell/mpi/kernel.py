@@ -18,7 +18,7 @@ from tidewarp.kernel.lp import form_of_lp
 from tidewarp.kernel.model import Model
 from tidewarp.kernel.optimistic.entries import COMMITTED, Entry, Letter
 from tidewarp.kernel.optimistic.gvt import FAILED, TRANSIT
-from tidewarp.kernel.optimistic.kernel import kps_default, open_window
+from tidewarp.kernel.optimistic.kernel import counts_of, kps_default, open_window
 from tidewarp.kernel.optimistic.memory import Pool
 from tidewarp.kernel.optimistic.pe import ProcessingElement, grouped
 from tidewarp.kernel.optimistic.window import Window
@@ -113,7 +113,7 @@ class RankKernel:
             if rounds.gvt[2] == FAILED:
                 self._rewind()  # the state that is left is that before the event
             self._finish()
-        self.gvt = min(rounds.gvt[0] + (rounds.gvt[1:] > (0, TRANSIT)), until) if self._ledger.full else bound
+        self.gvt = max(self.gvt, rounds.begun) if self._ledger.full else bound
 
     def _turn(self, horizon: int) -> None:
         """Receive, let each PE do a step, take part in the round."""
@@ -239,7 +239,8 @@ class RankKernel:
             position = self._ranks.share(self._ledger.position())
             if self._ranks.rank:
                 self._ledger.follow(*position)
-            self._counts = total([unpack(data) for data in self._ranks.gather(pack(self._own_counts()))])
+            told = [unpack(data) for data in self._ranks.gather(pack(self._own_counts()))]
+            self._counts = total(told, len(self._model.classes))
 
     def _check_pool(self) -> None:
         """Refuse a bound that what is pending here does not fit, for rounds on end and with nothing left to undo."""
@@ -328,7 +329,8 @@ class RankKernel:
             thrash_breaks=sum(window.breaks for window in windows)
             + (self._rounds.breaker.breaks if self._first == 0 else 0),
         )
-        return numbers([own, *(pe.statistics for pe in self._pes)])
+        own.add(counts_of(self._model, self._pes))
+        return numbers(own)
 
     @property
     def who(self) -> str:

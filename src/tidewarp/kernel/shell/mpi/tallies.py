@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
+from itertools import chain
 
 from tidewarp.kernel.contract import Statistics
 
@@ -19,24 +20,24 @@ _JOINED: dict[str, Callable[[Iterable[int]], int]] = {
 """What is not the sum over ranks."""
 
 
-def numbers(parts: Sequence[Statistics]) -> list[int]:
-    """The sums of these as a list."""
-    flat = [0] * (len(fields(Statistics)) - 1 + len(parts[0].rollback_lengths))
-    for part in parts:
-        flat = [a + b for a, b in zip(flat, _flat(part), strict=True)]
-    return flat
+_PLAIN = [field.name for field in fields(Statistics) if field.type == "int"]
+_CLASSES = ("executed_by_class", "rolled_back_by_class")
 
 
-def _flat(part: Statistics) -> list[int]:
-    plain = [getattr(part, field.name) for field in fields(Statistics) if field.name != "rollback_lengths"]
-    return [*plain, *part.rollback_lengths]
+def numbers(part: Statistics) -> list[int]:
+    """The counts of a rank as a list."""
+    lists = [getattr(part, name) for name in ("rollback_lengths", *_CLASSES)]
+    return [*(getattr(part, name) for name in _PLAIN), *chain(*lists)]
 
 
-def total(ranks: Sequence[Sequence[int]]) -> Statistics:
-    """The statistics of a run from the :func:`numbers` of each rank."""
-    names = [field.name for field in fields(Statistics) if field.name != "rollback_lengths"]
+def total(ranks: Sequence[Sequence[int]], classes: int) -> Statistics:
+    """The statistics of a run from the :func:`numbers` of each rank; ``classes``: how many the model has."""
     columns = list(zip(*ranks, strict=True))
-    found = Statistics(rollback_lengths=[sum(column) for column in columns[len(names) :]])
-    for name, column in zip(names, columns, strict=False):
+    found = Statistics()
+    for name, column in zip(_PLAIN, columns, strict=False):
         setattr(found, name, _JOINED.get(name, sum)(column))
+    sums = [sum(column) for column in columns[len(_PLAIN) :]]
+    end = len(sums) - 2 * classes
+    found.rollback_lengths = sums[:end]
+    found.executed_by_class, found.rolled_back_by_class = sums[end : end + classes], sums[end + classes :]
     return found
