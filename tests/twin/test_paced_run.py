@@ -107,7 +107,7 @@ def test_after_a_kill_a_paced_run_catches_up_at_full_speed(
             twin.run()
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    held = len((tmp_path / "ticks.jsonl").read_text().splitlines())
+    held = (tmp_path / "ticks.jsonl").read_text().count("\n")  # the kill may have torn the last line
     assert held >= 10
     clock = PassingClock()
     with tw.open("a.tw", ticking(tmp_path), clock=clock, factor=1.0) as twin:
