@@ -60,14 +60,21 @@ class _Check:
     def _set_before(self) -> dict[int, set[str]]:
         """The variables that have a value at the beginning of each block that is reached, whatever way leads to it."""
         graph = compute_cfg_from_blocks(self.blocks)
-        order = graph.topo_order()  # ways back lead to blocks that are reached from above, where no less is set
-        before: dict[int, set[str]] = {}
-        behind: dict[int, set[str]] = {}
-        for label in order:
-            ways = [behind[above] for above, _ in graph.predecessors(label) if above in behind]
-            before[label] = set.intersection(*ways) if ways else set()
-            made = {one.target.name for one in self.blocks[label].body if isinstance(one, ir.Assign)}
-            behind[label] = before[label] | made
+        made = {
+            label: {one.target.name for one in self.blocks[label].body if isinstance(one, ir.Assign)}
+            for label in graph.nodes()
+        }
+        everything = set().union(*made.values())
+        before = {label: set(everything) for label in made}
+        before[graph.entry_point()] = set()
+        changed = True
+        while changed:
+            changed = False
+            for label in made:
+                ways = [before[above] | made[above] for above, _ in graph.predecessors(label)]
+                names = before[label].intersection(*ways)
+                changed |= names != before[label]
+                before[label] = names
         return before
 
     def _check_set(self, statement: Any, names: set[str]) -> None:

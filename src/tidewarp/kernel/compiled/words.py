@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
+from numba.core import byteflow, cgutils
 from numba.extending import intrinsic, register_jitable
 from numba.np.arrayobj import make_array, populate_array
 from numba.np.numpy_support import from_dtype
@@ -51,6 +51,11 @@ __all__ = [
 
 _WORD = ir.IntType(64)
 
+
+# Numba 0.68 renames a variable where a block sets it that all ways pass outside of loops, and reads the new one in all blocks
+# further down in the text. The way out of "while True: if done: x = 2; break; x += 1" is such a block, and the rest of the loop
+# stands behind it: it would read an x that is not set. Without these names Numba's own SSA form gives all of them.
+byteflow.AdaptCFA.backbone = property(lambda flow: frozenset())
 
 HOME = __name__
 """``__name__`` of the namespaces that functions are made in: Numba imports it when it loads them from the cache."""
