@@ -4,6 +4,7 @@ import functools
 import io
 import json
 import os
+import py_compile
 import sys
 import threading
 from datetime import UTC, datetime
@@ -537,6 +538,20 @@ def test_a_model_file_that_opens_a_twin_is_refused_when_it_is_loaded(tmp_path):
     )
     with pytest.raises(OperatorError, match="__main__"):
         load_model(str(tmp_path / "script.py"))
+
+
+def test_what_runs_is_the_text_that_is_digested(tmp_path, monkeypatch):
+    """An edit of the same second and size is another model: Python's own cache would not see it, and none is written."""
+    monkeypatch.setattr("sys.path", [*sys.path])
+    monkeypatch.setattr("sys.dont_write_bytecode", False)
+    file = tmp_path / "plant.py"
+    for number in (1, 2):
+        file.write_text(f"def build(twin):\n    return {number}\n")
+        os.utime(file, (1_000_000_000, 1_000_000_000))
+        assert load_model(str(file))(None) == number
+        if number == 1:
+            assert not (tmp_path / "__pycache__").exists()
+            py_compile.compile(str(file))  # as another program may
 
 
 def test_relative_imports_and_arguments_belong_to_the_model(tmp_path):

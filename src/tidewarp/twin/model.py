@@ -11,8 +11,9 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from tidewarp.codec import Digest, pack
@@ -134,19 +135,28 @@ def load_model(spec: str) -> Callable[..., Any]:
     return build  # type: ignore[no-any-return]  # the model is the user's: its type is known to be callable, no more
 
 
+class _Text(SourceFileLoader):
+    """Compiles the text that is digested: Python would take a .pyc for it that is of the same second and size."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def _load(path: Path) -> ModuleType:
     folder = str(path.parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)
-    spec = importlib.util.spec_from_file_location("tidewarp_model", path)
-    if spec is None or spec.loader is None:
+    loader = _Text("tidewarp_model", str(path))
+    spec = importlib.util.spec_from_file_location("tidewarp_model", path, loader=loader)
+    if spec is None:
         raise OperatorError(str(path), "not importable as a Python module", "name a .py file")
     module = importlib.util.module_from_spec(spec)
     global _loading
     sys.modules["tidewarp_model"] = module
+    writes_none, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # of the modules beside it neither
     _loading = True
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     except OperatorError:
         raise
     except (Exception, SystemExit) as error:
@@ -154,6 +164,7 @@ def _load(path: Path) -> ModuleType:
         raise OperatorError(value, "a model file must import without an error", "mend it and run again") from error
     finally:
         _loading = False
+        sys.dont_write_bytecode = writes_none
     return module
 
 
