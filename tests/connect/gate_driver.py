@@ -59,6 +59,7 @@ class Driver:
         self.reads: dict[str, int] = {}
         self.appends: list[Append] = []
         self.granted: list[Input] = []
+        self.others: list[Instruction] = []  # Confirm, Reconnect, Repair
         for name, policy in sources.items():
             self.gate.register(name, policy)
         for name in sources:
@@ -72,8 +73,10 @@ class Driver:
                 self.reads[instruction.source] = instruction.limit
             elif isinstance(instruction, Append):
                 self.appends.append(instruction)
-            else:
+            elif isinstance(instruction, Grant):
                 self.granted += instruction.inputs
+            else:
+                self.others.append(instruction)
         return instructions
 
     def arrive(self, source: str, *raws: Raw) -> list[Append]:

@@ -26,7 +26,7 @@ from tidewarp.connect.documents import (
     encode_ended,
     encode_inputs,
 )
-from tidewarp.connect.gate import Append, Appended, Arrived, Asked, Connected, Ended, Gate, Grant, Policy, Read
+from tidewarp.connect.gate import Append, Appended, Arrived, Asked, Confirm, Connected, Ended, Gate, Grant, Policy, Read
 from tidewarp.process.rules import Rule
 from tidewarp.units import TICK_MAX
 
@@ -175,8 +175,16 @@ class GateMachine(RuleBasedStateMachine):
                     self.take(instruction)
                 elif isinstance(instruction, Read):
                     self.read(instruction)
-                else:
+                elif isinstance(instruction, Append):
                     self.append(instruction)
+                else:
+                    self.confirm(instruction)
+
+    def confirm(self, told: gates.Instruction) -> None:
+        """What a source may forget is durable."""
+        assert isinstance(told, Confirm), "nothing here is repaired, missing or disconnected"
+        done = [append.positions for append, _ in self.journal[: self.durable] if append.source == told.source]
+        assert told.positions in done
 
     def read(self, instruction: Read) -> None:
         policy = self.worlds[instruction.source].policy

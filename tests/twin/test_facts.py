@@ -15,11 +15,26 @@ from tidewarp.twin.facts import Inputs, Marks, facts, opening_of, released_befor
 PLACE = {"versions": {}, "platform": "here"}
 MODEL = {"path": None, "function": "build", "digest": "", "files": {}}
 WHOLE = {
-    OPEN: {"domain": "00", "epoch_ns": 0, "seed": 0, "model": MODEL, "sources": {"s": {"rank": 1}}, **PLACE},
-    RESUME: {"tick": 5, "model": "", "sources": {"s": {"rank": 1}}, **PLACE},
+    OPEN: {
+        "domain": "00",
+        "epoch_ns": 0,
+        "seed": 0,
+        "model": MODEL,
+        "sources": {"s": {"rank": 1}},
+        "unix_ns": 1,
+        **PLACE,
+    },
+    RESUME: {
+        "tick": 5,
+        "model": "",
+        "sources": {"s": {"rank": 1}},
+        "unix_ns": 1,
+        "catch_up": "fast",
+        **PLACE,
+    },
     STOP: {"tick": 5, "reason": "end", "detail": ""},
     MARK: {"tick": 5, "events": 1, "inputs": bytes(32), "outputs": bytes(32), "digest": None},
-    RELEASED_IDS: {"tick": 5, "sinks": {"out": "id"}},
+    RELEASED_IDS: {"tick": 5, "sinks": {"out": "id"}, "gvt": 3},
 }
 
 
@@ -123,5 +138,5 @@ def test_how_a_journal_begins_and_ends():
 def test_a_sink_that_was_left_out_keeps_its_place():
     """The last id of each sink, from whichever record speaks of it last."""
     ids = [{"a": "1", "b": "1"}, {"a": "2"}, {"c": "1"}]
-    journal = journal_of(*[entry(RELEASED_IDS, 5, {"tick": 5, "sinks": sinks}) for sinks in ids], mark(6))
+    journal = journal_of(*[entry(RELEASED_IDS, 5, {"tick": 5, "sinks": sinks, "gvt": 0}) for sinks in ids], mark(6))
     assert released_before(journal) == {"a": "2", "b": "1", "c": "1"}

@@ -25,6 +25,9 @@ class Clock(Protocol):
     def now(self) -> float:
         """Wall seconds since an arbitrary origin; never goes back."""
 
+    def unix_ns(self) -> int:
+        """Unix ns: what the calendar says. May go back."""
+
     def wait(self, inbox: SimpleQueue[T], timeout_s: float | None) -> T | None:
         """The next item of ``inbox``, or None after ``timeout_s`` wall seconds; None or infinity waits for ever."""
 

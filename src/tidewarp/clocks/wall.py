@@ -19,6 +19,10 @@ class WallClock:
         """Monotonic seconds since an arbitrary origin."""
         return time.monotonic()
 
+    def unix_ns(self) -> int:
+        """Unix ns, as far as the host knows them; it may be set back."""
+        return time.time_ns()
+
     def wait(self, inbox: queue.SimpleQueue[T], timeout_s: float | None) -> T | None:
         """The next item of ``inbox``; None after ``timeout_s`` wall seconds (0 or less: only what is there).
 

@@ -15,6 +15,7 @@ from tidewarp.connect import sinks, sources
 from tidewarp.connect.contract import (
     MESSAGE_BYTES_MAX,
     Decoder,
+    Gap,
     Input,
     Output,
     Raw,
@@ -32,6 +33,7 @@ from tidewarp.connect.payload import event_payload, to_json
 __all__ = [
     "MESSAGE_BYTES_MAX",
     "Decoder",
+    "Gap",
     "Input",
     "Output",
     "Raw",

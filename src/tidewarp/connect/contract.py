@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from tidewarp.codec import pack
-from tidewarp.errors import CodecError, PeerError
+from tidewarp.errors import CodecError, OperatorError, PeerError
 
 __all__ = [
     "HEAD_BYTES",
@@ -19,6 +19,7 @@ __all__ = [
     "Checker",
     "DeadLetter",
     "Decoder",
+    "Gap",
     "Input",
     "Output",
     "Raw",
@@ -43,6 +44,9 @@ class Raw(NamedTuple):
     offset: int  # 48 bits, ascending within its partition
     payload: bytes  # at most MESSAGE_BYTES_MAX; of a longer one the first HEAD_BYTES, and `sha256` is set
     sha256: bytes | None = None  # of all bytes, where `payload` is only their beginning
+    time_ns: int | None = None  # Unix ns at which its broker took it, where the broker says so
+    id: str = ""  # what its target calls it, where `offset` is only a count: delivered again, it has the same
+    cause: str = ""  # id of the output of another twin that it carries
 
 
 class Readings(NamedTuple):
@@ -69,8 +73,10 @@ class Readings(NamedTuple):
 class Update(NamedTuple):
     """One message decoded: when it happened, in ticks of the twin, and what it sets, all or nothing."""
 
-    tick: int
+    tick: int | None  # None: the message does not say
     changes: tuple[tuple[str, Any], ...]  # (path, value), at least one
+    id: str = ""  # under which its sender knows it: a second one with this id is a duplicate
+    cause: str = ""  # id of the output of another twin that made somebody send it
 
 
 class Input(NamedTuple):
@@ -84,7 +90,9 @@ class Input(NamedTuple):
     partition: int
     offset: int
     changes: tuple[tuple[str, Any], ...]  # (path, value as its declared type), applied all or nothing
-    event_tick: int  # when it happened; differs from `tick` where a late input was clamped to the watermark
+    event_tick: int  # when it happened; differs from `tick` where it was clamped, or says no time
+    id: str = ""  # by which a second one like it is known as a duplicate, within its source
+    cause: str = ""  # id of the output of another twin that made somebody send it
 
 
 class Refusal(NamedTuple):
@@ -102,9 +110,10 @@ class Output(NamedTuple):
     tick: int
     key: str
     value: bytes  # canonical bytes of the value, made at publication: later changes of the object have no effect
-    cause: str  # id of what made it happen; "" until causality is recorded
-    root: str  # id of the first cause; "" likewise
+    cause: str  # id of what made it happen: an input, the start of a process, or another output; "" if nothing did
+    root: str  # id of the first cause: an input, or the start of a process; "" likewise
     event: int  # how many events the environment had processed
+    stream: str = "event"  # or "telemetry": then `key` is a path
 
 
 class DeadLetter(NamedTuple):
@@ -116,6 +125,7 @@ class DeadLetter(NamedTuple):
     message: str  # value, rule and next action
     head: bytes  # the first HEAD_BYTES of the message
     sha256: bytes  # of the whole message
+    id: str = ""  # as of an input: delivered again, it is no second letter
 
 
 class RunIdentity(NamedTuple):
@@ -158,10 +168,16 @@ class Source(Protocol):
     """Where inputs come from. Runs in a thread and event loop of its own: what blocks there blocks nobody else.
 
     Subclass it to take over what most sources share; ``name``, ``kind``, ``decoder``, ``open`` and ``read`` are left.
+
+    An OSError of ``open`` or ``read`` (which ConnectionError and TimeoutError are) may pass: the source is closed, and
+    opened again behind what was admitted, after a pause, for as long as the run lasts. Any other error ends the run.
+    Drivers raise errors of their own: translate what a retry can mend to ConnectionError, the rest to OperatorError.
     """
 
     name: str  # in the journal and in all counts
     kind: str  # of source, such as "csv"
+    clock: str = "data"  # "data": recorded, pulled as virtual time passes | "wall": live, it comes when it comes
+    replayable: bool = True  # does the target give again what was not confirmed? If not, an outage is a gap
 
     def describe(self) -> dict[str, Any]:
         """What decides the meaning of its messages (columns, map, zone): journaled, compared at resume. No secrets."""
@@ -185,7 +201,15 @@ class Source(Protocol):
         """
 
     async def open(self, positions: Mapping[int, int]) -> None:
-        """Connect and stand behind ``positions``: partition -> last offset that is durable; none = the beginning."""
+        """Connect and stand behind ``positions``: partition -> last offset that is durable; none = the beginning.
+
+        Raises:
+            Gap: the target no longer has what comes next.
+        """
+
+    def accept(self, gap: Gap) -> None:
+        """The operator accepts this gap; ``open`` follows, with positions behind it, and does not report it again."""
+        return
 
     async def read(self, limit: int) -> Sequence[Raw] | Readings | None:
         """The next at most ``limit`` messages, in order of offset; waits for the first. None: there will never be more.
@@ -202,6 +226,21 @@ class Source(Protocol):
         return
 
 
+class Gap(OperatorError):
+    """Messages that the journal has not, and that the target has no longer: ``first`` up to, not including, ``end``.
+
+    ``first == end`` where their number is not known.
+    """
+
+    def __init__(self, partition: int, first: int, end: int, target: str) -> None:
+        super().__init__(
+            f"{target}: the next message would be {first}, the first that is left is {end}",
+            "a run goes on without a gap in its inputs",
+            "restore what is missing, or connect with gap='accept': the gap is then journaled and counted",
+        )
+        self.partition, self.first, self.end = partition, first, end
+
+
 class Undecodable(PeerError):
     """A message that its decoder cannot read. ``short`` names the rule in one word, for counting."""
 
@@ -211,7 +250,11 @@ class Undecodable(PeerError):
 
 
 class Sink(Protocol):
-    """Where outputs go. Runs in a thread and loop of its own. Subclass it for a ``close`` that has nothing to do."""
+    """Where outputs go. Runs in a thread and loop of its own. Subclass it for a ``close`` that has nothing to do.
+
+    An OSError of ``open`` or ``write`` (which ConnectionError and TimeoutError are) may pass: the sink is closed, opened
+    again after a pause, says what it holds, and is offered the rest. Translate a driver's own errors as for a source.
+    """
 
     name: str  # in the journal and in all counts
     kind: str  # of sink, such as "jsonl"
@@ -224,8 +267,10 @@ class Sink(Protocol):
         """Make ``batch`` (ids ascending) durable. What the target refuses for good is returned, the rest is held.
 
         Raises:
-            OSError: it may pass (a full disk, a lost connection): the same batch is offered again, after a pause.
-            Exception: any other ends the run.
+            OSError: it may pass (a full disk, a lost connection): the sink is opened again, after a pause.
+            TidewarpError: nobody but the operator can mend it: the run ends.
+            Exception: any other, and nothing of the batch is held. Halves of it are offered, down to the one output
+                that fails alone; after some attempts that becomes a dead letter.
         """
 
     async def close(self) -> None:

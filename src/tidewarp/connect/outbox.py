@@ -1,8 +1,17 @@
 """The outbox: what may leave, in order, to every sink, as often as it takes. A state machine without I/O.
 
 Each sink has a queue of its own, so one that is slow or down delays no other. One batch per sink is under
-way at a time; a failed one is tried again after 0.5 s, doubling to 30 s, for as long as the host keeps
-asking. A full queue makes :attr:`Outbox.full` true: the host then stops the simulation until there is room.
+way at a time. What becomes of a batch that was not held:
+
+* it may pass (a lost connection): the sink is opened again after 0.5 s, doubling to 30 s, for as long as the host
+  keeps asking; it says what it holds, and is offered the rest;
+* it is not clear why: halves of it are offered, down to the one output that fails alone; after ``poison`` attempts
+  that one is given up, counted, and the others go on in order;
+* the target refuses single outputs for good: these are given up, the others are held.
+
+A full queue: a host that has time waits (:attr:`Outbox.full`); one that is paced by the wall lets it overflow into a
+spill file (:attr:`Outbox.spills`), and what does not fit there either is shed and counted (``behind``): the journal can
+make every output again.
 """
 
 from __future__ import annotations
@@ -15,25 +24,44 @@ from typing import Any
 from tidewarp.connect.contract import Output, Refused
 from tidewarp.errors import InternalError, OperatorError
 
-__all__ = ["Delivery", "Failed", "Opened", "Outbox", "Published", "Retry", "Send", "Sent", "Woken"]
+__all__ = [
+    "Delivery",
+    "Failed",
+    "Fetch",
+    "Fetched",
+    "Opened",
+    "Outbox",
+    "Published",
+    "Reopen",
+    "Retry",
+    "Send",
+    "Sent",
+    "Spill",
+    "Woken",
+]
+
+_FRAME_BYTES = 120  # of an output in a spill file, beside its value
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """How one sink is served. Outputs; seconds of host time."""
+    """How one sink is served. Outputs; seconds of host time; bytes."""
 
     batch: int = 500  # outputs per write, at most
-    queue: int = 2_000  # outputs that wait for it; full: the simulation waits
+    queue: int = 2_000  # outputs that wait in memory
     retry_s: tuple[float, float] = (0.5, 30.0)  # first and longest pause before a retry
+    poison: int = 8  # attempts at an output that fails alone, without a clear reason
+    spill: int = 1 << 30  # bytes that may wait in a file
+    select: Callable[[Output], bool] | None = None  # which outputs it gets; None: all
 
 
 # Events
 @dataclass(frozen=True)
 class Opened:
-    """A sink is ready; ``last_id`` is what it, or else the journal, says was delivered last ("" = nothing)."""
+    """A sink is ready; ``last_id`` is what it, or else the journal, says was delivered last ("" nothing, None: it cannot tell)."""
 
     sink: str
-    last_id: str
+    last_id: str | None
 
 
 @dataclass(frozen=True)
@@ -53,11 +81,23 @@ class Sent:
 
 @dataclass(frozen=True)
 class Failed:
-    """The batch under way may or may not have arrived, at host time ``now_s``."""
+    """The sink could not be opened, or the batch under way not be written, at host time ``now_s``.
+
+    ``passing``: it may pass, and the batch may or may not have arrived. Else nothing of the batch is held.
+    """
 
     sink: str
     reason: str
     now_s: float
+    passing: bool = True
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What the last Fetch brought back from the spill file."""
+
+    sink: str
+    outputs: Sequence[Output]
 
 
 @dataclass(frozen=True)
@@ -84,8 +124,31 @@ class Retry:
     at_s: float
 
 
-Event = Opened | Published | Sent | Failed | Woken
-Instruction = Send | Retry
+@dataclass(frozen=True)
+class Reopen:
+    """Close the sink and open it again, then say Opened or Failed."""
+
+    sink: str
+
+
+@dataclass(frozen=True)
+class Spill:
+    """Put these behind what the spill file of the sink holds."""
+
+    sink: str
+    outputs: tuple[Output, ...]
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Take the first ``count`` outputs from the spill file, then say Fetched."""
+
+    sink: str
+    count: int
+
+
+Event = Opened | Published | Sent | Failed | Fetched | Woken
+Instruction = Send | Retry | Reopen | Spill | Fetch
 
 
 class _Sink:
@@ -93,26 +156,46 @@ class _Sink:
         self.name = name
         self.delivery = delivery
         self.open = False
+        self.offered = False  # has it been sent anything in this life?
         self.waiting: deque[Output] = deque()
         self.sending: tuple[Output, ...] = ()
+        self.spilled: deque[int] = deque()  # bytes of each output in the spill file
+        self.spilled_bytes = 0
+        self.fetching = 0
+        self.part = delivery.batch  # outputs of the next batch, at most: less while a bad one is looked for
+        self.attempts = 0  # at the output that fails alone
         self.last_id = ""
         self.retry_at_s: float | None = None
         self.pause_s = delivery.retry_s[0]
         self.reason = ""
         self.refusal: str | None = None  # the last output that was refused for good, and why
-        self.sent = self.retried = self.dead = self.skipped = 0
+        self.sent = self.retried = self.dead = self.skipped = self.spills = self.behind = 0
+
+    @property
+    def backlog(self) -> int:
+        return len(self.waiting) + len(self.sending) + len(self.spilled) + self.fetching
+
+    @property
+    def state(self) -> str:
+        if self.behind:
+            return "behind"
+        if not self.open:
+            return "down" if self.reason else "starting"
+        return "spilling" if self.spilled else "open"
 
 
 class Outbox:
-    """See the module's docstring."""
+    """See the module's docstring. ``spills``: may a full queue overflow into a file?"""
 
     def __init__(self) -> None:
+        self.spills = False
         self._sinks: dict[str, _Sink] = {}
         self._handlers: dict[type, Callable[[Any], list[Instruction]]] = {
             Opened: self._handle_opened,
             Published: self._handle_published,
             Sent: self._handle_sent,
             Failed: self._handle_failed,
+            Fetched: self._handle_fetched,
             Woken: self._handle_woken,
         }
 
@@ -124,25 +207,40 @@ class Outbox:
 
     @property
     def full(self) -> bool:
-        """Is there a sink whose queue has no room?"""
-        return any(len(sink.waiting) >= sink.delivery.queue for sink in self._sinks.values())
+        """Is there a sink whose queue has no room, and may it not overflow?"""
+        return not self.spills and any(len(sink.waiting) >= sink.delivery.queue for sink in self._sinks.values())
 
     @property
     def backlog(self) -> dict[str, int]:
         """Outputs that are not yet delivered, of the sinks that have some."""
-        counts = {sink.name: len(sink.waiting) + len(sink.sending) for sink in self._sinks.values()}
+        counts = {sink.name: sink.backlog for sink in self._sinks.values()}
         return {name: count for name, count in counts.items() if count}
+
+    @property
+    def behind(self) -> dict[str, int]:
+        """Outputs that were shed, of the sinks that lack some: they have to be made again from the journal."""
+        return {sink.name: sink.behind for sink in self._sinks.values() if sink.behind}
 
     def last_ids(self) -> dict[str, str]:
         """Sink -> id of the last output that it holds."""
         return {sink.name: sink.last_id for sink in self._sinks.values() if sink.last_id}
 
+    def is_open(self, name: str) -> bool:
+        """Has this sink said what it holds, and not failed since?"""
+        return self._sinks[name].open
+
+    def was_offered(self, name: str) -> bool:
+        """Has this sink been sent anything in this life?"""
+        return self._sinks[name].offered
+
     def reason(self, name: str) -> str:
-        """Why the last batch of this sink failed; "" if it did not."""
+        """Why this sink is down, or its last batch failed; "" if it is not."""
         return self._sinks[name].reason
 
     def counts(self) -> dict[str, dict[str, Any]]:
-        """Per sink: sent, retried, dead (refused for good), refusal (the last of these), skipped (held already), last_id."""
+        """Per sink: sent, retried, dead (refused for good), refusal (the last of these), skipped (held already), spilled
+        (waited in a file), behind (shed), state, last_id.
+        """
         return {
             sink.name: {
                 "sent": sink.sent,
@@ -150,6 +248,9 @@ class Outbox:
                 "dead": sink.dead,
                 "refusal": sink.refusal,
                 "skipped": sink.skipped,
+                "spilled": sink.spills,
+                "behind": sink.behind,
+                "state": sink.state,
                 "last_id": sink.last_id or None,
             }
             for sink in self._sinks.values()
@@ -161,10 +262,20 @@ class Outbox:
 
     def _handle_opened(self, event: Opened) -> list[Instruction]:
         sink = self._sinks[event.sink]
-        sink.open, sink.last_id = True, event.last_id
-        while sink.waiting and sink.waiting[0].id <= sink.last_id:  # published before it was known what the sink holds
+        held = sink.last_id if event.last_id is None else event.last_id
+        if held < sink.last_id:
+            raise OperatorError(
+                f"sink {sink.name!r}: it holds outputs up to {held or 'none'}, and had acknowledged {sink.last_id}",
+                "a target keeps what it has acknowledged",
+                "see to its durability, then --resume: the journal makes the missing ones again",
+            )
+        sink.last_id, sink.reason, sink.open = held, "", True
+        while sink.waiting and sink.waiting[0].id <= held:
             sink.waiting.popleft()
-            sink.skipped += 1
+            if sink.offered:  # it had arrived, and the answer was lost
+                sink.sent += 1
+            else:
+                sink.skipped += 1
         return self._next(sink)
 
     def _handle_published(self, event: Published) -> list[Instruction]:
@@ -172,9 +283,38 @@ class Outbox:
         for sink in self._sinks.values():
             fresh = [output for output in event.outputs if output.id > sink.last_id]
             sink.skipped += len(event.outputs) - len(fresh)
-            sink.waiting.extend(fresh)
+            if sink.delivery.select is not None:
+                fresh = [output for output in fresh if sink.delivery.select(output)]
+            instructions += self._take(sink, fresh)
             instructions += self._next(sink)
         return instructions
+
+    def _take(self, sink: _Sink, outputs: Sequence[Output]) -> list[Instruction]:
+        """Into memory while there is room and nothing is in the file before it; else into the file, or shed."""
+        room = sink.delivery.queue - len(sink.waiting) if self.spills else len(outputs)
+        if sink.spilled or sink.fetching or sink.behind:
+            room = 0
+        sink.waiting.extend(outputs[: max(0, room)])
+        rest = outputs[max(0, room) :]
+        spilling: list[Output] = []
+        for output in rest:
+            size = len(output.value) + _FRAME_BYTES
+            if sink.behind or sink.spilled_bytes + size > sink.delivery.spill:
+                sink.behind += 1
+                continue
+            sink.spilled.append(size)
+            sink.spilled_bytes += size
+            spilling.append(output)
+        sink.spills += len(spilling)
+        return [Spill(sink.name, tuple(spilling))] if spilling else []
+
+    def _handle_fetched(self, event: Fetched) -> list[Instruction]:
+        sink = self._sinks[event.sink]
+        sink.fetching = 0
+        fresh = [output for output in event.outputs if output.id > sink.last_id]
+        sink.skipped += len(event.outputs) - len(fresh)
+        sink.waiting.extend(fresh)
+        return self._next(sink)
 
     def _handle_sent(self, event: Sent) -> list[Instruction]:
         sink = self._sinks[event.sink]
@@ -185,16 +325,40 @@ class Outbox:
             sink.refusal = f"{event.refused[-1].id}: {event.refused[-1].reason}"
         sink.sent += len(sink.sending) - len(event.refused)
         sink.last_id = sink.sending[-1].id
-        sink.sending, sink.pause_s, sink.reason = (), sink.delivery.retry_s[0], ""
+        sink.sending, sink.pause_s, sink.reason, sink.attempts = (), sink.delivery.retry_s[0], "", 0
+        sink.part = min(2 * sink.part, sink.delivery.batch)
         return self._next(sink)
 
     def _handle_failed(self, event: Failed) -> list[Instruction]:
         sink = self._sinks[event.sink]
-        if not sink.sending:
-            raise InternalError(f"sink {sink.name!r}", "a batch failed that was not sent", "report this")
-        sink.retried += 1
         sink.reason = event.reason
-        sink.retry_at_s = event.now_s + sink.pause_s
+        sink.retried += bool(sink.sending)
+        if not event.passing and sink.sending:
+            return self._narrow(sink, event.now_s)
+        sink.open = False
+        return self._give_back(sink, event.now_s)
+
+    def _narrow(self, sink: _Sink, now_s: float) -> list[Instruction]:
+        """Look for the output that fails."""
+        if len(sink.sending) > 1:
+            sink.part = len(sink.sending) // 2
+            sink.waiting.extendleft(reversed(sink.sending))
+            sink.sending = ()
+            return self._next(sink)
+        sink.attempts += 1
+        if sink.attempts < sink.delivery.poison:
+            return self._give_back(sink, now_s)
+        sink.dead += 1
+        sink.refusal = f"{sink.sending[0].id}: {sink.reason}"
+        sink.last_id = sink.sending[0].id
+        sink.sending, sink.attempts, sink.pause_s = (), 0, sink.delivery.retry_s[0]
+        return self._next(sink)
+
+    def _give_back(self, sink: _Sink, now_s: float) -> list[Instruction]:
+        """The batch waits again, until the next attempt."""
+        sink.waiting.extendleft(reversed(sink.sending))
+        sink.sending = ()
+        sink.retry_at_s = now_s + sink.pause_s
         sink.pause_s = min(2 * sink.pause_s, sink.delivery.retry_s[1])
         return [Retry(sink.name, sink.retry_at_s)]
 
@@ -203,12 +367,19 @@ class Outbox:
         for sink in self._sinks.values():
             if sink.retry_at_s is not None and event.now_s >= sink.retry_at_s:
                 sink.retry_at_s = None
-                instructions.append(Send(sink.name, sink.sending))
+                instructions += self._next(sink) if sink.open else [Reopen(sink.name)]
         return instructions
 
     def _next(self, sink: _Sink) -> list[Instruction]:
-        if sink.sending or not sink.waiting or not sink.open:
-            return []
-        count = min(len(sink.waiting), sink.delivery.batch)
+        instructions: list[Instruction] = []
+        if sink.spilled and not sink.fetching and len(sink.waiting) < sink.delivery.batch and sink.open:
+            count = min(len(sink.spilled), sink.delivery.queue)
+            sink.fetching = count
+            sink.spilled_bytes -= sum(sink.spilled.popleft() for _ in range(count))
+            instructions.append(Fetch(sink.name, count))
+        if sink.sending or not sink.waiting or not sink.open or sink.retry_at_s is not None:
+            return instructions
+        count = min(len(sink.waiting), sink.part)
         sink.sending = tuple(sink.waiting.popleft() for _ in range(count))
-        return [Send(sink.name, sink.sending)]
+        sink.offered = True
+        return [*instructions, Send(sink.name, sink.sending)]

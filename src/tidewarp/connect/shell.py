@@ -11,14 +11,16 @@ import queue
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tidewarp.connect import gate, outbox
-from tidewarp.connect.contract import RunIdentity, Sink, Source
+from tidewarp.connect.contract import Decoder, Gap, RunIdentity, Sink, Source
+from tidewarp.connect.spill import SpillFile
 from tidewarp.errors import OperatorError, TidewarpError
 from tidewarp.observe import stage
 
-__all__ = ["Inbox", "Lost", "SinkThread", "SourceThread"]
+__all__ = ["Inbox", "Lost", "SinkThread", "SourceThread", "SpillThread"]
 
 _CLOSE_S = 10.0  # how long a connector may take to finish what it does when it is told to close
 
@@ -113,47 +115,149 @@ class _Thread:
 
 
 class SourceThread(_Thread):
-    """Performs Read for one source."""
+    """Performs Read, Confirm and Reconnect for one source.
 
-    def __init__(self, source: Source, positions: Mapping[int, int], epoch_ns: int, inbox: Inbox) -> None:
-        self._source = source
+    ``now_s`` and ``present`` are read when messages come: host time, and the tick that virtual time has reached.
+    ``decoder`` takes the place of the source's own.
+    """
 
-        async def connect() -> gate.Connected:
-            await source.open(positions)
-            return gate.Connected(source.name, source.decoder(epoch_ns))
+    def __init__(
+        self,
+        source: Source,
+        positions: Mapping[int, int],
+        epoch_ns: int,
+        inbox: Inbox,
+        now_s: Callable[[], float],
+        present: Callable[[], int],
+        decoder: Callable[[int], Decoder | None] | None = None,
+    ) -> None:
+        self._source, self._epoch_ns = source, epoch_ns
+        self._decoder = decoder or source.decoder
+        self._now_s, self._present = now_s, present
+        self._positions = dict(positions)
+        super().__init__(source.name, inbox, self._open, source.close)
 
-        super().__init__(source.name, inbox, connect, source.close)
+    async def _open(self) -> gate.Connected | gate.Disconnected | gate.Missing:
+        try:
+            await self._source.open(self._positions)
+        except Gap as gap:
+            return gate.Missing(self._source.name, gap, self._now_s())
+        except OSError as error:
+            return self._lost(error)
+        return gate.Connected(self._source.name, self._decoder(self._epoch_ns), self._epoch_ns)
+
+    def _lost(self, error: OSError) -> gate.Disconnected:
+        return gate.Disconnected(self._source.name, f"{type(error).__name__}: {error}", self._now_s())
+
+    def reconnect(self, positions: Mapping[int, int], gap: Gap | None) -> None:
+        """Open it again behind ``positions``: Connected, Disconnected or Missing reaches the inbox."""
+
+        async def job() -> gate.Connected | gate.Disconnected | gate.Missing:
+            self._positions = dict(positions)
+            await self._source.close()
+            if gap is not None:
+                self._source.accept(gap)
+            return await self._open()
+
+        self._do(job)
 
     def read(self, limit: int) -> None:
-        """Ask for at most ``limit`` messages: Arrived or Ended reaches the inbox."""
+        """Ask for at most ``limit`` messages: Arrived, Ended, Disconnected or Missing reaches the inbox."""
 
-        async def job() -> gate.Arrived | gate.Ended:
-            raws = await self._source.read(limit)
-            return gate.Ended(self._source.name) if raws is None else gate.Arrived(self._source.name, raws)
+        async def job() -> gate.Arrived | gate.Ended | gate.Disconnected | gate.Missing:
+            try:
+                raws = await self._source.read(limit)
+            except Gap as gap:
+                return gate.Missing(self._source.name, gap, self._now_s())
+            except OSError as error:
+                return self._lost(error)
+            if raws is None:
+                return gate.Ended(self._source.name)
+            return gate.Arrived(self._source.name, raws, self._now_s(), self._present())
 
         self._beside(job)
 
     def confirm(self, positions: Mapping[int, int]) -> None:
-        """Tell the source what is durable."""
+        """Tell the source what is durable. If it cannot be told now, the next confirmation, or life, says it again."""
 
         async def job() -> None:
-            await self._source.confirm(positions)
+            try:
+                await self._source.confirm(positions)
+            except OSError:
+                return  # advice to the target: `read` meets the same outage, and reports it
 
         self._do(job)
 
 
+class SpillThread(_Thread):
+    """Performs Spill and Fetch for all sinks, so that no slow disk stops the clock. ``place(sink)`` is the path of its file."""
+
+    def __init__(self, place: Callable[[str], Path], inbox: Inbox) -> None:
+        self._place = place
+        self._files: dict[str, SpillFile] = {}
+
+        async def nothing() -> None:
+            return
+
+        super().__init__("spill", inbox, nothing, self._remove)
+
+    def spill(self, instruction: outbox.Spill) -> None:
+        """Put these behind what waits in the file of their sink."""
+
+        async def job() -> None:
+            if instruction.sink not in self._files:
+                self._files[instruction.sink] = SpillFile(self._place(instruction.sink))
+            self._files[instruction.sink].append(instruction.outputs)
+
+        self._do(job)
+
+    def fetch(self, instruction: outbox.Fetch) -> None:
+        """Take some back: Fetched reaches the inbox."""
+
+        async def job() -> outbox.Fetched:
+            return outbox.Fetched(instruction.sink, self._files[instruction.sink].take(instruction.count))
+
+        self._do(job)
+
+    async def _remove(self) -> None:
+        for file in self._files.values():
+            file.close()
+
+
 class SinkThread(_Thread):
-    """Performs Send for one sink. ``now_s`` is read when a write fails, to time its retry."""
+    """Performs Send and Reopen for one sink. ``now_s`` is read when something fails, to time its retry."""
 
     def __init__(self, sink: Sink, run: RunIdentity, released: str, inbox: Inbox, now_s: Callable[[], float]) -> None:
-        self._sink = sink
+        self._sink, self._identity, self._released = sink, run, released
         self._now_s = now_s
+        self._opened = False
+        super().__init__(sink.name, inbox, self._open, sink.close)
 
-        async def connect() -> outbox.Opened:
-            last = await sink.open(run)
-            return outbox.Opened(sink.name, released if last is None else last)
+    async def _open(self) -> outbox.Opened | outbox.Failed:
+        try:
+            last = await self._sink.open(self._identity)
+        except OSError as error:
+            return self._failed(error)
+        if last is None and not self._opened:
+            last = self._released
+        self._opened = True
+        return outbox.Opened(self._sink.name, last)
 
-        super().__init__(sink.name, inbox, connect, sink.close)
+    def _failed(self, error: Exception) -> outbox.Failed:
+        reason = f"{type(error).__name__}: {error}"
+        return outbox.Failed(self._sink.name, reason, self._now_s(), isinstance(error, OSError))
+
+    def reopen(self) -> None:
+        """Close it and open it again: Opened or Failed reaches the inbox."""
+
+        async def job() -> outbox.Opened | outbox.Failed:
+            try:
+                await self._sink.close()
+            except OSError:
+                pass  # what could not be flushed was not acknowledged: it is offered again
+            return await self._open()
+
+        self._do(job)
 
     def send(self, batch: outbox.Send) -> None:
         """Write one batch: Sent or Failed reaches the inbox."""
@@ -161,8 +265,10 @@ class SinkThread(_Thread):
         async def job() -> outbox.Sent | outbox.Failed:
             try:
                 refused = await self._sink.write(batch.outputs)
-            except OSError as error:  # may pass: a full disk, a lost connection
-                return outbox.Failed(self._sink.name, str(error), self._now_s())
+            except TidewarpError:
+                raise
+            except Exception as error:
+                return self._failed(error)
             stage("release.after")
             return outbox.Sent(self._sink.name, refused or [])
 

@@ -18,8 +18,8 @@ from tidewarp.connect.documents import pack_positions
 from tidewarp.errors import Corrupt, OperatorError
 from tidewarp.observe import SILENT, Probe
 from tidewarp.store import Journal, check_file, key_fault, open_store
-from tidewarp.twin.documents import Mark, Opened
-from tidewarp.twin.facts import Dead, Ended, Fact, Inputs, facts, shaped
+from tidewarp.twin.documents import Mark, Opened, Released, Resumed
+from tidewarp.twin.facts import Dead, Ended, Fact, Inputs, Lacking, facts, shaped
 from tidewarp.twin.run import chain_inputs
 
 __all__ = ["Verified", "verify"]
@@ -101,6 +101,8 @@ class _Auditor:
         self._journal = journal
         self._positions: dict[str, dict[int, int]] = {}
         self._floor = 0
+        self._settled = 0  # nothing below it changes any more
+        self._repairing: set[str] = set()  # sources whose late inputs may lie below the floor
         self._chain = Chain()
         self._waiting: list[Input] = []  # a heap, in key order
         self._names: dict[int, str] = {}  # rank -> source
@@ -118,25 +120,31 @@ class _Auditor:
             case Opened():
                 if what.domain != self._journal.domain.hex():
                     raise _bad(1, "it was opened for another domain")
-            case Inputs() | Dead() | Ended():
+                self._repairing = {name for name, policy in what.sources.items() if policy.get("late") == "repair"}
+            case Resumed():
+                self._repairing |= {name for name, policy in what.sources.items() if policy.get("late") == "repair"}
+            case Inputs() | Dead() | Lacking() | Ended():
                 self._admit(fact.seq, what)
+            case Released():
+                self._settled = max(self._settled, what.gvt)
             case Mark():
                 self._compare(fact.seq, what)
 
-    def _admit(self, seq: int, what: Inputs | Dead | Ended) -> None:
+    def _admit(self, seq: int, what: Inputs | Dead | Lacking | Ended) -> None:
         if what.admitted < self._floor:
             raise _bad(seq, f"its floor {what.admitted} lies below an earlier one, {self._floor}")
         self._floor = what.admitted
         positions = self._positions.setdefault(what.source, {})
         if isinstance(what, Inputs):
+            lowest = self._settled if what.source in self._repairing else what.admitted
             for one in what.inputs:
-                if one.tick < what.admitted:
-                    raise _bad(seq, f"an input at tick {one.tick} lies below its floor {what.admitted}")
+                if one.tick < lowest:
+                    raise _bad(seq, f"an input at tick {one.tick} lies below {lowest}, where nothing changes any more")
                 positions[one.partition] = max(positions.get(one.partition, -1), one.offset)
                 heapq.heappush(self._waiting, one)
                 self._names[one.rank] = what.source
             self.inputs += len(what.inputs)
-        elif isinstance(what, Dead):
+        elif isinstance(what, Dead | Lacking):
             for partition, offset in what.positions:
                 positions[partition] = max(positions.get(partition, -1), offset)
 
@@ -148,6 +156,7 @@ class _Auditor:
         if self._chain.head() != mark.inputs:
             raise _bad(seq, f"the inputs below tick {mark.tick} do not give its chain of inputs")
         self._floor = max(self._floor, mark.tick)
+        self._settled = max(self._settled, mark.tick)
         self.digest = mark.digest
         self.marks += 1
 

@@ -69,16 +69,22 @@ class Opened(_Form, frozen=True):
     sources: dict[str, dict[str, Any]]
     versions: dict[str, str]
     platform: str
+    unix_ns: int  # wall time at which the run began
 
 
 class Resumed(_Form, frozen=True):
-    """A later life, or a later `run`, went on from ``tick``; ``model`` is the model digest, ``sources`` as in Opened."""
+    """A later life, or a later `run`, went on from ``tick``; ``model`` is the model digest, ``sources`` as in Opened.
+
+    ``catch_up`` tells how the wall time in between is treated, "fast" or "pause"; ``unix_ns`` is the wall time of ``tick``.
+    """
 
     tick: int
     model: str
     sources: dict[str, dict[str, Any]]
     versions: dict[str, str]
     platform: str
+    unix_ns: int
+    catch_up: str
 
 
 class Stopped(_Form, frozen=True):
@@ -100,10 +106,15 @@ class Mark(_Form, frozen=True):
 
 
 class Released(_Form, frozen=True):
-    """The last output id that each sink held at ``tick``; "" before its first."""
+    """The last output id that each sink held at ``tick``; "" before its first.
+
+    ``gvt``: nothing below it changes any more. Where late inputs are repaired, or the wall decides how far the clock comes,
+    it is written before outputs below it leave.
+    """
 
     tick: int
     sinks: dict[str, str]
+    gvt: int
 
 
 FORMS: dict[str, type[Opened | Resumed | Stopped | Mark | Released]] = {

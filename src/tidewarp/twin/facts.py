@@ -15,7 +15,7 @@ import msgspec
 
 from tidewarp.codec import DIGEST, RELEASED, Document, split_timed_body, unpack_document
 from tidewarp.connect.contract import DeadLetter, Input
-from tidewarp.connect.documents import DEAD, ENDED, INPUTS, PATHS, PathTable, decode_inputs
+from tidewarp.connect.documents import DEAD, ENDED, GAP, INPUTS, PATHS, PathTable, decode_inputs
 from tidewarp.errors import CodecError, Corrupt, OperatorError, TidewarpError
 from tidewarp.store import Journal
 from tidewarp.twin.documents import FORMS, OPEN, STOP, Mark, Opened, Released, Resumed, Stopped
@@ -25,6 +25,7 @@ __all__ = [
     "Ended",
     "Fact",
     "Inputs",
+    "Lacking",
     "Marks",
     "What",
     "documents",
@@ -65,7 +66,22 @@ class Ended(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     admitted: int
 
 
-What = Opened | Resumed | Inputs | Dead | Ended | Mark | Released | Stopped
+class Lacking(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Messages ``first`` up to, not including, ``end`` of a partition are lost, and the operator accepted that."""
+
+    source: str
+    admitted: int
+    partition: int
+    first: int
+    end: int
+
+    @property
+    def positions(self) -> list[tuple[int, int]]:
+        """Partition and last offset that it moves past."""
+        return [(self.partition, self.end - 1)] if self.end > self.first else []
+
+
+What = Opened | Resumed | Inputs | Dead | Lacking | Ended | Mark | Released | Stopped
 
 
 class Fact(NamedTuple):
@@ -138,7 +154,7 @@ class _Reader:
         if schema == PATHS:
             self._add_paths(value)
             return None
-        if schema not in (INPUTS, DEAD, ENDED):
+        if schema not in (INPUTS, DEAD, GAP, ENDED):
             raise Corrupt(f"document {schema!r}", "it is not known", "use a newer tidewarp")
         return self._of_a_source(schema, value) if is_wanted else None
 
@@ -152,7 +168,9 @@ class _Reader:
         if schema == INPUTS:
             admitted = msgspec.convert(value["admitted"], int)
             return Inputs(value["source"], admitted, decode_inputs(value, rank, self._table))
-        return msgspec.convert(value, Dead) if schema == DEAD else msgspec.convert(value, Ended)
+        if schema == DEAD:
+            return msgspec.convert(value, Dead)
+        return msgspec.convert(value, Lacking) if schema == GAP else msgspec.convert(value, Ended)
 
     def _recorded_rank(self, source: str) -> int:
         if source not in self._ranks:

@@ -6,21 +6,22 @@ a record before them. So a second reader runs ahead to the next mark, and the ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tidewarp.connect.contract import Output
 from tidewarp.connect.documents import PathTable
 from tidewarp.connect.gate import Asked, Gate, Grant, Instruction, Passed, Replayed
+from tidewarp.errors import ModelError
 from tidewarp.observe import SILENT, Probe, stage
 from tidewarp.store import Journal
 from tidewarp.twin.collector import collector_paused
-from tidewarp.twin.documents import Mark, Stopped
-from tidewarp.twin.facts import Dead, Ended, Inputs, Marks, What, facts, shaped, stop_at_end
+from tidewarp.twin.documents import Mark, Opened, Released, Resumed, Stopped
+from tidewarp.twin.facts import Dead, Ended, Inputs, Lacking, Marks, What, facts, shaped, stop_at_end
 from tidewarp.twin.run import Run
-from tidewarp.units import TICK_MAX
+from tidewarp.units import TICK_MAX, in_seconds
 
-__all__ = ["EVENTS_PER_STEP", "Follower"]
+__all__ = ["EVENTS_PER_STEP", "Follower", "differs"]
 
 EVENTS_PER_STEP = 20_000  # about 20 ms of a small model: how long a request to stop may wait
 
@@ -28,8 +29,9 @@ EVENTS_PER_STEP = 20_000  # about 20 ms of a small model: how long a request to 
 class Follower:
     """Moves a run along its journal and compares it with every mark.
 
-    ``table`` takes the journal's paths; ``until`` is the tick at which a replay ends (exclusive). ``release`` gets the
-    outputs. ``first_difference`` is the first mark that differs, as {tick, mark, parts}.
+    ``table`` takes the journal's paths; ``until`` is the tick at which a replay ends (exclusive); at ``halt`` the run stands
+    still, while the journal is read on. ``release`` gets the outputs. ``anchor`` is where the last life began: tick and
+    Unix ns, 0 if the journal does not say. ``first_difference`` is the first mark that differs, as {tick, mark, parts}.
     """
 
     def __init__(
@@ -41,18 +43,21 @@ class Follower:
         *,
         table: PathTable | None = None,
         until: int = TICK_MAX,
+        halt: int = TICK_MAX,
         probe: Probe = SILENT,
     ) -> None:
         self.first_difference: dict[str, Any] | None = None
         self.recorded: Mark | None = None  # of the last stop that was reached
         self.compared = 0  # marks
+        self.anchor = (0, 0)
         self._journal, self._gate, self._run, self._release = journal, gate, run, release
         self._table, self._until, self._probe = table, until, probe
         stop = stop_at_end(journal)
         self._is_stopped = stop is not None
         # A lease reaches beyond a stop in the middle of it, and so does the floor of a record that was written then.
-        self._end = until if stop is None else min(until, stop)
+        self._end = min(until, halt) if stop is None else min(until, halt, stop)
         self._marks = Marks(journal)
+        self._gvt = 0  # the highest that the journal holds; inputs behind it in the journal may lie below it
 
     def follow(self) -> None:
         """To the stop that the journal ends with; without one, to the furthest tick that it speaks of: a floor, a mark."""
@@ -66,6 +71,12 @@ class Follower:
             if self._run.at >= self._until:
                 return
 
+        self._perform(self._gate.handle(Passed(min(self._gvt, self._end))))
+
+    def follow_to(self, floor: int) -> None:
+        """Grant the run all inputs below ``floor``."""
+        self._perform(self._gate.handle(Passed(floor)))
+
     def follow_on(self) -> None:
         """Further, to the last tick that the journal's inputs determine: where a killed run may have been."""
         if not self._is_stopped and self._gate.has_sources:
@@ -76,17 +87,22 @@ class Follower:
         """What the gate makes of one fact."""
         match what:
             case Inputs():
-                return self._gate.handle(Replayed(what.source, what.admitted, what.inputs))
+                ids = [one.id for one in what.inputs if one.id]
+                return self._gate.handle(Replayed(what.source, what.admitted, what.inputs, ids=ids))
             case Dead():
-                kept = sum(len(letter.head) for letter in what.letters)
-                positions = dict(what.positions)
-                return self._gate.handle(
-                    Replayed(what.source, what.admitted, dead=what.by_rule(), letter_bytes=kept, positions=positions)
-                )
+                return self._gate.handle(_of_letters(what))
+            case Lacking():
+                return self._gate.handle(Replayed(what.source, what.admitted, positions=dict(what.positions), gaps=1))
             case Ended():
                 return self._gate.handle(Replayed(what.source, what.admitted, ended=True))
             case Mark() | Stopped():
                 return self._gate.handle(Passed(what.tick))
+            case Opened():
+                self.anchor = (0, what.unix_ns)
+            case Resumed():
+                self.anchor = (what.tick, what.unix_ns)
+            case Released():
+                self._gvt = max(self._gvt, what.gvt)
         return ()
 
     def _perform(self, instructions: Sequence[Instruction]) -> None:
@@ -115,3 +131,28 @@ class Follower:
         if self.first_difference is None and found != recorded:
             parts = [name for name, value in recorded.document().items() if found.document()[name] != value]
             self.first_difference = {"tick": recorded.tick, "mark": seq, "parts": parts}
+
+
+def _of_letters(what: Dead) -> Replayed:
+    return Replayed(
+        what.source,
+        what.admitted,
+        dead=what.by_rule(),
+        letter_bytes=sum(len(letter.head) for letter in what.letters),
+        positions=dict(what.positions),
+        ids=[letter.id for letter in what.letters if letter.id],
+    )
+
+
+def differs(difference: Mapping[str, Any], changed: Sequence[str]) -> ModelError:
+    """The error of a run that differs from its journal; ``changed`` names the files of the model that changed."""
+    if changed:
+        action = f"begin a new journal: what changed in {', '.join(changed)} alters the past"
+    else:
+        action = "look for the order of sets, id(), time, random, files; run tidewarp replay for the whole comparison"
+    return ModelError(
+        f"the mark at {in_seconds(difference['tick']):.3f} s (record {difference['mark']}): "
+        f"{', '.join(difference['parts'])} came out differently",
+        "a model is a function of its inputs and its seed",
+        action,
+    )

@@ -1,32 +1,36 @@
 """The inline host: performs what gate and outbox ask, and paces the run. Connectors have threads, the model has not.
 
 One turn of its loop: take what the inbox holds; ask the gate for a lease; let the model run in slices up to
-it; hand the outputs on. When nothing can go on, it sleeps until something arrives or the next instant is due.
+it; hand the outputs on once GVT has passed them. When nothing can go on, it sleeps until something arrives or the next
+instant is due.
 """
 
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
-from tidewarp.clocks import Clock, Pacer, WallClock
+from tidewarp.clocks import Clock, WallClock
 from tidewarp.codec import INPUT, timed_body
 from tidewarp.connect import gate as gates
 from tidewarp.connect import outbox as outboxes
-from tidewarp.connect.contract import Input, Output, RunIdentity, Sink, Source
-from tidewarp.connect.documents import PathTable, encode_dead, encode_ended, encode_inputs, pack_positions
-from tidewarp.connect.shell import Inbox, Lost, SinkThread, SourceThread
+from tidewarp.connect.contract import Decoder, Gap, Input, Output, RunIdentity, Sink, Source
+from tidewarp.connect.documents import PathTable, encode_dead, encode_ended, encode_gap, encode_inputs, pack_positions
+from tidewarp.connect.shell import Inbox, Lost, SinkThread, SourceThread, SpillThread
 from tidewarp.errors import ModelError, OperatorError
 from tidewarp.observe import Probe, stage
 from tidewarp.store import Entry, Journal
 from tidewarp.twin.collector import collector_paused
-from tidewarp.twin.documents import MARK, RELEASED_IDS, STOP, entry
+from tidewarp.twin.documents import MARK, RELEASED_IDS, STOP, Mark, entry
 from tidewarp.twin.facts import stop_at_end
 from tidewarp.twin.follow import EVENTS_PER_STEP
+from tidewarp.twin.pace import Pace
 from tidewarp.twin.run import Run
 from tidewarp.units import TICK_MAX, in_seconds, ticks
 
@@ -35,15 +39,24 @@ __all__ = ["MARK_INPUTS", "InlineHost"]
 _TICK = itemgetter(Input._fields.index("tick"))
 MARK_INPUTS = 2_000  # a mark after so many inputs: what a replay can name when it differs
 _MARK_S = 60.0  # likewise after so many wall seconds of a paced run
-_VIRTUAL_S_MAX = 9.2e9  # just inside int64 ns: a tiny factor reaches it in seconds
 _STALL_S = 30.0  # how long a sink may make no progress at the end of a run
+_DRAIN_S = 0.005  # how long arrivals may keep a paced run from its next slice
+_PACED_EVENTS = 2_000  # of one slice of a paced run, likewise
+_TELL_S = 0.02  # GVT is journaled so often at most
+_AHEAD_S = 1.0  # by the wall: how far ahead GVT is promised where nothing can come in below the clock
 
 
 @dataclass(frozen=True)
 class _Committed:
     ticket: int
-    source: str
-    positions: Mapping[int, int]
+    future: Future[Any]
+
+
+@dataclass(frozen=True)
+class _Told:
+    """The journal holds this GVT."""
+
+    gvt: int
     future: Future[Any]
 
 
@@ -52,7 +65,11 @@ class _Stop:
 
 
 class InlineHost:
-    """Runs one twin in the calling thread. ``stop`` may be called from any thread or signal handler."""
+    """Runs one twin in the calling thread. ``stop`` may be called from any thread or signal handler.
+
+    ``rebuild(floor, at)`` makes the run anew from the journal, with all inputs below ``floor``, and brings it to ``at``; it
+    gives the run and its outputs. ``place(sink)`` is where the spill file of a sink goes.
+    """
 
     def __init__(
         self,
@@ -64,25 +81,41 @@ class InlineHost:
         identity: RunIdentity,
         clock: Clock,
         probe: Probe,
+        rebuild: Callable[[int, int], tuple[Run, list[Output]]],
+        place: Callable[[str], Path],
     ) -> None:
-        self.lag_s_max = 0.0
+        self.repairs = 0
         self._run, self._gate, self._outbox, self._journal = run, gate, outbox, journal
         self._table, self._identity, self._clock, self._probe = table, identity, clock, probe
+        self._rebuild, self._place = rebuild, place
         self._inbox: Inbox = queue.SimpleQueue()
         self._sources: dict[str, SourceThread] = {}
         self._sinks: dict[str, SinkThread] = {}
-        self._retries: dict[str, float] = {}
-        self._pacer = Pacer(0.0)
+        self._spill: SpillThread | None = None
+        self._due: dict[tuple[str, str], tuple[float, Callable[[], None]]] = {}  # what is to be tried again, and when
+        self._pace = Pace(clock, 0.0)
         self._stopping = False
         self._limit = 0
         self._marked = run.applied
         self._marked_s = 0.0
         self._asked = False  # the gate, in this run
+        self._is_new = journal.size == 0
         self._was_stopped = journal.size > 0 and stop_at_end(journal) is not None
+        self._withheld: deque[Output] = deque()  # a repair may still replace them
+        self._marks: deque[Mark] = deque()  # likewise
+        self._told_gvt = 0  # the journal holds it
+        self._telling = False
+        self._told_s = -_TELL_S
+        self._repair_from = TICK_MAX
+
+    @property
+    def lag_s_max(self) -> float:
+        """Wall seconds that the run was behind its pace, at most."""
+        return self._pace.lag_s_max
 
     # ------------------------------------------------------------------ life
     def open_sinks(self, sinks: Mapping[str, Sink], released: Mapping[str, str]) -> None:
-        """Open every sink and wait until each has said what it holds."""
+        """Open every sink and wait until each has said what it holds, or that it cannot be reached now."""
         for name, sink in sinks.items():
             thread = SinkThread(sink, self._identity, released.get(name, ""), self._inbox, self._clock.now)
             self._sinks[name] = thread
@@ -90,19 +123,29 @@ class InlineHost:
         while waiting:
             message = self._inbox.get()
             self._take(message)
-            waiting -= isinstance(message, outboxes.Opened)
+            waiting -= isinstance(message, outboxes.Opened | outboxes.Failed)
 
     def last_ids(self) -> dict[str, str]:
         """Sink -> id of the last output that it holds, of the sinks that hold any."""
         return self._outbox.last_ids()
 
-    def open_sources(self, sources: Mapping[str, Source]) -> None:
-        """Start reading every source behind what the journal holds."""
+    def open_sources(
+        self, sources: Mapping[str, Source], decoders: Mapping[str, Callable[[int], Decoder | None]]
+    ) -> None:
+        """Start reading every source behind what the journal holds; ``decoders`` take the place of their own."""
         for name, source in sources.items():
             if name not in self._sources:
                 self._gate.reopen(name, stopped=self._was_stopped)
                 positions = self._gate.positions(name)
-                self._sources[name] = SourceThread(source, positions, self._identity.epoch_ns, self._inbox)
+                self._sources[name] = SourceThread(
+                    source,
+                    positions,
+                    self._identity.epoch_ns,
+                    self._inbox,
+                    self._clock.now,
+                    self._present,
+                    decoders.get(name),
+                )
 
     def stop(self) -> None:
         """End the present run at the next completed instant. Safe from any thread and from a signal handler."""
@@ -111,7 +154,7 @@ class InlineHost:
 
     def close(self) -> None:
         """End all connectors. Raises the first error that one of them met since the run, after closing all."""
-        threads = (*self._sources.values(), *self._sinks.values())
+        threads = (*self._sources.values(), *self._sinks.values(), *([self._spill] if self._spill else []))
         for thread in threads:
             thread.end()
         for thread in threads:
@@ -121,25 +164,27 @@ class InlineHost:
             raise lost[0].error
 
     # ------------------------------------------------------------------ the loop
-    def go(self, until: int | None, factor: float) -> str:
+    def go(self, until: int | None, pace: Pace) -> str:
         """Run to ``until`` (exclusive tick), or to the end of all data, or until stopped: "end" or "interrupted"."""
-        self._pacer = Pacer(factor)
-        # What has been delivered was due before this life: up to there it runs at full speed.
+        self._pace = pace
         self._marked_s = self._clock.now()
-        self._pacer.start(self._marked_s, in_seconds(max(self._run.at, self._delivered_tick())))
+        self._told_gvt = max(self._told_gvt, self._gate.gvt)
         self._asked = False
         while True:
             self._take_all()
+            self._repair()
             goal = self._goal(until)
             if self._stopping or (self._run.at >= goal and self._run.settled):
                 break
+            self._outbox.spills = pace.keeps_up
             if self._outbox.full:
                 self._wait(None)
             elif self._progress(goal):
                 self._probe.progress(in_seconds(self._run.at), None if goal == TICK_MAX else in_seconds(goal))
             else:
                 self._wait(self._pause_s(goal))
-        if self._pacer.factor > 0 and self._run.at < goal:
+            self._settle()
+        if pace.factor > 0 and self._run.at < goal:
             self._progress(goal)  # to the present: nothing was due since it was last asked for
         reason = "interrupted" if self._stopping and self._run.at < goal else "end"
         self._stopping = False
@@ -151,7 +196,7 @@ class InlineHost:
         if until is not None:
             return until
         if self._gate.finished:
-            return self._gate.end
+            return max(self._gate.end, self._run.at)
         if not self._sources and self._run.env.peek() == float("inf"):
             return self._run.stop_tick
         return TICK_MAX
@@ -161,11 +206,11 @@ class InlineHost:
         self._limit = limit = min(goal, self._paced_limit(goal))
         if self._run.settled and self._run.at >= min(limit, self._run.lease):
             is_idle = limit < goal and limit <= self._upcoming(goal)
-            if is_idle and self._pacer.factor > 0 and self._asked and not self._stopping:
+            if is_idle and self._pace.factor > 0 and self._asked and not self._stopping:
                 return False
             self._asked = True
             before = self._gate.floor
-            self._perform(self._gate.handle(gates.Asked(limit)))
+            self._perform(self._gate.handle(gates.Asked(limit, self._clock.now())))
             if self._gate.floor == before:
                 return False
         self._slice(limit)
@@ -173,50 +218,99 @@ class InlineHost:
 
     def _paced_limit(self, goal: int) -> int:
         """The first tick that is not yet due."""
-        if self._pacer.factor > 0:
-            now_s = self._clock.now()
-            if self._run.lease > self._run.at:
-                self.lag_s_max = max(self.lag_s_max, self._pacer.lag(now_s, in_seconds(self._run.next_tick)))
-            return ticks(min(self._pacer.virtual(now_s), _VIRTUAL_S_MAX)) + 1
-        if goal == TICK_MAX and not self._sources:
-            return min(goal, self._run.next_tick + 1)  # neither data nor an end say how far: from event to event
+        if self._pace.factor > 0:
+            return self._pace.limit(self._run.next_tick if self._run.lease > self._run.at else None)
+        if goal == TICK_MAX and (not self._sources or self._gate.lives):
+            return min(goal, self._upcoming(goal) + 1)  # neither data nor an end say how far: from event to event
         return TICK_MAX
+
+    def _present(self) -> int:
+        """The tick that virtual time has reached by the wall; 0 at full speed. Called from the threads of sources."""
+        return self._pace.present()
 
     def _pause_s(self, goal: int) -> float | None:
         """How long to sleep if nothing arrives. None: as long as it takes."""
+        now_s = self._clock.now()
+        silent_s = self._gate.silent_s - now_s  # then a silent source lets the clock go on
+        patience_s = None if silent_s == float("inf") else max(0.0, silent_s)
         upcoming = self._upcoming(goal)
-        if self._pacer.factor == 0 or (upcoming < self._limit and self._gate.floor < self._limit):
-            return None  # data, a commit or a sink is what the run waits for
+        if self._pace.factor == 0 or (upcoming < self._limit and self._gate.floor < self._limit):
+            return patience_s  # data, a commit or a sink is what the run waits for
         tick = max(self._limit, upcoming)
         if tick == TICK_MAX:
-            return None
-        return max(0.0, self._pacer.deadline(in_seconds(tick)) - self._clock.now())
+            return patience_s
+        pause_s = self._pace.pause_s(tick)
+        return pause_s if patience_s is None else min(pause_s, patience_s)
 
     def _upcoming(self, goal: int) -> int:
         """When something happens next, as far as that is known: an event, an input, the end of the run."""
         return min(goal, self._run.next_tick, self._gate.next_tick)
 
-    def _delivered_tick(self) -> int:
+    def delivered_tick(self) -> int:
         """The tick of the last output that a sink holds; 0 if there is none."""
         return max((int(last_id[:16], 16) for last_id in self._outbox.last_ids().values()), default=0)
 
     def _slice(self, limit: int) -> None:
         try:
-            outputs = self._run.step(limit, EVENTS_PER_STEP)
+            outputs = self._run.step(limit, _PACED_EVENTS if self._pace.keeps_up else EVENTS_PER_STEP)
         except ModelError as error:
             self._give_up(error)
             raise
         stage("apply.after")
-        self.release(outputs)
+        if self._tells_gvt:
+            self._withheld.extend(outputs)
+        else:
+            self.release(outputs)
         if self._run.settled and self._mark_is_due():
             self._marked, self._marked_s = self._run.applied, self._clock.now()
-            self._submit([entry(MARK, self._run.at, self._run.mark().document()), self._released()])
+            self._marks.append(self._run.mark())
+        self._journal_marks()
 
     def _mark_is_due(self) -> bool:
         """A mark also says how far a paced run has come, for the life after a kill."""
         if self._run.applied - self._marked >= MARK_INPUTS:
             return True
-        return self._pacer.factor > 0 and self._clock.now() - self._marked_s >= _MARK_S
+        return self._pace.factor > 0 and self._clock.now() - self._marked_s >= _MARK_S
+
+    def _journal_marks(self) -> None:
+        """Those that no repair can change any more."""
+        while self._marks and (self._marks[0].tick <= self._gate.gvt or not self._gate.repairs):
+            mark = self._marks.popleft()
+            self._submit([entry(MARK, mark.tick, mark.document()), self._released()])
+
+    # ------------------------------------------------------------------ GVT and repair
+    @property
+    def _tells_gvt(self) -> bool:
+        """Could a later life come to another result above what the journal says? Then it says so before outputs leave."""
+        return self._gate.repairs or self._gate.lives
+
+    def _settle(self) -> None:
+        """Release what GVT has passed, once the journal holds that it has."""
+        while self._withheld and self._withheld[0].tick < self._told_gvt:
+            count = 0
+            while count < len(self._withheld) and self._withheld[count].tick < self._told_gvt:
+                count += 1
+            self.release([self._withheld.popleft() for _ in range(count)])
+        due = self._withheld and self._withheld[0].tick < self._gate.gvt
+        if not due or self._telling or self._clock.now() - self._told_s < _TELL_S:
+            return
+        gvt = self._gate.gvt
+        if self._gate.arrivals_only and self._pace.factor > 0:
+            gvt = min(gvt + ticks(_AHEAD_S / self._pace.factor), TICK_MAX)
+        self._telling, self._told_s = True, self._clock.now()
+        future = self._journal.submit([self._released(gvt)])
+        future.add_done_callback(lambda done: self._inbox.put(_Told(gvt, done)))
+
+    def _repair(self) -> None:
+        """Execute again from the first input that came in below the floor. Inline, that is: from the beginning."""
+        if self._repair_from == TICK_MAX:
+            return
+        tick, self._repair_from = self._repair_from, TICK_MAX
+        self.repairs += 1
+        self._probe.add("repairs")
+        self._run, outputs = self._rebuild(self._gate.floor, self._run.at)
+        self._withheld = deque(output for output in outputs if output.tick >= self._told_gvt)
+        self._marks = deque(mark for mark in self._marks if mark.tick <= tick)
 
     def release(self, outputs: Sequence[Output]) -> None:
         """Hand outputs that GVT has passed to the sinks."""
@@ -231,20 +325,24 @@ class InlineHost:
 
     # ------------------------------------------------------------------ messages
     def _wait(self, timeout_s: float | None, clock: Clock | None = None) -> None:
-        if self._retries:
-            due = max(0.0, min(self._retries.values()) - self._clock.now())
+        if self._due:
+            due = max(0.0, min(at_s for at_s, _ in self._due.values()) - self._clock.now())
             timeout_s = due if timeout_s is None else min(timeout_s, due)
+        if self._withheld and not self._telling and self._withheld[0].tick < self._gate.gvt:
+            timeout_s = _TELL_S if timeout_s is None else min(timeout_s, _TELL_S)
         message = (clock or self._clock).wait(self._inbox, timeout_s)
         if message is not None:
             self._take(message)
         now_s = self._clock.now()
-        if any(at_s <= now_s for at_s in self._retries.values()):
-            self._retries = {name: at_s for name, at_s in self._retries.items() if at_s > now_s}
-            self._perform_outbox(self._outbox.handle(outboxes.Woken(now_s)))
+        for key in [key for key, (at_s, _) in self._due.items() if at_s <= now_s]:
+            self._due.pop(key)[1]()
 
     def _take_all(self) -> None:
+        end_s = self._clock.now() + _DRAIN_S
         for message in self._left():
             self._take(message)
+            if self._pace.keeps_up and self._clock.now() >= end_s:
+                return
 
     def _left(self) -> Iterator[Any]:
         """What the inbox holds at present, taken out one by one."""
@@ -255,33 +353,78 @@ class InlineHost:
                 return
 
     def _take(self, message: Any) -> None:
-        if isinstance(message, Lost):
-            raise message.error
-        if isinstance(message, _Committed):
-            message.future.result()
-            self._sources[message.source].confirm(message.positions)
-            self._perform(self._gate.handle(gates.Appended(message.ticket)))
-        elif isinstance(message, (outboxes.Opened, outboxes.Sent, outboxes.Failed)):
-            self._perform_outbox(self._outbox.handle(message))
-        elif not isinstance(message, _Stop):
-            with collector_paused():
-                self._perform(self._gate.handle(message))
+        match message:
+            case Lost():
+                raise message.error
+            case _Committed():
+                message.future.result()
+                self._perform(self._gate.handle(gates.Appended(message.ticket)))
+            case _Told():
+                message.future.result()
+                self._telling, self._told_gvt = False, max(self._told_gvt, message.gvt)
+            case outboxes.Opened():
+                self._refuse_older(message)
+                self._perform_outbox(self._outbox.handle(message))
+            case outboxes.Sent() | outboxes.Failed() | outboxes.Fetched():
+                self._perform_outbox(self._outbox.handle(message))
+            case _Stop():
+                pass
+            case _:
+                with collector_paused():
+                    self._perform(self._gate.handle(message))
+
+    def _refuse_older(self, opened: outboxes.Opened) -> None:
+        """A key outlives its journal, and sinks know a run by its key: they would drop what is new as seen before."""
+        if self._is_new and opened.last_id and not self._outbox.was_offered(opened.sink):
+            raise OperatorError(
+                f"sink {opened.sink!r}: it holds outputs up to {opened.last_id} of an earlier journal with the same key",
+                "this journal is new, and its outputs have the same ids",
+                "move what the sink holds away, or the key beside the journal, or bring the earlier journal back",
+            )
 
     def _perform_outbox(self, instructions: Sequence[outboxes.Instruction]) -> None:
         for instruction in instructions:
-            if isinstance(instruction, outboxes.Send):
-                self._sinks[instruction.sink].send(instruction)
-            else:
-                self._retries[instruction.sink] = instruction.at_s
+            match instruction:
+                case outboxes.Send():
+                    self._sinks[instruction.sink].send(instruction)
+                case outboxes.Reopen():
+                    self._sinks[instruction.sink].reopen()
+                case outboxes.Retry():
+                    self._due["sink", instruction.sink] = instruction.at_s, self._wake_outbox
+                case outboxes.Spill():
+                    self._spilling().spill(instruction)
+                case outboxes.Fetch():
+                    self._spilling().fetch(instruction)
+
+    def _wake_outbox(self) -> None:
+        self._perform_outbox(self._outbox.handle(outboxes.Woken(self._clock.now())))
+
+    def _spilling(self) -> SpillThread:
+        if self._spill is None:
+            self._spill = SpillThread(self._place, self._inbox)
+        return self._spill
 
     def _perform(self, instructions: Sequence[gates.Instruction]) -> None:
         for instruction in instructions:
-            if isinstance(instruction, gates.Grant):
-                self._run.grant(instruction)
-            elif isinstance(instruction, gates.Read):
-                self._sources[instruction.source].read(instruction.limit)
-            else:
-                self._append(instruction)
+            match instruction:
+                case gates.Grant():
+                    self._run.grant(instruction)
+                case gates.Read():
+                    self._sources[instruction.source].read(instruction.limit)
+                case gates.Append():
+                    self._append(instruction)
+                case gates.Confirm():
+                    self._sources[instruction.source].confirm(instruction.positions)
+                case gates.Repair():
+                    self._repair_from = min(self._repair_from, instruction.tick)
+                case gates.Reconnect():
+                    self._reconnect_later(instruction.source, instruction.at_s, instruction.gap)
+
+    def _reconnect_later(self, name: str, at_s: float, gap: Gap | None) -> None:
+        def reconnect() -> None:
+            self._sources[name].reconnect(self._gate.positions(name), gap)
+
+        self._due["source", name] = at_s, reconnect
 
     def _append(self, batch: gates.Append) -> None:
         """Journal before apply: records and positions in one transaction; Appended follows when it is durable."""
@@ -297,8 +440,12 @@ class InlineHost:
             entries.append(Entry(INPUT, timed_body(batch.admitted, encode_ended(batch.source, batch.admitted))))
         self._probe.add("inputs", len(batch.inputs))
         stage("journal.before")
+        if batch.gap is not None:
+            gap = batch.gap
+            document = encode_gap(batch.source, batch.admitted, gap.partition, gap.first, gap.end)
+            entries.append(Entry(INPUT, timed_body(batch.admitted, document)))
         future = self._journal.submit(entries, cursors={batch.source: pack_positions(batch.positions)})
-        message = _Committed(batch.ticket, batch.source, batch.positions, future)
+        message = _Committed(batch.ticket, future)
         future.add_done_callback(lambda _: self._inbox.put(message))
 
     # ------------------------------------------------------------------ the end of a run
@@ -306,8 +453,9 @@ class InlineHost:
         """Marks need not be waited for; an error of theirs also fails the next append."""
         self._journal.submit(entries)
 
-    def _released(self) -> Entry:
-        return entry(RELEASED_IDS, self._run.at, {"tick": self._run.at, "sinks": self._outbox.last_ids()})
+    def _released(self, gvt: int | None = None) -> Entry:
+        told = {"tick": self._run.at, "sinks": self._outbox.last_ids(), "gvt": self._told_gvt if gvt is None else gvt}
+        return entry(RELEASED_IDS, self._run.at, told)
 
     def _finish(self, reason: str) -> None:
         """Come to rest at a completed instant, deliver everything, write where it is."""
@@ -315,14 +463,26 @@ class InlineHost:
         while not (self._run.at >= tick and self._run.settled):
             self._slice(tick)
         self._perform(self._gate.handle(gates.Paused()))
-        while self._gate.appending:
+        while self._gate.appending or self._telling:
             self._wait(None)
+        self._repair()
+        self._conclude()
         stalled = self._flush()
         mark = self._run.mark(final=True)
         stop = entry(STOP, mark.tick, {"tick": mark.tick, "reason": reason, "detail": stalled or ""})
         self._journal.append([entry(MARK, mark.tick, mark.document()), self._released(), stop])
         if stalled:
             raise OperatorError(stalled, "a run ends when its sinks hold all outputs", "mend the sink, then --resume")
+
+    def _conclude(self) -> None:
+        """A stop is final: nothing below it changes any more, and all outputs leave."""
+        self._gate.handle(gates.Passed(self._run.at))
+        self._journal_marks()
+        if self._withheld:
+            self._told_gvt = max(self._told_gvt, self._run.at)
+            self._journal.append([self._released()])
+            self.release(self._withheld)
+            self._withheld = deque()
 
     def _flush(self) -> str | None:
         """Wait for the sinks; None, or which of them made no progress for too long.
@@ -332,7 +492,7 @@ class InlineHost:
         wall, backlog = WallClock(), self._outbox.backlog
         since_s, wall_since_s = self._clock.now(), wall.now()
         while self._outbox.backlog:
-            self._wait(_STALL_S, self._clock if self._retries else wall)
+            self._wait(_STALL_S, self._clock if self._due else wall)
             if self._outbox.backlog != backlog:
                 backlog, since_s, wall_since_s = self._outbox.backlog, self._clock.now(), wall.now()
             elif max(self._clock.now() - since_s, wall.now() - wall_since_s) >= _STALL_S:
@@ -343,7 +503,10 @@ class InlineHost:
     def _give_up(self, error: ModelError) -> None:
         """The model raised: deliver what came before, and let the journal say where the run ended and why."""
         self._perform(self._gate.handle(gates.Paused()))
-        self.release(self._run.salvage())
+        self._withheld.extend(self._run.salvage())
+        while self._gate.appending or self._telling:
+            self._wait(None)
+        self._conclude()
         self._flush()
         stop = entry(STOP, self._run.at, {"tick": self._run.at, "reason": "model", "detail": error.value})
         self._journal.append([self._released(), stop])

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
 import re
-from collections.abc import Mapping, Sequence
+import tempfile
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tidewarp.clocks import Clock, Pacer, WallClock
 from tidewarp.codec import pack, unpack
 from tidewarp.connect.documents import PathTable
-from tidewarp.errors import CodecError, ModelChanged, ModelError, OperatorError
+from tidewarp.errors import CodecError, ModelChanged, OperatorError
 from tidewarp.observe import SILENT, Probe
 from tidewarp.store import Store, open_store
 from tidewarp.twin.documents import OPEN, Opened, entry, platform_of
 from tidewarp.twin.facts import opening_of, released_before
-from tidewarp.twin.follow import Follower
+from tidewarp.twin.follow import Follower, differs
 from tidewarp.twin.host import InlineHost
 from tidewarp.twin.model import changed_files, refuse_while_loading
-from tidewarp.twin.session import Build, Twin
+from tidewarp.twin.session import CATCH_UP, Build, Pacing, Twin
 from tidewarp.twin.wiring import BATCH_MAX
-from tidewarp.units import in_seconds, parse_instant
+from tidewarp.units import parse_instant
 
 __all__ = ["open_twin"]
 
@@ -34,11 +36,12 @@ def open_twin(
     build: Build,
     *,
     seed: int | None = None,
-    factor: float = 0.0,
+    factor: float | None = None,
     epoch: datetime | str | None = None,
     batch: int = BATCH_MAX,
     resume: bool = True,
     accept_model: bool = False,
+    catch_up: str = "fast",
     clock: Clock | None = None,
     probe: Probe = SILENT,
 ) -> Twin:
@@ -51,12 +54,15 @@ def open_twin(
         journal: the file (``NAME.tw``); its key and lock stand beside it. ":memory:" keeps nothing.
         build: the model: a function that wires the twin it is given.
         seed: of all random streams, 0 to 2^64 - 1; 0 by default. An existing journal refuses another one.
-        factor: wall seconds per simulated second; 0 = full speed.
+        factor: wall seconds per simulated second; 0 = full speed. Default: 1 with a live source, else 0.
         epoch: the instant of tick 0 (aware datetime or ISO 8601). Default: midnight UTC before the first event
-            of the first source that has times of its own; without one 1970-01-01.
+            of the first source that has times of its own; without one the present if there is a live source, else
+            1970-01-01.
         batch: inputs per journal record, 1 to 8,192.
         resume: go on with a journal that was begun; False refuses it.
         accept_model: go on although the model's files changed.
+        catch_up: what the time means in which a live twin was down: "fast": it passed for the twin as well, which catches
+            up at full speed; "pause": it did not.
         clock: the wall clock; tests hand in a simulated one.
         probe: receives counts and progress.
 
@@ -70,7 +76,10 @@ def open_twin(
         raise OperatorError(f"batch={batch}", f"1 to {BATCH_MAX} inputs per record", "give a number in this range")
     if seed is not None and not 0 <= seed < 1 << 64:
         raise OperatorError(f"seed={seed}", "a seed is 0 to 2^64 - 1", "give a number in this range")
-    Pacer(factor)  # refuses a factor that is none, before anything is begun
+    Pacer(factor or 0.0)  # refuses a factor that is none, before anything is begun
+    if catch_up not in CATCH_UP:
+        raise OperatorError(f"catch_up={catch_up!r}", f"one of {', '.join(CATCH_UP)}", "choose one of them")
+    clock = clock or WallClock()
     path, epoch_ns = Path(journal), _epoch_ns(epoch)
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(contextlib.closing(open_store(journal, create=True)))
@@ -81,47 +90,64 @@ def open_twin(
                 raise OperatorError(str(path), rule, "add --resume, or name another file")
             _refuse_other(begun, path, seed=seed, epoch_ns=epoch_ns)
             seed, epoch_ns = begun.seed, begun.epoch_ns
-        twin = Twin(build, seed=seed or 0, epoch_ns=epoch_ns, live=True, batch=batch, probe=probe)
+        twin = Twin(
+            build, seed=seed or 0, epoch_ns=epoch_ns, live=True, batch=batch, probe=probe, present_ns=clock.unix_ns()
+        )
         stack.push(twin)
         if begun is not None and not accept_model:
             _refuse_changed_files(begun, twin, path)
         twin._wire()
         if begun is not None and not accept_model:
             _refuse_changed_sources(begun, twin, path)
-        _follow(twin, store, path, clock or WallClock(), factor)
+        _follow(twin, store, path, clock, Pacing(factor, catch_up))
         stack.pop_all()
     return twin
 
 
-def _follow(twin: Twin, store: Store, path: Path, clock: Clock, factor: float) -> None:
+def _follow(twin: Twin, store: Store, path: Path, clock: Clock, pacing: Pacing) -> None:
     """Bring a wired twin to where its journal stands, and begin the journal if it is empty."""
     journal, table = store.journal, PathTable()
     identity = twin._identity(journal.domain)
-    host = InlineHost(twin._run, twin._gate, twin._outbox, journal, table, identity, clock, twin._probe)
-    twin._attach(store, host, clock, factor)
+    host = InlineHost(
+        twin._run,
+        twin._gate,
+        twin._outbox,
+        journal,
+        table,
+        identity,
+        clock,
+        twin._probe,
+        partial(twin._rebuild, journal),
+        partial(_spill_path, path),
+    )
+    twin._attach(store, host, clock, pacing)
     follower = Follower(journal, twin._gate, twin._run, host.release_and_wait, table=table, probe=twin._probe)
     host.open_sinks(twin._sinks, released_before(journal))
     if not journal.size:  # last of all: what could not start has begun no journal
-        _refuse_older_outputs(host.last_ids(), path)
         model = twin._model.record(path)
-        opened = Opened(identity.domain, identity.epoch_ns, twin.seed, model, twin._policies, **platform_of())
+        opened = Opened(
+            identity.domain,
+            identity.epoch_ns,
+            twin.seed,
+            model,
+            twin._policies,
+            **platform_of(),
+            unix_ns=clock.unix_ns(),
+        )
         journal.append([entry(OPEN, 0, opened.document())])
     follower.follow()
+    twin._anchor = follower.anchor
     if follower.first_difference is not None:
         # What has changed was accepted, or it would have been refused before.
         changed = changed_files(opening_of(journal).model, twin._model)
-        raise _differs(follower.first_difference, changed)
+        raise differs(follower.first_difference, changed)
 
 
-def _refuse_older_outputs(held: Mapping[str, str], path: Path) -> None:
-    """A key outlives its journal, and sinks know a run by its key: they would drop what is new as seen before."""
-    if held:
-        name, last_id = next(iter(held.items()))
-        raise OperatorError(
-            f"sink {name!r}: it holds outputs up to {last_id} of an earlier journal with the key {path}.key",
-            f"{path} is new, and its outputs have the same ids",
-            "move what the sink holds away, or the key, or bring the journal back",
-        )
+def _spill_path(journal: Path, sink: str) -> Path:
+    """Beside the journal, or in TIDEWARP_SPILL_DIR. A name of its own also where two sinks' names are spelled alike."""
+    word = hashlib.sha256(f"{journal.resolve()}\0{sink}".encode()).hexdigest()[:12]
+    beside = Path(tempfile.gettempdir()) if str(journal) == ":memory:" else journal.parent
+    return Path(os.environ.get("TIDEWARP_SPILL_DIR") or beside) / f"{journal.stem.strip(':')}.{word}.spill"
 
 
 def _refuse_other(begun: Opened, path: Path, *, seed: int | None, epoch_ns: int | None) -> None:
@@ -150,19 +176,6 @@ def _refuse_changed_sources(begun: Opened, twin: Twin, path: Path) -> None:
             "a run goes on with the sources that began it",
             "connect them as before, or pass --accept-model (accept_model=True)",
         )
-
-
-def _differs(difference: Mapping[str, Any], changed: Sequence[str]) -> ModelError:
-    if changed:
-        action = f"begin a new journal: what changed in {', '.join(changed)} alters the past"
-    else:
-        action = "look for the order of sets, id(), time, random, files; run tidewarp replay for the whole comparison"
-    return ModelError(
-        f"the mark at {in_seconds(difference['tick']):.3f} s (record {difference['mark']}): "
-        f"{', '.join(difference['parts'])} came out differently",
-        "a model is a function of its inputs and its seed",
-        action,
-    )
 
 
 def _epoch_ns(epoch: datetime | str | None) -> int | None:

@@ -12,7 +12,7 @@ from typing import Any
 from tidewarp.errors import OperatorError
 from tidewarp.store import open_store
 from tidewarp.twin.documents import FORMS
-from tidewarp.twin.facts import Dead, Ended, Fact, Inputs, facts, opening_of
+from tidewarp.twin.facts import Dead, Ended, Fact, Inputs, Lacking, facts, opening_of
 from tidewarp.twin.run import tick_at
 from tidewarp.units import TICK_MAX, TICK_MIN, Duration, format_instant, in_seconds
 
@@ -21,6 +21,7 @@ __all__ = ["KINDS", "journal_rows"]
 _KIND_OF: dict[type, str] = {
     Inputs: "input",
     Dead: "dead",
+    Lacking: "gap",
     Ended: "ended",
     **{form: schema.removeprefix("tw.") for schema, form in FORMS.items()},
 }
@@ -43,7 +44,7 @@ def journal_rows(
     """Rows of the journal in the order of its records, each with ``seq``, ``kind``, ``tick``, ``time_s`` and ``timestamp``.
 
     Kinds: ``input`` {source, partition, offset, path, value}, ``dead`` {source, partition, offset, rule, message,
-    sha256}, and ``open``, ``resume``, ``ended``, ``stop``, ``mark``, ``released`` with what their documents hold.
+    sha256}, ``gap`` {source, partition, first, end}, and ``open``, ``resume``, ``ended``, ``stop``, ``mark``, ``released`` with what their documents hold.
     ``first`` (inclusive) and ``end`` (exclusive) are virtual times or instants; ``path_glob`` selects inputs,
     ``source`` inputs and dead letters, ``kind`` one kind; ``after`` skips the records up to that number.
 
@@ -85,6 +86,9 @@ def _rows(fact: Fact) -> Iterator[Row]:
             for letter in what.letters:
                 place = {"source": what.source, "partition": letter.partition, "offset": letter.offset}
                 yield {**head, **place, "rule": letter.rule, "message": letter.message, "sha256": letter.sha256.hex()}
+        case Lacking():
+            place = {"source": what.source, "partition": what.partition, "first": what.first, "end": what.end}
+            yield {**head, **place}
         case Ended():
             yield {**head, "source": what.source, "admitted": what.admitted}
         case _:

@@ -52,7 +52,7 @@ def chain_inputs(chain: Chain, sources: Mapping[int, str], inputs: Sequence[Inpu
     """Add inputs to the chain of inputs: one record for each path that they set. ``sources``: rank -> name."""
     records = [
         pack_plain([tick, sources[rank], partition, offset, path, value])
-        for tick, rank, partition, offset, changes, _ in inputs
+        for tick, rank, partition, offset, changes, *_ in inputs
         for path, value in changes
     ]
     is_one_each = len(records) == len(inputs)
@@ -72,6 +72,7 @@ class Run:
         self, env: Environment, sources: Mapping[int, str], extra: Callable[[], dict[str, Any]] = dict
     ) -> None:
         self.env = env
+        env.causality.sources = sources
         self.at = 0
         self.lease = 0
         self.settled = True
@@ -195,7 +196,8 @@ class Run:
     def _drain(self, below: int = TICK_MAX) -> list[Output]:
         outputs = [one for one in self.env.drain() if one.tick < below]
         records = [
-            pack_plain([name, key, value, cause, root, event]) for name, _, key, value, cause, root, event in outputs
+            pack_plain([name, stream, key, value, cause, root, event])
+            for name, _, key, value, cause, root, event, stream in outputs
         ]
         self._outputs.extend([one.tick for one in outputs], records)
         self.published += len(outputs)

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable
 from datetime import datetime
 from types import TracebackType
-from typing import Any
+from typing import Any, Final, NamedTuple
 
-from tidewarp.clocks import Clock, Pacer, WallClock
-from tidewarp.connect.contract import RunIdentity
+from tidewarp.clocks import Clock, WallClock
+from tidewarp.connect.contract import Output, RunIdentity
 from tidewarp.errors import InternalError, ModelError, OperatorError, TidewarpError
-from tidewarp.store import Store
+from tidewarp.store import Journal, Store
 from tidewarp.twin.documents import RESUME, Resumed, entry, platform_of
+from tidewarp.twin.follow import Follower, differs
 from tidewarp.twin.host import InlineHost
-from tidewarp.twin.run import tick_at
+from tidewarp.twin.pace import Pace
+from tidewarp.twin.run import Run, tick_at
 from tidewarp.twin.summary import Summary
 from tidewarp.twin.wiring import Wiring
 from tidewarp.units import Duration, in_seconds
 
-__all__ = ["Build", "Twin"]
+__all__ = ["CATCH_UP", "Build", "Pacing", "Twin"]
+
+CATCH_UP: Final = ("fast", "pause")
+_SWITCH_S: Final = 0.0005  # a source's thread, holding bytes for a decoder, must not keep the clock waiting for 5 ms
+
+
+class Pacing(NamedTuple):
+    """As given to open: wall seconds per simulated second (None: it depends on the sources), and one of CATCH_UP."""
+
+    factor: float | None = None
+    catch_up: str = "fast"
 
 
 class Twin(Wiring):
@@ -28,11 +41,14 @@ class Twin(Wiring):
     _host: InlineHost | None = None
     _store: Store | None = None
     _clock: Clock = WallClock()
-    _factor = 0.0
+    _pacing = Pacing()
+    _anchor = (0, 0)  # where the last life began: tick and Unix ns
     _resumed = False
     _failed = False
 
-    def run(self, until: Duration | datetime | None = None, *, factor: float | None = None) -> Summary:
+    def run(
+        self, until: Duration | datetime | None = None, *, factor: float | None = None, go_live: bool = False
+    ) -> Summary:
         """Run until virtual time ``until`` (exclusive), or to the end of all data, or until :meth:`stop`.
 
         Blocks. On return every output is delivered and the journal holds a mark with the digest.
@@ -40,6 +56,7 @@ class Twin(Wiring):
         Args:
             until: seconds since the epoch, text like "8h", timedelta, or an aware datetime.
             factor: wall seconds per simulated second; 0 = full speed. Default: as given to open.
+            go_live: at full speed until virtual time meets the wall's present, then in step with it (factor 1).
 
         Raises:
             ModelError: the model raised; the journal says where, and resuming repeats it.
@@ -55,15 +72,23 @@ class Twin(Wiring):
         limit = None if until is None else tick_at(until, self._epoch_ns or 0)
         if limit is not None and limit < 0:
             raise OperatorError(f"until={until}", f"time begins at the epoch, {self.epoch}", "give a later time")
-        pace = self._factor if factor is None else factor
-        Pacer(pace)  # refuses what is no factor, before anything is written
-        started_s = self._clock.now()
+        pace = self._pace(host, factor, go_live)  # refuses what is no factor, before anything is written
+        started_s, unix_ns = self._clock.now(), self._clock.unix_ns()
         if self._resumed:
-            resumed = Resumed(self._run.at, self._model.digest, self._policies, **platform_of())
+            how = self._pacing.catch_up
+            resumed = Resumed(
+                self._run.at, self._model.digest, self._policies, **platform_of(), unix_ns=unix_ns, catch_up=how
+            )
             store.journal.append([entry(RESUME, resumed.tick, resumed.document())])
-        host.open_sources(self._sources)
+        self._anchor = (self._run.at, unix_ns)
+        host.open_sources(self._sources, self._decoders)
         self._failed = True  # unless it comes back: what was admitted but not journaled must not be passed over
-        reason = host.go(limit, pace)
+        interval_s = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_S)
+        try:
+            reason = host.go(limit, pace)
+        finally:
+            sys.setswitchinterval(interval_s)
         self._failed = False
         summary = Summary(
             digest=self.digest(),
@@ -81,13 +106,57 @@ class Twin(Wiring):
             lag_s_max=host.lag_s_max,
             seed=self.seed,
             epoch=self.epoch.isoformat(),
-            factor=pace,
+            factor=pace.factor,
+            repairs=host.repairs,
             resumed=self._resumed,
             interrupted=reason == "interrupted",
             wall_s=self._clock.now() - started_s,
         )
         self._resumed = True
         return summary
+
+    def _pace(self, host: InlineHost, factor: float | None, go_live: bool) -> Pace:
+        """Where the run begins, and where virtual time is by the wall."""
+        wanted = self._pacing.factor if factor is None else factor
+        if wanted is None:
+            wanted = 1.0 if go_live or self._gate.lives else 0.0
+        pace = Pace(self._clock, 1.0 if go_live and wanted == 0.0 else wanted)
+        by_the_wall = go_live or self._live_times
+        if by_the_wall and pace.factor != 1.0:
+            raise OperatorError(
+                f"factor {wanted:g} with " + ("go_live" if go_live else f"source {self._live_times[0]!r}"),
+                "event times of live sources are those of the wall, and so is a twin that goes live: factor 1",
+                "run with factor 1, or connect the source with time='arrival'",
+            )
+        at = max(self._run.at, host.delivered_tick())
+        due_s: float | None = None
+        if by_the_wall:
+            due_s = (self._clock.unix_ns() - (self._epoch_ns or 0)) / 1e9 - self._hold_s
+        elif (
+            self._resumed
+            and pace.factor > 0
+            and self._gate.lives
+            and self._pacing.catch_up == "fast"
+            and self._anchor[1]
+        ):
+            tick, unix_ns = self._anchor
+            due_s = in_seconds(tick) + (self._clock.unix_ns() - unix_ns) / 1e9 / pace.factor
+        pace.start(at, due_s)
+        return pace
+
+    def _rebuild(self, journal: Journal, floor: int, at: int) -> tuple[Run, list[Output]]:
+        """The run anew from the journal, with all its inputs below ``floor``, up to tick ``at``; and all its outputs."""
+        fresh = Twin(self._build, seed=self.seed, epoch_ns=self._epoch_ns, live=False)
+        fresh._wire()
+        outputs: list[Output] = []
+        follower = Follower(journal, fresh._gate, fresh._run, outputs.extend, halt=at)
+        follower.follow()
+        follower.follow_to(floor)
+        if follower.first_difference is not None:
+            raise differs(follower.first_difference, ())
+        self.env, self._run, self._documents = fresh.env, fresh._run, fresh._documents
+        self._gate.judge_by(fresh.registry.rule)
+        return fresh._run, outputs
 
     def stop(self) -> None:
         """End a run at the next completed instant. Safe from other threads and signal handlers.
@@ -134,9 +203,9 @@ class Twin(Wiring):
             raise InternalError("the epoch", "it is settled once the model is wired", "report this")
         return RunIdentity(domain.hex(), self._epoch_ns)
 
-    def _attach(self, store: Store, host: InlineHost, clock: Clock, factor: float) -> None:
+    def _attach(self, store: Store, host: InlineHost, clock: Clock, pacing: Pacing) -> None:
         """From now on it can run."""
-        self._store, self._host, self._clock, self._factor = store, host, clock, factor
+        self._store, self._host, self._clock, self._pacing = store, host, clock, pacing
         self._resumed = store.journal.size > 0
 
 

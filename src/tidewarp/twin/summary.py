@@ -26,12 +26,14 @@ class Summary:
     outputs: int
     undeliverable: int  # outputs whose value had no canonical form
     late: int  # below the highest event time before them in their partition
+    repaired: int  # of these, put in their place below the clock, and everything after them executed again
     clamped: int  # of these, moved to the watermark
     dropped: int  # of these, made dead letters
     duplicates: int  # messages at a position that the journal held already
     refused: int  # inputs that the state of the moment forbade
     dead_letters: int
-    dead: dict[str, int]  # the same by rule
+    gaps: int  # that the operator accepted
+    dead: dict[str, int]  # dead letters by rule
     sinks: dict[str, dict[str, Any]]  # name -> what it was sent
     lag_s_max: float  # wall seconds that the run was behind its pace, at most
     seed: int
@@ -40,3 +42,4 @@ class Summary:
     resumed: bool  # did the journal hold a run before this one?
     interrupted: bool
     wall_s: float
+    repairs: int = 0  # how often this life executed anew

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import simpy
 
 from tidewarp.codec import pack
-from tidewarp.connect.contract import Sink, Source
-from tidewarp.connect.gate import LATE_POLICIES, Gate, Policy
+from tidewarp.connect.contract import Decoder, Sink, Source
+from tidewarp.connect.decoders import JsonMessages
+from tidewarp.connect.gate import BEYOND_POLICIES, GAP_POLICIES, LATE_POLICIES, TIMES, Gate, Policy
 from tidewarp.connect.outbox import Delivery, Outbox
 from tidewarp.errors import ModelError, OperatorError, TidewarpError, UnknownPath
 from tidewarp.observe import SILENT, Probe
@@ -22,10 +23,13 @@ from tidewarp.twin.model import model_source
 from tidewarp.twin.run import Run
 from tidewarp.units import Duration, ticks
 
-__all__ = ["BATCH_MAX", "Wiring"]
+__all__ = ["BATCH_MAX", "LIVE_BATCH", "Wiring"]
 
 BATCH_MAX = 8_192
 """Inputs per journal record, at most."""
+
+LIVE_BATCH = 512
+"""Inputs per journal record of a live source: decoding them keeps the clock from its next slice."""
 
 _DAY_NS = 86_400 * 10**9
 
@@ -46,6 +50,7 @@ class Wiring:
         live: bool,
         batch: int = BATCH_MAX,
         probe: Probe = SILENT,
+        present_ns: int = 0,
     ) -> None:
         self.env = Environment(seed=seed)
         self.live = live
@@ -53,6 +58,10 @@ class Wiring:
         self._model = model_source(build)
         self._epoch_ns = epoch_ns
         self._batch = batch
+        self._present_ns = present_ns  # Unix ns, the epoch of a twin of live sources alone
+        self._hold_s = 0.0  # how far the clock stays behind the wall
+        self._live_times: list[str] = []  # live sources that are ordered by their own times
+        self._decoders: dict[str, Callable[[int], Decoder | None]] = {}
         self._probe = probe
         self._sources: dict[str, Source] = {}
         self._policies: dict[str, dict[str, Any]] = {}
@@ -136,34 +145,91 @@ class Wiring:
         source: Source,
         *,
         name: str | None = None,
+        time: str | None = None,
+        hold: Duration | None = None,
         disorder: Duration = 0,
-        late: str = "stop",
+        idle: Duration | None = None,
+        wait: bool | None = None,
+        late: str | None = None,
+        horizon: Duration | None = None,
+        beyond: str = "clamp",
+        gap: str = "stop",
         queue: int = 65_536,
+        decoder: Decoder | Callable[[bytes], Mapping[str, Any]] | None = None,
+        map: Mapping[str, str] | None = None,
     ) -> None:
         """Let ``source`` set variables, in the order of event time. Opened only when live.
+
+        A source is *recorded* (a file: its clock is its data's) or *live* (a broker: it comes when it comes).
 
         Args:
             source: one of ``tw.sources``, or anything that has its methods.
             name: in the journal and in all counts; default: the source's own.
+            time: what orders its messages: "arrival" (default of live sources), the "payload"'s own time (default of
+                recorded ones; a message without is ordered by arrival), or that of the broker's "record".
+            hold: how far the clock stays behind the wall, so that live messages with times of their own are not late
+                when they come. Default: 0.25 s for these, else 0.
             disorder: how far below the highest event time seen a further event may lie. The clock waits for it.
-            late: what happens to an event below that bound: "stop" the run with the message and the bound that
-                would do, "clamp" it to the bound, "drop" it (kept as a dead letter).
+            wait: does the clock wait for the watermark? Default: for recorded sources.
+            idle: after so many wall seconds of silence a partition holds the clock no longer. Default: 1 s for live
+                sources; recorded ones are waited for.
+            late: what happens to an event below that bound, or below the clock: "repair": the run is executed again
+                from there, as if it had come in time; "clamp" it to the bound; "drop" it (kept as a dead letter);
+                "stop" the run with the message and the bound that would do. Default: "repair" for live sources with
+                times of their own, "stop" for recorded ones.
+            horizon: how far back a repair may reach; outputs leave that much later. Default: 5 s live, 1 h recorded.
+            beyond: what happens to an event further back: "clamp", "drop" or "stop".
+            gap: messages that the target no longer has: "stop", or "accept" (journaled and counted).
             queue: how many inputs may wait, at most; the source is not read while it is full.
+            decoder: takes the place of the source's own: an object with ``decode(raw)``, or a function from bytes to a
+                mapping as JSON messages have it.
+            map: field of a message -> path, for messages that are flat objects.
         """
         self._refuse_sealed("connect")
-        if late not in LATE_POLICIES:
-            raise OperatorError(f"late={late!r}", f"one of {', '.join(LATE_POLICIES)}", "choose one of them")
+        live = _is_live(source)
+        ordered = time or ("arrival" if live else "payload")
+        waits = not live if wait is None else wait
+        own_times = live and ordered != "arrival"
+        treated = late or ("repair" if own_times else "stop")
+        for what, word, words in (
+            ("time", ordered, TIMES),
+            ("late", treated, LATE_POLICIES),
+            ("beyond", beyond, BEYOND_POLICIES),
+            ("gap", gap, GAP_POLICIES),
+        ):
+            if word not in words:
+                raise OperatorError(f"{what}={word!r}", f"one of {', '.join(words)}", "choose one of them")
         if queue < 1:
             raise OperatorError(f"queue={queue}", "a queue holds at least 1 input", "give a larger one")
         source.name = _checked_name(source.name if name is None else name)
-        bound = ticks(disorder)
-        if bound < 0:
-            raise OperatorError(f"disorder={disorder!r}", "a bound is not negative", "give 0 or more")
-        policy = Policy(disorder=bound, late=late, queue=queue, batch=min(self._batch, queue))
+        bound, reach = (
+            _span("disorder", disorder),
+            _span("horizon", ("5 s" if live else "1 h") if horizon is None else horizon),
+        )
+        held = _span("hold", (0.25 if own_times and not waits else 0) if hold is None else hold)
+        silence = _span("idle", 1 if idle is None else idle) / 10**9 if live or idle is not None else None
+        policy = Policy(
+            disorder=bound,
+            late=treated,
+            queue=queue,
+            batch=min(self._batch, queue, LIVE_BATCH if live else BATCH_MAX),
+            time=ordered,
+            wait=waits,
+            idle_s=silence if waits else None,
+            horizon=reach if treated == "repair" else 0,
+            beyond=beyond,
+            gap=gap,
+        )
         rank = self._gate.register(source.name, policy)
         self._ranks[rank] = source.name
         self._sources[source.name] = source
-        self._policies[source.name] = {**source.describe(), "disorder": bound, "late": late, "rank": rank}
+        self._policies[source.name] = {**source.describe(), **_policy_document(policy), "rank": rank}
+        if decoder is not None or map is not None:
+            self._decoders[source.name] = _decoder_maker(decoder, map)
+            self._policies[source.name]["map"] = None if map is None else dict(map)
+        if own_times:
+            self._live_times.append(source.name)
+            self._hold_s = max(self._hold_s, held / 10**9)
         if self.live:
             first_ns = source.first_event_ns()  # asked of each: a file that cannot be read is found before the run
             if self._epoch_ns is None and first_ns is not None:
@@ -208,7 +274,7 @@ class Wiring:
             raise OperatorError(value, "build wires a twin when it is called", "make it a plain function")
         self._refuse_unknown_paths()
         if self._epoch_ns is None:
-            self._epoch_ns = 0
+            self._epoch_ns = self._present_ns if any(map(_is_live, self._sources.values())) else 0
         self.env.epoch_ns = self._epoch_ns
         try:
             pack(self._run.state())
@@ -227,6 +293,40 @@ class Wiring:
                     raise OperatorError(
                         f"source {name!r} sets {path!r}", error.rule, "map it to a path that the model declares"
                     ) from error
+
+
+def _is_live(source: Source) -> bool:
+    return getattr(source, "clock", "data") == "wall"  # anything with the methods of a source will do
+
+
+def _span(what: str, duration: Duration) -> int:
+    span = ticks(duration)
+    if span < 0:
+        raise OperatorError(f"{what}={duration!r}", "a length of time is not negative", "give 0 or more")
+    return span
+
+
+def _policy_document(policy: Policy) -> dict[str, Any]:
+    """What decides the meaning of messages: journaled, compared at a resume."""
+    return {
+        "time": policy.time,
+        "wait": policy.wait,
+        "disorder": policy.disorder,
+        "late": policy.late,
+        "horizon": policy.horizon,
+        "beyond": policy.beyond,
+    }
+
+
+def _decoder_maker(
+    decoder: Decoder | Callable[[bytes], Mapping[str, Any]] | None, map: Mapping[str, str] | None
+) -> Callable[[int], Decoder | None]:
+    if decoder is None or not hasattr(decoder, "decode"):
+        return lambda epoch_ns: JsonMessages(epoch_ns, map=map, parse=decoder)
+    if map is not None:
+        rule = "a map is for messages that are objects; a decoder of yours says itself what they set"
+        raise OperatorError("connect(decoder=..., map=...)", rule, "leave one of them out")
+    return lambda epoch_ns: decoder
 
 
 def _checked_name(name: str) -> str:

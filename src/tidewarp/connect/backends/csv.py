@@ -196,7 +196,7 @@ def _read_lines(file: IO[bytes], after: int = 0) -> Iterator[Raw]:
         if digest is not None:
             yield Raw(0, row, line[:HEAD_BYTES], digest)
         elif body:
-            yield _raw((0, row, body, None))
+            yield _raw((0, row, body, None, None, "", ""))
     if row < after:
         rule = f"it has {row} rows, and {after} were read before"
         raise OperatorError(str(getattr(file, "name", "the file")), rule, "bring the whole file back, then --resume")
@@ -249,7 +249,7 @@ class _Decoder:
             raise _bad(
                 raw, "no value", "an empty cell sets nothing, and all of them are empty", "leave it out", "empty"
             )
-        return _update((tick, changes))
+        return _update((tick, changes, "", ""))
 
 
 def _bad(raw: Raw, value: str, rule: str, action: str, short: str) -> Undecodable:

@@ -32,7 +32,7 @@ from tidewarp.errors import OperatorError, PeerError, RuleViolation, UnknownPath
 from tidewarp.observe import Probe
 from tidewarp.units import TICK_MAX
 
-__all__ = ["Admission", "Batch"]
+__all__ = ["Admission", "Batch", "Moment"]
 
 BATCH_BYTES = 900_000  # of one record, below the journal's 1 MiB
 ROW_BYTES = 40  # of one (input, path) in a record with an `events` column, its text or tree not counted
@@ -40,8 +40,17 @@ _LONG_BYTES = 1_024  # below this an input is bounded by the count of inputs alo
 _LETTERS_MAX, _LETTER_BYTES_MAX = 100_000, 256 << 20  # kept per source; further ones are counted only
 _LETTERS_PER_RECORD = 12  # times HEAD_BYTES stays below the journal's 1 MiB
 _WORD_MAX = 64  # of the name of a rule
+ID_MAX = 255  # characters of an id, or a cause
 _SHORT = frozenset({type(None), bool, int, float})  # values of at most 8 bytes in a record
 _input = partial(tuple.__new__, Input)  # Input._make without its call in Python
+
+
+class Moment(NamedTuple):
+    """Where the run stands when messages are admitted. Ticks."""
+
+    floor: int  # nothing is admitted below it, but for a repair
+    gvt: int  # nor that
+    present: int  # virtual time by the wall; 0 at full speed
 
 
 class Batch:
@@ -84,8 +93,13 @@ class Admission:
         self._probe = probe
         self._checkers: dict[str, Checker] = {}
 
-    def messages(self, source: SourceState, decoder: Decoder, raws: Iterable[Raw], floor: int) -> list[Batch]:
-        """Decode, check and stamp message by message; ``floor`` is the tick below which nothing is admitted."""
+    def judge_by(self, rule: Callable[[str], Checker]) -> None:
+        """Ask this for the checker of a path from now on."""
+        self._rule = rule
+        self._checkers.clear()
+
+    def messages(self, source: SourceState, decoder: Decoder, raws: Iterable[Raw], moment: Moment) -> list[Batch]:
+        """Decode, check and stamp message by message."""
         batches: list[Batch] = []
         batch = Batch()
         for raw in raws:
@@ -99,13 +113,16 @@ class Admission:
             if batch.full(source.policy.batch):
                 batches.append(batch.closed(source.positions))
                 batch = Batch()
-            self._admit(source, decoder, raw, batch, floor)
-            source.positions[raw.partition] = raw.offset
+            if self._admit(source, decoder, raw, batch, moment):
+                source.positions[raw.partition] = raw.offset
+            else:
+                source.counts["duplicates"] += 1
+                source.repeated[raw.partition] = raw.offset
         if batch:
             batches.append(batch.closed(source.positions))
         return batches
 
-    def readings(self, source: SourceState, readings: Readings, floor: int) -> list[Batch]:
+    def readings(self, source: SourceState, readings: Readings, moment: Moment) -> list[Batch]:
         """Column by column what is plain and in order; message by message, with the same result, what is not."""
         partition, first, ticks, paths, values = readings
         if not len(ticks) == len(paths) == len(values):
@@ -118,9 +135,9 @@ class Admission:
         for start in range(0, len(ticks), source.policy.batch):
             rows = slice(start, start + source.policy.batch)
             part = Readings(partition, first + start, ticks[rows], paths[rows], values[rows])
-            batch = self._plain_batch(source, part, floor)
+            batch = self._plain_batch(source, part, moment)
             if batch is None:
-                batches += self.messages(source, _Rows(part), map(part.raw, range(len(part.ticks))), floor)
+                batches += self.messages(source, _Rows(part), map(part.raw, range(len(part.ticks))), moment)
                 continue
             source.counts["inputs"] += len(batch.inputs)
             source.outstanding += len(batch.inputs)
@@ -129,13 +146,14 @@ class Admission:
             batches.append(batch.closed(source.positions))
         return batches
 
-    def _plain_batch(self, source: SourceState, part: Readings, floor: int) -> Batch | None:
+    def _plain_batch(self, source: SourceState, part: Readings, moment: Moment) -> Batch | None:
         """The inputs of these readings, if each of them is admitted as it stands; else None."""
         partition, first, ticks, paths, values = part
         end = first + len(ticks)
-        lowest = max(floor, source.bound, source.highest.get(partition, floor))
+        lowest = max(moment.floor, moment.gvt, source.bound, source.highest.get(partition, 0))
         if (
-            not (type(partition) is type(first) is int)
+            source.policy.time != "payload"
+            or not (type(partition) is type(first) is int)
             or (partition >> 16 or first <= source.positions.get(partition, -1) or end >> 48)
             or set(map(type, ticks)) != {int}
             or set(map(type, paths)) != {str}
@@ -149,7 +167,8 @@ class Admission:
         except (TypeError, PeerError, RuleViolation, UnknownPath):  # TypeError: a path that cannot be looked up
             return None
         changes = zip(zip(paths, checked, strict=True), strict=True)
-        fields = (ticks, repeat(source.rank), repeat(partition), range(first, end), changes, ticks)
+        none = repeat("")
+        fields = (ticks, repeat(source.rank), repeat(partition), range(first, end), changes, ticks, none, none)
         batch = Batch()
         batch.inputs = list(map(_input, zip(*fields, strict=False)))
         batch.columns = part._replace(values=checked)
@@ -174,50 +193,77 @@ class Admission:
             checker = self._checkers[path] = self._rule(path)
         return checker
 
-    def _admit(self, source: SourceState, decoder: Decoder, raw: Raw, batch: Batch, floor: int) -> None:
-        """Decode and check one message: an input into the batch, or a dead letter."""
+    def _admit(self, source: SourceState, decoder: Decoder, raw: Raw, batch: Batch, moment: Moment) -> bool:
+        """Decode and check one message: an input into the batch, or a dead letter. False: it is a duplicate by its id."""
         if not (type(raw.offset) is type(raw.partition) is int):
             value = f"source {source.name!r}: a message at {raw.partition!r:.40}, {raw.offset!r:.40}"
             raise OperatorError(value, "partition and offset are int", "mend the source")
         if raw.offset >> 48 or raw.partition >> 16:
             input_key(0, source.rank, raw.partition, raw.offset)  # raises: no record could hold this position
-        rule = "decode"
+        rule, update = "decode", None
+        identity = f"at:{raw.id}" if raw.id else ""
         try:
             update = _decode(decoder, raw)
+            if update.id:
+                identity = f"id:{update.id}"
+            if identity and source.seen(identity):
+                return False
             rule = "value"
             changes = tuple([(path, self._checker(path).check(value)) for path, value in update.changes])
         except (PeerError, RuleViolation, UnknownPath) as error:
+            if update is None and identity and source.seen(identity):
+                return False
             short = error.short if isinstance(error, Undecodable) and _is_word(error.short) else rule
-            self._bury(source, raw, short, text_of(error), batch)
-            return
+            self._bury(source, raw, short, text_of(error), batch, identity)
+            return True
         except (TypeError, ValueError) as error:  # `changes` of no pairs: a decoder may be anybody's code
-            self._bury(source, raw, "decode", f"message {raw.offset}: its changes: {text_of(error)}", batch)
-            return
-        size = sum([ROW_BYTES if type(value) in _SHORT else _size(value) for _, value in changes])
+            self._bury(source, raw, "decode", f"message {raw.offset}: its changes: {text_of(error)}", batch, identity)
+            return True
+        size = sum([ROW_BYTES if type(value) in _SHORT else _size(value) for _, value in changes]) + len(identity)
         if size > BATCH_BYTES // 2:
-            self._bury(source, raw, "size", f"{size} bytes: an input holds at most {BATCH_BYTES // 2}", batch)
-            return
-        tick = update.tick
-        bound = max(floor, source.bound)
-        if tick < bound:
-            if source.policy.late == "stop":
-                raise OperatorError(*_late(source, raw, tick, floor))
-            if source.policy.late == "drop":
-                source.counts["late"] += 1
-                source.counts["dropped"] += 1
-                self._bury(
-                    source, raw, "late", f"{tick / 10**9:.3f} s lies below the watermark, {bound / 10**9:.3f} s", batch
-                )
-                return
-            tick = bound
-        one = _input((tick, source.rank, raw.partition, raw.offset, changes, update.tick))
+            rule = f"{size} bytes: an input holds at most {BATCH_BYTES // 2}"
+            self._bury(source, raw, "size", rule, batch, identity)
+            return True
+        tick, event = self._stamp(source, raw, update.tick, moment)
+        if tick is None:
+            source.counts["late"] += 1
+            source.counts["dropped"] += 1
+            bound = _bound(source, moment)
+            rule = f"{event / 10**9:.3f} s lies below the watermark, {bound / 10**9:.3f} s"
+            self._bury(source, raw, "late", rule, batch, identity)
+            return True
+        source.counts["repaired"] += tick < moment.floor
+        cause = update.cause or raw.cause
+        one = _input((tick, source.rank, raw.partition, raw.offset, changes, event, identity, cause))
         source.note(one)
         source.outstanding += 1
         if size > _LONG_BYTES:
             source.admit_long(one, size)
         batch.add(one, size)
+        return True
 
-    def _bury(self, source: SourceState, raw: Raw, rule: str, message: str, batch: Batch) -> None:
+    def _stamp(self, source: SourceState, raw: Raw, event: int | None, moment: Moment) -> tuple[int | None, int]:
+        """The tick of an input, None if it is dropped, and when it happened. By the source's policy."""
+        policy = source.policy
+        bound = _bound(source, moment)
+        if policy.time == "record":
+            event = None if raw.time_ns is None else raw.time_ns - source.epoch_ns
+        if event is None or policy.time == "arrival":
+            now = bound if policy.wait else max(bound, moment.present)
+            return now, now
+        if event >= bound:
+            return event, event
+        late = policy.late
+        if late == "repair":
+            if event >= max(moment.gvt, bound - policy.horizon):
+                return event, event
+            source.counts["beyond"] += 1
+            late = policy.beyond
+        if late == "stop":
+            raise OperatorError(*_late(source, raw, event, moment.floor))
+        return None if late == "drop" else bound, event
+
+    def _bury(self, source: SourceState, raw: Raw, rule: str, message: str, batch: Batch, identity: str) -> None:
         kept = sum(source.dead.values()) < _LETTERS_MAX and source.letter_bytes < _LETTER_BYTES_MAX
         source.dead[rule] += 1
         self._probe.add("dead_letters")
@@ -228,7 +274,7 @@ class Admission:
         head = raw.payload[:HEAD_BYTES]
         source.letter_bytes += len(head)
         digest = raw.sha256 if raw.sha256 is not None else sha256(raw.payload).digest()
-        batch.letters.append(DeadLetter(raw.partition, raw.offset, rule, message[:1000], head, digest))
+        batch.letters.append(DeadLetter(raw.partition, raw.offset, rule, message[:1000], head, digest, identity))
 
 
 class _Rows(NamedTuple):
@@ -241,6 +287,15 @@ class _Rows(NamedTuple):
         _, first, ticks, paths, values = self.readings
         row = raw.offset - first
         return Update(ticks[row], ((paths[row], values[row]),))
+
+
+def _bound(source: SourceState, moment: Moment) -> int:
+    """Below this tick an event is too late to be put in its place without a repair.
+
+    Where the clock waits for the source, its own messages alone decide, so the same ones are too late in every life.
+    """
+    reached = max(moment.floor, moment.gvt)
+    return max(reached, source.bound) if source.policy.wait else reached
 
 
 def _late(source: SourceState, raw: Raw, tick: int, floor: int) -> tuple[str, str, str]:
@@ -280,8 +335,13 @@ def _decode(decoder: Decoder, raw: Raw) -> Update:
             "mend the decoder",
             "decode",
         )
-    if not update.changes or type(update.tick) is not int or not -TICK_MAX <= update.tick < TICK_MAX:
+    tick = 0 if update.tick is None else update.tick
+    if not update.changes or type(tick) is not int or not -TICK_MAX <= tick < TICK_MAX:
         _refuse_unsound(update)
+    if not type(update.id) is type(update.cause) is str or max(len(update.id), len(update.cause)) > ID_MAX:
+        raise Undecodable(
+            f"id {update.id!r:.40}, cause {update.cause!r:.40}", f"text of at most {ID_MAX}", "shorten it", "id"
+        )
     return update
 
 

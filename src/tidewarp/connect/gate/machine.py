@@ -3,46 +3,55 @@
 A state machine without I/O: :meth:`Gate.handle` takes one event and returns instructions, which a host
 performs in order. An input passes these stations:
 
-    Arrived ──decode, check──► Append ──(journal)──► Durable ──► held in key order ──Asked──► Grant
-                    └──► dead letter, in the same Append
+    Arrived ──decode, check──► Append ──(journal)──► Appended ──► held in key order ──Asked──► Grant
+                    └──► dead letter, in the same Append  └──► Repair, if it lies below the floor
 
 What it guarantees, whatever the batch sizes, the timing or the number of sources:
 
-* an input is granted only after the journal holds it (Append before Grant, Durable between them);
-* the *floor* never goes back; every input admitted later has a tick at or above it; the simulation may
-  process instants below it and no others;
-* the floor does not pass the watermark (highest event time seen - disorder) of a source that has not ended;
-* inputs are granted in the order of (tick, rank, partition, offset): no trace of arrival is left.
+* an input is granted only after the journal holds it (Append before Grant, Appended between them);
+* the *floor* never goes back; the simulation may process instants below it and no others;
+* every input admitted later has a tick at or above the floor or, if its source repairs, at or above *GVT*, which
+  follows the floor at the distance of the greatest horizon and never goes back;
+* the floor does not pass the watermark (highest event time seen - disorder) of a source that it waits for;
+* inputs are granted in the order of (tick, rank, partition, offset): no trace of arrival is left;
+* a source is told to forget only what the journal has (Confirm).
 
 A recovery or a replay drives the same machine with Replayed and Passed in place of Arrived and Appended: as far
-as the journal speaks, its floors take the place of the watermarks.
+as the journal speaks, its floors take the place of the watermarks, and the floor stays a horizon behind them. So what
+came late is there before the run is, and nothing has to be repaired a second time.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from tidewarp.connect.contract import Checker, Input, Readings
+from tidewarp.connect.contract import Checker, Gap, Input, Raw, Readings
 from tidewarp.connect.gate import state
-from tidewarp.connect.gate.admission import Admission, Batch
+from tidewarp.connect.gate.admission import Admission, Batch, Moment
 from tidewarp.connect.gate.messages import (
     Append,
     Appended,
     Arrived,
     Asked,
+    Confirm,
     Connected,
+    Disconnected,
     Ended,
     Event,
     Grant,
     Instruction,
+    Missing,
     Passed,
     Paused,
     Policy,
     Read,
+    Reconnect,
+    Repair,
     Replayed,
 )
 from tidewarp.connect.gate.state import SourceState
@@ -59,6 +68,7 @@ class _Appending(NamedTuple):
     """What is on its way to the journal."""
 
     source: SourceState
+    positions: Mapping[int, int]  # of the source, that it makes durable
     inputs: Sequence[Input] = ()
     lowest: int = TICK_MAX  # tick of its inputs
     highest: Mapping[int, int] = {}  # partition -> event tick of its inputs
@@ -76,9 +86,13 @@ class Gate:
         self._tickets = 0
         self._limit = 0
         self._paused = False
+        self._now_s = 0.0  # host time, as far as it was told
         self.floor = 0
+        self.gvt = 0  # nothing below it changes any more: outputs below it may leave
         self._handlers: dict[type, Callable[[Any], list[Instruction]]] = {
             Connected: self._handle_connected,
+            Disconnected: self._handle_disconnected,
+            Missing: self._handle_missing,
             Arrived: self._handle_arrived,
             Ended: self._handle_ended,
             Appended: self._handle_appended,
@@ -112,8 +126,12 @@ class Gate:
             source.ended = False
 
     def positions(self, name: str) -> dict[int, int]:
-        """Partition -> last offset that was admitted or buried."""
-        return dict(self._sources[name].positions)
+        """Partition -> last offset that was admitted or buried, or was a duplicate."""
+        return self._sources[name].acknowledged
+
+    def judge_by(self, rule: Callable[[str], Checker]) -> None:
+        """Ask this from now on for the checker of a path: the model was built anew."""
+        self._admission.judge_by(rule)
 
     def rank(self, name: str) -> int:
         """The rank of a source. Raises OperatorError if the model does not connect it."""
@@ -135,6 +153,26 @@ class Gate:
         return bool(self._sources)
 
     @property
+    def repairs(self) -> bool:
+        """May anything below the floor still change?"""
+        return any(source.horizon for source in self._sources.values())
+
+    @property
+    def lives(self) -> bool:
+        """Is there a source that the clock does not wait for?"""
+        return any(not source.policy.wait or source.policy.idle_s is not None for source in self._sources.values())
+
+    @property
+    def arrivals_only(self) -> bool:
+        """Does every source that the clock does not wait for send what happens when it comes?"""
+        return all(source.policy.wait or source.policy.time == "arrival" for source in self._sources.values())
+
+    @property
+    def silent_s(self) -> float:
+        """The host time at which a silent source may let the clock go on; inf if none will."""
+        return min((source.silent_s for source in self._sources.values()), default=math.inf)
+
+    @property
     def appending(self) -> bool:
         """Is something on its way to the journal?"""
         return bool(self._appending)
@@ -151,12 +189,12 @@ class Gate:
         return max(self.floor, following(max(highest, default=-1)))
 
     def counts(self) -> dict[str, int]:
-        """Totals over all sources: inputs, late, clamped, dropped, duplicates, dead_letters."""
+        """Totals over all sources, by name: of inputs, of what was special about them, and of dead letters and gaps."""
         total: Counter[str] = Counter()
         for source in self._sources.values():
             total += source.counts
             total["dead_letters"] += sum(source.dead.values())
-        names = ("inputs", "late", "clamped", "dropped", "duplicates", "dead_letters")
+        names = ("inputs", "late", "repaired", "clamped", "dropped", "duplicates", "dead_letters", "gaps")
         return {name: total[name] for name in names}
 
     def dead(self) -> dict[str, int]:
@@ -173,10 +211,33 @@ class Gate:
 
     def _handle_connected(self, event: Connected) -> list[Instruction]:
         source = self._sources[event.source]
-        source.decoder = event.decoder
+        source.decoder, source.epoch_ns = event.decoder, event.epoch_ns
         source.open = True
         source.ended = False
+        source.opened_s = self._now_s
+        source.heard_s.clear()
+        source.reason = ""
         return self._reads()
+
+    def _handle_disconnected(self, event: Disconnected) -> list[Instruction]:
+        source = self._sources[event.source]
+        self._now_s = event.now_s
+        source.open = source.reading = False
+        source.reason = event.reason
+        source.counts["outages"] += 1
+        pause_s, source.pause_s = source.pause_s, min(2 * source.pause_s, source.policy.retry_s[1])
+        return [Reconnect(source.name, event.now_s + pause_s)]
+
+    def _handle_missing(self, event: Missing) -> list[Instruction]:
+        source, gap = self._sources[event.source], event.gap
+        if source.policy.gap == "stop":
+            raise gap
+        source.open = source.reading = False
+        source.counts["gaps"] += 1
+        if gap.end > gap.first:
+            source.positions[gap.partition] = gap.end - 1
+        append = self._append(source, Batch().closed(source.positions), gap=gap)
+        return [append, Reconnect(source.name, event.now_s, gap)]
 
     def _handle_arrived(self, event: Arrived) -> list[Instruction]:
         source = self._sources[event.source]
@@ -185,30 +246,41 @@ class Gate:
             raise InternalError(
                 f"source {source.name!r}", "messages arrive only from a connected source", "report this"
             )
+        self._now_s = max(self._now_s, event.now_s)
+        source.pause_s = source.policy.retry_s[0]
+        moment = Moment(self.floor, self.gvt, event.present)
         if isinstance(event.messages, Readings):
-            batches = self._admission.readings(source, event.messages, self.floor)
+            batches = self._admission.readings(source, event.messages, moment)
         elif source.decoder is not None:
-            batches = self._admission.messages(source, source.decoder, event.messages, self.floor)
+            batches = self._admission.messages(source, source.decoder, event.messages, moment)
         else:
             raise OperatorError(
                 f"source {source.name!r}: messages", "without a decoder it gives Readings", "return one from decoder()"
             )
-        return [*(self._append(source, batch) for batch in batches), *self._reads()]
+        if source.policy.idle_s is not None:
+            source.heard_s.update(dict.fromkeys(_partitions(event.messages), event.now_s))
+        told = [] if batches else self._confirm_repeated(source)
+        return [*(self._append(source, batch) for batch in batches), *told, *self._reads()]
 
     def _handle_ended(self, event: Ended) -> list[Instruction]:
         source = self._sources[event.source]
         source.reading = source.open = False
-        self._tickets += 1
-        self._appending[self._tickets] = _Appending(source, ended=True)
-        return [Append(self._tickets, source.name, self.floor, positions=dict(source.positions), ended=True)]
+        return [self._append(source, Batch().closed(source.positions), ended=True)]
 
     def _handle_appended(self, event: Appended) -> list[Instruction]:
-        source, inputs, _, highest, ended = self._appending.pop(event.ticket)
+        source, positions, inputs, lowest, highest, ended = self._appending.pop(event.ticket)
         source.hold(highest)
-        self._hold(inputs)
         if ended:
             source.ended = True
-        return self._reads()
+        if positions:
+            source.to_confirm[event.ticket] = positions
+        told = [*self._confirm(source), *self._confirm_repeated(source)]
+        if lowest >= self.floor:
+            self._hold(inputs)
+            return [*told, *self._reads()]
+        self._hold([one for one in inputs if one.tick >= self.floor])
+        self._release(source, [one for one in inputs if one.tick < self.floor])
+        return [*told, Repair(lowest), *self._reads()]
 
     def _handle_replayed(self, event: Replayed) -> list[Instruction]:
         source = self._sources[event.source]
@@ -217,20 +289,25 @@ class Gate:
                 raise InternalError(f"an input at tick {one.tick}", f"the floor was {self.floor}", "report this")
             source.note(one)
             source.positions[one.partition] = one.offset
+            source.counts["repaired"] += one.tick < event.admitted
         source.hold(source.highest)
         self._hold(event.inputs)
         source.outstanding += len(event.inputs)
         for partition, offset in event.positions.items():  # a dead letter may lie before the last input of its batch
             source.positions[partition] = max(offset, source.positions.get(partition, -1))
+        for identity in event.ids:
+            source.remember(identity)
         source.dead.update(event.dead)
         source.letter_bytes += event.letter_bytes
+        source.counts["gaps"] += event.gaps
         if "late" in event.dead:
             source.counts["late"] += event.dead["late"]
             source.counts["dropped"] += event.dead["late"]
         source.ended = event.ended
-        return self._grant(event.admitted)
+        return self._grant(event.admitted - self._horizon)
 
     def _handle_passed(self, event: Passed) -> list[Instruction]:
+        self.gvt = max(self.gvt, event.floor)
         return self._grant(event.floor)
 
     def _handle_paused(self, event: Paused) -> list[Instruction]:
@@ -240,6 +317,7 @@ class Gate:
     def _handle_asked(self, event: Asked) -> list[Instruction]:
         self._paused = False
         self._limit = event.limit
+        self._now_s = max(self._now_s, event.now_s)
         reach = min(event.limit, self._reach())
         if reach <= self.floor:
             self._refuse_deadlock()
@@ -247,20 +325,47 @@ class Gate:
         return [*self._grant(reach), *self._reads()]
 
     # ------------------------------------------------------------------ parts
+    @property
+    def _horizon(self) -> int:
+        return max((source.horizon for source in self._sources.values()), default=0)
+
     def _grant(self, reach: int) -> list[Instruction]:
         if reach <= self.floor:
             return []
         self.floor = reach
+        self.gvt = max(self.gvt, reach - self._horizon)
         due = bisect_left(self._held, (reach,))
         granted = tuple(self._held[:due])
         del self._held[:due]
-        per_rank = Counter(map(_RANK, granted)) if len(self._sources) > 1 else {1: len(granted)}
-        for source in self._sources.values():
-            source.outstanding -= per_rank[source.rank]
-            if source.long:
-                places = [(one.partition, one.offset) for one in granted if one.rank == source.rank]
-                source.long_bytes -= sum(source.long.pop(place, 0) for place in places)
+        if len(self._sources) == 1:
+            self._release(next(iter(self._sources.values())), granted)
+        elif granted:
+            ranks = set(map(_RANK, granted))
+            for source in self._sources.values():
+                if source.rank in ranks:
+                    self._release(source, granted if len(ranks) == 1 else _of(source.rank, granted))
         return [Grant(reach, granted)]
+
+    def _release(self, source: SourceState, inputs: Sequence[Input]) -> None:
+        """These no longer wait."""
+        source.outstanding -= len(inputs)
+        if source.long:
+            source.long_bytes -= sum(source.long.pop((one.partition, one.offset), 0) for one in inputs)
+
+    def _confirm(self, source: SourceState) -> list[Confirm]:
+        """A later batch may be durable first: what is told is durable with all before it."""
+        under_way = min((ticket for ticket, one in self._appending.items() if one.source is source), default=math.inf)
+        ready = [ticket for ticket in source.to_confirm if ticket < under_way]
+        told = [source.to_confirm.pop(ticket) for ticket in sorted(ready)]
+        return [Confirm(source.name, told[-1])] if told else []
+
+    def _confirm_repeated(self, source: SourceState) -> list[Confirm]:
+        """A duplicate by id is in no record. Its first copy is durable once nothing of its source is under way."""
+        if not source.repeated or any(pending.source is source for pending in self._appending.values()):
+            return []
+        told = Confirm(source.name, source.acknowledged)
+        source.repeated = {p: offset for p, offset in source.repeated.items() if offset > source.positions.get(p, -1)}
+        return [told]
 
     def _hold(self, inputs: Sequence[Input]) -> None:
         """Keep durable inputs in key order until their tick is granted."""
@@ -272,7 +377,7 @@ class Gate:
 
     def _reach(self) -> int:
         """How far the clock may go: below every watermark, and below all that is not yet durable."""
-        reach = min((source.watermark for source in self._sources.values()), default=TICK_MAX)
+        reach = min((source.watermark(self._now_s) for source in self._sources.values()), default=TICK_MAX)
         return min(reach, min((pending.lowest for pending in self._appending.values()), default=TICK_MAX))
 
     def _reads(self) -> list[Instruction]:
@@ -285,8 +390,8 @@ class Gate:
                 continue
             policy = source.policy
             room = policy.queue - source.outstanding
-            holds_the_clock = source.watermark <= self.floor < self._limit
-            if not source.full and (holds_the_clock or source.outstanding < policy.batch):
+            holds_the_clock = source.watermark(self._now_s) <= self.floor < self._limit
+            if not source.full and (holds_the_clock or not policy.wait or source.outstanding < policy.batch):
                 source.reading = True
                 reads.append(Read(source.name, min(room, policy.batch)))
         return reads
@@ -295,7 +400,7 @@ class Gate:
         """A full queue of the very source that the clock waits for would never empty."""
         for source in self._sources.values():
             stuck = source.full and not self._appending and not source.reading
-            if stuck and source.open and source.watermark <= self.floor < self._limit:
+            if stuck and source.open and source.watermark(self._now_s) <= self.floor < self._limit:
                 raise OperatorError(
                     f"source {source.name!r}: {source.outstanding} inputs ({source.long_bytes} bytes in long ones) wait for its "
                     "watermark",
@@ -304,11 +409,11 @@ class Gate:
                     "raise connect(queue=...) or lower connect(disorder=...)",
                 )
 
-    def _append(self, source: SourceState, batch: Batch) -> Append:
+    def _append(self, source: SourceState, batch: Batch, *, ended: bool = False, gap: Gap | None = None) -> Append:
         self._tickets += 1
         inputs = tuple(batch.inputs)
         lowest = min(map(_TICK, inputs), default=TICK_MAX)
-        self._appending[self._tickets] = _Appending(source, inputs, lowest, batch.highest)
+        self._appending[self._tickets] = _Appending(source, batch.positions, inputs, lowest, batch.highest, ended)
         return Append(
             self._tickets,
             source.name,
@@ -318,5 +423,15 @@ class Gate:
             dict(batch.counted),
             batch.positions,
             batch.moved,
-            columns=batch.columns,
+            ended,
+            batch.columns,
+            gap,
         )
+
+
+def _partitions(messages: Sequence[Raw] | Readings) -> set[int]:
+    return {messages.partition} if isinstance(messages, Readings) else {raw.partition for raw in messages}
+
+
+def _of(rank: int, inputs: Sequence[Input]) -> list[Input]:
+    return [one for one in inputs if one.rank == rank]

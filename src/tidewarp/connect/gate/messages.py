@@ -5,37 +5,55 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tidewarp.connect.contract import DeadLetter, Decoder, Input, Raw, Readings
+from tidewarp.connect.contract import DeadLetter, Decoder, Gap, Input, Raw, Readings
 
 __all__ = [
+    "BEYOND_POLICIES",
+    "GAP_POLICIES",
     "LATE_POLICIES",
+    "TIMES",
     "Append",
     "Appended",
     "Arrived",
     "Asked",
+    "Confirm",
     "Connected",
+    "Disconnected",
     "Ended",
     "Event",
     "Grant",
     "Instruction",
+    "Missing",
     "Passed",
     "Paused",
     "Policy",
     "Read",
+    "Reconnect",
+    "Repair",
     "Replayed",
 ]
 
-LATE_POLICIES = ("stop", "clamp", "drop")
+TIMES = ("arrival", "payload", "record")
+LATE_POLICIES = ("repair", "clamp", "drop", "stop")
+BEYOND_POLICIES = ("clamp", "drop", "stop")
+GAP_POLICIES = ("stop", "accept")
 
 
 @dataclass(frozen=True)
 class Policy:
-    """How one source is treated. Ticks; ``queue`` and ``batch`` in inputs."""
+    """How one source is treated. Ticks; seconds of host time; ``queue`` and ``batch`` in inputs."""
 
     disorder: int = 0  # how far below the highest event time a further event may lie
     late: str = "stop"  # what becomes of an event below that: one of LATE_POLICIES
     queue: int = 65_536  # admitted and not yet granted, at most; full: the source is not read
     batch: int = 8_192  # inputs per journal record, at most
+    time: str = "payload"  # where the event time is: in the message, in the broker's record, or it is that of arrival
+    wait: bool = True  # does the clock wait for the watermark?
+    idle_s: float | None = None  # a partition that was silent for so long holds the clock no longer; None: it does
+    horizon: int = 0  # how far below the clock a repair may reach
+    beyond: str = "clamp"  # what becomes of an event further back than that: one of BEYOND_POLICIES
+    gap: str = "stop"  # one of GAP_POLICIES
+    retry_s: tuple[float, float] = (0.5, 30.0)  # first and longest pause before it is opened again
 
 
 # Events: what happened.
@@ -45,14 +63,35 @@ class Connected:
 
     source: str
     decoder: Decoder | None  # None: it gives Readings
+    epoch_ns: int = 0  # Unix ns of tick 0, by which a broker's times are read
+
+
+@dataclass(frozen=True)
+class Disconnected:
+    """The source could not be opened or read, at host time ``now_s``. It may pass."""
+
+    source: str
+    reason: str
+    now_s: float
+
+
+@dataclass(frozen=True)
+class Missing:
+    """The target no longer has what comes next. Host time ``now_s``."""
+
+    source: str
+    gap: Gap
+    now_s: float
 
 
 @dataclass(frozen=True)
 class Arrived:
-    """What a Read brought."""
+    """What a Read brought, at host time ``now_s``; virtual time then stood at tick ``present``, 0 at full speed."""
 
     source: str
     messages: Sequence[Raw] | Readings
+    now_s: float = 0.0
+    present: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,9 +110,10 @@ class Appended:
 
 @dataclass(frozen=True)
 class Asked:
-    """The simulation stands at the floor and would go on to ``limit`` (exclusive tick)."""
+    """The simulation stands at the floor and would go on to ``limit`` (exclusive tick), at host time ``now_s``."""
 
     limit: int
+    now_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -87,11 +127,13 @@ class Replayed:
     letter_bytes: int = 0  # that the journal keeps of them
     positions: Mapping[int, int] = field(default_factory=dict)
     ended: bool = False
+    ids: Sequence[str] = ()  # of inputs and dead letters, in order of arrival
+    gaps: int = 0
 
 
 @dataclass(frozen=True)
 class Passed:
-    """The journal says that the clock was allowed to get here: a mark, a stop."""
+    """The journal says that the clock was allowed to get here and nothing below changes any more: a mark, a stop."""
 
     floor: int
 
@@ -124,6 +166,31 @@ class Append:
     moved: Mapping[int, int] = field(default_factory=dict)  # the part of it that dead letters moved
     ended: bool = False
     columns: Readings | None = None  # the inputs once more, where they came as columns: as they were admitted
+    gap: Gap | None = None
+
+
+@dataclass(frozen=True)
+class Confirm:
+    """Tell the source what it may forget."""
+
+    source: str
+    positions: Mapping[int, int]
+
+
+@dataclass(frozen=True)
+class Reconnect:
+    """Open the source again at host time ``at_s``, behind what was admitted; before that let it accept ``gap``."""
+
+    source: str
+    at_s: float
+    gap: Gap | None = None
+
+
+@dataclass(frozen=True)
+class Repair:
+    """Inputs have come in below the floor, from ``tick`` on: execute again from there. The journal holds them."""
+
+    tick: int
 
 
 @dataclass(frozen=True)
@@ -134,5 +201,5 @@ class Grant:
     inputs: tuple[Input, ...]
 
 
-Event = Connected | Arrived | Ended | Appended | Asked | Paused | Replayed | Passed
-Instruction = Read | Append | Grant
+Event = Connected | Disconnected | Missing | Arrived | Ended | Appended | Asked | Paused | Replayed | Passed
+Instruction = Read | Append | Confirm | Grant | Reconnect | Repair

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Final
@@ -10,9 +11,10 @@ from tidewarp.connect.contract import Decoder, Input
 from tidewarp.connect.gate.messages import Policy
 from tidewarp.units import TICK_MAX
 
-__all__ = ["QUEUE_BYTES_MAX", "SourceState"]
+__all__ = ["IDS_MAX", "QUEUE_BYTES_MAX", "SourceState"]
 
 QUEUE_BYTES_MAX: Final = 64 << 20  # of the long inputs that may wait, per source
+IDS_MAX: Final = 65_536  # of the last messages, per source
 
 
 class SourceState:
@@ -30,6 +32,12 @@ class SourceState:
         self.long: dict[tuple[int, int], int] = {}  # of these, (partition, offset) -> bytes of the long ones
         self.long_bytes = 0
         self.positions: dict[int, int] = {}  # partition -> last offset admitted or buried
+        self.repeated: dict[int, int] = {}  # partition -> last offset of a duplicate by id, which no record holds
+        self.to_confirm: dict[
+            int, Mapping[int, int]
+        ] = {}  # ticket -> positions that are durable, others before them not
+        self.ids: dict[str, None] = {}  # of the last messages that have one, in order of arrival
+        self.epoch_ns = 0  # Unix ns of tick 0
         self.highest: dict[int, int] = {}  # partition -> highest event tick admitted: what late is measured by
         self.durable: dict[int, int] = {}  # likewise of what the journal holds: the watermark, since it moves the clock
         # Below this tick an event is too late. By what was admitted, not by what the clock has made of it: so the
@@ -43,12 +51,54 @@ class SourceState:
         self.letter_bytes = 0
         self.clamped_to = -1  # the highest tick that a late input was moved to
 
-    @property
-    def watermark(self) -> int:
-        """The clock may not pass this tick (exclusive); -1 before the first event."""
-        if self.ended:
+        self.heard_s: dict[int, float] = {}  # partition -> host time of its last message
+        self.opened_s = 0.0
+        self.pause_s = policy.retry_s[0]  # before it is opened again
+        self.reason = ""  # why it is down
+
+    def watermark(self, now_s: float) -> int:
+        """The clock may not pass this tick (exclusive); -1 before the first event, TICK_MAX: it does not hold the clock."""
+        if self.ended or not self.policy.wait:
             return TICK_MAX
-        return min(self.durable.values()) - self.policy.disorder if self.durable else -1
+        idle_s = self.policy.idle_s
+        if idle_s is None:
+            return min(self.durable.values()) - self.policy.disorder if self.durable else -1
+        speaking = [tick for p, tick in self.durable.items() if now_s - self.heard_s.get(p, self.opened_s) < idle_s]
+        if speaking:
+            return min(speaking) - self.policy.disorder
+        return -1 if not self.durable and now_s - self.opened_s < idle_s else TICK_MAX
+
+    @property
+    def silent_s(self) -> float:
+        """The host time at which the next partition will have been silent for too long; inf if none will."""
+        if self.ended or not self.policy.wait or self.policy.idle_s is None:
+            return math.inf
+        return min(self.heard_s.values(), default=self.opened_s) + self.policy.idle_s
+
+    @property
+    def horizon(self) -> int:
+        """How far below the clock an input of it may still come in."""
+        return self.policy.horizon if self.policy.late == "repair" and not self.ended else 0
+
+    @property
+    def acknowledged(self) -> dict[int, int]:
+        """What the target may forget once all of it is durable."""
+        return {
+            p: max(self.positions.get(p, -1), self.repeated.get(p, -1)) for p in {**self.positions, **self.repeated}
+        }
+
+    def seen(self, identity: str) -> bool:
+        """Has one of the last messages this id? If not, it is remembered."""
+        if identity in self.ids:
+            return True
+        self.remember(identity)
+        return False
+
+    def remember(self, identity: str) -> None:
+        """Know this id again."""
+        self.ids[identity] = None
+        if len(self.ids) > IDS_MAX:
+            del self.ids[next(iter(self.ids))]
 
     @property
     def full(self) -> bool:

@@ -1,0 +1,67 @@
+"""The pace of one run: which tick is due by the wall, and how late the run is."""
+
+from __future__ import annotations
+
+import math
+
+from tidewarp.clocks import Clock, Pacer
+from tidewarp.units import in_seconds, ticks
+
+__all__ = ["Pace"]
+
+_VIRTUAL_S_MAX = 9.2e9  # just inside int64 ns: a tiny factor reaches it in seconds
+_CAUGHT_UP_S = 0.05  # nearer to the wall than this, lag is lag and no longer the past
+
+
+class Pace:
+    """``factor`` wall seconds per simulated second, 0 = full speed. Nothing is due before :meth:`start`.
+
+    A run that begins behind the wall, because it was down or because its epoch lies in the past, catches up at full
+    speed first. Until then its lag is not counted, and :attr:`keeps_up` is False.
+
+    Raises:
+        OperatorError: a factor that is negative, NaN or infinite.
+    """
+
+    def __init__(self, clock: Clock, factor: float) -> None:
+        self.lag_s_max = 0.0
+        self.factor = factor
+        self._clock = clock
+        self._pacer = Pacer(factor)
+        self._is_behind = False
+
+    @property
+    def keeps_up(self) -> bool:
+        """Is the run paced, and not catching up?"""
+        return self.factor > 0 and not self._is_behind
+
+    def start(self, at: int, due_s: float | None = None) -> None:
+        """Begin: the run stands at tick ``at``, and by the wall virtual time ``due_s`` is due now (None: what it stands at)."""
+        at_s = in_seconds(at)
+        self._pacer.start(self._clock.now(), at_s if due_s is None else max(at_s, due_s))
+        self._is_behind = due_s is not None and due_s > at_s
+
+    def limit(self, next_tick: int | None) -> int:
+        """The first tick that is not yet due. ``next_tick``: of what the run has to do next, None if that is not known."""
+        now_s = self._clock.now()
+        if next_tick is not None:
+            self._note_lag(self._pacer.lag(now_s, in_seconds(next_tick)))
+        return self._virtual(now_s) + 1
+
+    def _note_lag(self, lag_s: float) -> None:
+        if self._is_behind:
+            self._is_behind = lag_s > _CAUGHT_UP_S
+        else:
+            self.lag_s_max = max(self.lag_s_max, lag_s)
+
+    def present(self) -> int:
+        """The tick that virtual time has reached by the wall; 0 at full speed."""
+        return self._virtual(self._clock.now()) if self.factor > 0 else 0
+
+    def pause_s(self, tick: int) -> float:
+        """Wall seconds until ``tick`` is due."""
+        return max(0.0, self._pacer.deadline(in_seconds(tick)) - self._clock.now())
+
+    def _virtual(self, now_s: float) -> int:
+        virtual_s = self._pacer.virtual(now_s)
+        return ticks(min(virtual_s, _VIRTUAL_S_MAX)) if math.isfinite(virtual_s) else ticks(_VIRTUAL_S_MAX)
