@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from tidewarp.cli.frame import emit, json_option
+from tidewarp.cli.tree import outputs_of, render
 from tidewarp.cli.values import parse_time, plain
 from tidewarp.errors import OperatorError
 from tidewarp.twin import journal_rows
@@ -34,6 +35,10 @@ _COLUMNS = ("seq", "kind", "tick", "timestamp", "source", "partition", "offset",
 @click.option(
     "--after", metavar="N[.ROWS]", default="0", help="Skip the records up to N, or so many rows of N: what `next` says."
 )
+@click.option(
+    "--root", "root_id", metavar="ID", help="What followed from this input ('pump[0:7]') or process, by replay."
+)
+@click.option("--model", help="For --root: the model, as for `tidewarp replay`.")
 @click.option("--out", type=click.Path(path_type=Path), help="Export all rows to F.csv or F.jsonl instead.")
 @json_option
 def command(
@@ -46,10 +51,16 @@ def command(
     dead: bool,
     limit: int,
     after: str,
+    root_id: str | None,
+    model: str | None,
     out: Path | None,
     as_json: bool,
 ) -> int:
     """Show what the journal FILE holds: one row per input, dead letter or turn of the run."""
+    if root_id is not None:
+        tree = outputs_of(file, root_id, model)
+        emit({"root": root_id, "outputs": tree[:limit], "count": len(tree)}, as_json, render)
+        return 0
     seq, skip = _parse_after(after)
     rows = journal_rows(
         file,

@@ -17,7 +17,7 @@ from tidewarp.cli.frame import EXIT_INTERRUPTED, emit, json_option
 from tidewarp.cli.progress import ProgressBar
 from tidewarp.cli.values import parse_time
 from tidewarp.errors import OperatorError
-from tidewarp.twin import Twin, load_model, open_twin
+from tidewarp.twin import CATCH_UP, Twin, load_model, open_twin
 from tidewarp.units import ticks
 
 __all__ = ["command"]
@@ -34,7 +34,17 @@ _JOURNAL = click.Path(path_type=Path, readable=False)  # the store says what is 
     help="Virtual time to stop at: 8h, seconds, or an ISO time (UTC if it says no zone). Default: the end of all data.",
 )
 @click.option(
-    "--factor", type=float, default=0.0, show_default=True, help="Wall seconds per simulated second; 0 = full speed."
+    "--factor",
+    type=float,
+    help="Wall seconds per simulated second; 0 = full speed. Default: 1 with a live source, else 0.",
+)
+@click.option("--go-live", is_flag=True, help="At full speed to the present, then in step with the wall (factor 1).")
+@click.option(
+    "--catch-up",
+    type=click.Choice(CATCH_UP),
+    default="fast",
+    show_default=True,
+    help="Does the time pass for a live twin in which it was down?",
 )
 @click.option("--seed", type=int, help="Of all random streams; default 0. A journal keeps its own.")
 @click.option("--epoch", help="ISO time of virtual time 0. Default: midnight UTC before the first event.")
@@ -47,7 +57,9 @@ def command(
     journal: Path,
     resume: bool,
     until: str | None,
-    factor: float,
+    factor: float | None,
+    go_live: bool,
+    catch_up: str,
     seed: int | None,
     epoch: str | None,
     journal_batch: int,
@@ -76,13 +88,15 @@ def command(
             batch=journal_batch,
             resume=resume,
             accept_model=accept_model,
+            catch_up=catch_up,
             probe=bar,
         ) as twin,
     ):
         signals.twin = twin
-        summary = twin.run(end)
+        summary = twin.run(end, go_live=go_live)
+        has_no_end = twin.follows_the_wall and end is None
     emit({**asdict(summary), "journal": journal}, as_json, _render)
-    return EXIT_INTERRUPTED if summary.interrupted else 0
+    return EXIT_INTERRUPTED if summary.interrupted and not has_no_end else 0
 
 
 class _Signals:
@@ -124,7 +138,7 @@ def _render(document: Mapping[str, Any]) -> str:
         f"outputs      {document['outputs']:,}",
         *(
             f"{what:<12} {document[what]:,}"
-            for what in ("clamped", "dropped", "refused", "undeliverable")
+            for what in ("repaired", "clamped", "dropped", "gaps", "refused", "undeliverable")
             if document[what]
         ),
         *([f"lag          {document['lag_s_max']:.3f} s of wall time, at most"] if document["lag_s_max"] else []),
@@ -141,6 +155,10 @@ def _sink_line(name: str, sink: Mapping[str, Any]) -> str:
     parts = [f"{sink['sent']:,} sent", f"{sink['skipped']:,} held already"]
     if sink["retried"]:
         parts.append(f"{sink['retried']:,} retried")
+    if sink["spilled"]:
+        parts.append(f"{sink['spilled']:,} waited in a file")
+    if sink["behind"]:
+        parts.append(f"{sink['behind']:,} left behind: --resume makes them again")
     if sink["dead"]:
         parts.append(f"{sink['dead']:,} refused for good ({sink['refusal']})")
     if sink["last_id"]:

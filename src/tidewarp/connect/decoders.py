@@ -10,11 +10,12 @@ whole number) lets a second message with the same id be recognised as a duplicat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC
 from typing import Any, Final
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from tidewarp.connect.contract import MESSAGE_BYTES_MAX, Raw, Undecodable, Update
 from tidewarp.errors import CodecError
@@ -26,6 +27,34 @@ ID_BYTES_MAX: Final = 255
 """Bytes that an id, or a cause, may have."""
 _PATHS, _VALUES = ("path", "path_id", "param_path"), ("value", "param_value")
 _decode = msgspec.json.Decoder().decode
+
+
+class _Plain(msgspec.Struct):
+    """The messages that most are, as one typed object: reading them so takes an eighth of the time."""
+
+    path: str | UnsetType = UNSET
+    path_id: str | UnsetType = UNSET
+    param_path: str | UnsetType = UNSET
+    value: Any = UNSET
+    param_value: Any = UNSET
+    time: Any = None
+    id: Any = None
+    cause: Any = None
+    set: Any = UNSET
+
+    def special(self) -> bool:
+        """Does it need more than its path, its value and its time?"""
+        return self.id is not None or self.cause is not None or self.set is not UNSET
+
+    def path_named(self) -> str:
+        """Its path. Raises Undecodable if it has none."""
+        for path in (self.path, self.path_id, self.param_path):
+            if path is not UNSET:
+                return path
+        raise Undecodable("a message without path", "it names its path", "send {path, value}", "shape")
+
+
+_decode_plain = msgspec.json.Decoder(_Plain).decode
 
 
 class JsonMessages:
@@ -59,6 +88,25 @@ class JsonMessages:
                 value, "it is too long", "send less, or keep it in the store and send its reference", "size"
             )
         return self.update(self._json(raw.payload) if self._parse is None else self._parse(raw.payload))
+
+    def columns(self, payloads: Sequence[bytes]) -> tuple[list[str], list[Any], list[int] | None] | None:
+        """Many messages at once: paths, values, ticks (None: none says a time). None: read them one by one.
+
+        What is given here is what :meth:`decode` gives: messages that set one path and have no id and no cause.
+        """
+        if self._map is not None or self._parse is not None:
+            return None
+        try:
+            messages = [_decode_plain(payload) for payload in payloads]
+            if any(one.special() for one in messages):
+                return None
+            paths = [one.path_named() for one in messages]
+            values = [one.param_value if one.value is UNSET else one.value for one in messages]
+            times = [one.time for one in messages]
+            ticks = None if times.count(None) == len(times) else [self._tick(time) for time in times]
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Undecodable):
+            return None
+        return (paths, values, ticks) if UNSET not in values and max(map(len, payloads)) <= MESSAGE_BYTES_MAX else None
 
     def update(self, message: object) -> Update:
         """What one message, already parsed, says."""

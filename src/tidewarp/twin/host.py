@@ -41,7 +41,7 @@ MARK_INPUTS = 2_000  # a mark after so many inputs: what a replay can name when 
 _MARK_S = 60.0  # likewise after so many wall seconds of a paced run
 _STALL_S = 30.0  # how long a sink may make no progress at the end of a run
 _DRAIN_S = 0.005  # how long arrivals may keep a paced run from its next slice
-_PACED_EVENTS = 2_000  # of one slice of a paced run, likewise
+_PACED_EVENTS = 1_000  # of one slice of a paced run, likewise
 _TELL_S = 0.02  # GVT is journaled so often at most
 _AHEAD_S = 1.0  # by the wall: how far ahead GVT is promised where nothing can come in below the clock
 
@@ -219,9 +219,11 @@ class InlineHost:
     def _paced_limit(self, goal: int) -> int:
         """The first tick that is not yet due."""
         if self._pace.factor > 0:
-            return self._pace.limit(self._run.next_tick if self._run.lease > self._run.at else None)
+            is_due = self._run.lease > self._run.at or self._gate.lives  # else it is data that the run waits for
+            return self._pace.limit(self._run.next_tick if is_due else None)
         if goal == TICK_MAX and (not self._sources or self._gate.lives):
-            return min(goal, self._upcoming(goal) + 1)  # neither data nor an end say how far: from event to event
+            upcoming = self._upcoming(goal)  # neither data nor an end say how far: from event to event
+            return self._run.at if upcoming == TICK_MAX else min(goal, upcoming + 1)
         return TICK_MAX
 
     def _present(self) -> int:
@@ -274,7 +276,7 @@ class InlineHost:
 
     def _journal_marks(self) -> None:
         """Those that no repair can change any more."""
-        while self._marks and (self._marks[0].tick <= self._gate.gvt or not self._gate.repairs):
+        while self._marks and self._marks[0].tick <= self._gate.gvt:
             mark = self._marks.popleft()
             self._submit([entry(MARK, mark.tick, mark.document()), self._released()])
 

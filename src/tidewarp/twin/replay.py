@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from tidewarp.clocks import WallClock
+from tidewarp.connect.contract import Output
 from tidewarp.errors import OperatorError
 from tidewarp.observe import SILENT, Probe
 from tidewarp.store import open_store
@@ -50,7 +52,12 @@ class Replay:
 
 
 def replay(
-    journal: str | Path, build: Build | None = None, *, until: Duration | datetime | None = None, probe: Probe = SILENT
+    journal: str | Path,
+    build: Build | None = None,
+    *,
+    until: Duration | datetime | None = None,
+    probe: Probe = SILENT,
+    outputs: Callable[[Sequence[Output]], None] = lambda _: None,
 ) -> Replay:
     """Run a journal again, without its sources and sinks, and compare every mark and the final digest.
 
@@ -59,6 +66,7 @@ def replay(
         build: the model; None loads it from the path that the journal recorded, relative to its folder.
         until: stop the comparison at this virtual time.
         probe: receives progress.
+        outputs: is given the outputs of the run, in order, as they are made again: no journal holds them.
 
     Raises:
         OperatorError: not a journal, or no model. Corrupt: the chain is broken, with the record.
@@ -74,7 +82,7 @@ def replay(
         twin._wire()
         limit = TICK_MAX if until is None else tick_at(until, opened.epoch_ns)
         run = twin._run
-        follower = Follower(store.journal, twin._gate, run, lambda _: None, until=limit, probe=probe)
+        follower = Follower(store.journal, twin._gate, run, outputs, until=limit, probe=probe)
         follower.follow()
         follower.follow_on()
         wall_s = clock.now() - started_s

@@ -139,12 +139,12 @@ class Run:
         return self._drain()
 
     def _advance(self, target: int, events_max: int) -> None:
-        end = self.env.events + events_max
-        while self.at < target and self.env.events <= end:
+        end = self.env.events + self.applied + events_max  # an input costs about as much as an event
+        while self.at < target and (left := end - self.env.events - self.applied) > 0:
             due = self._due
             goal = min(due, target)
             self.settled = False
-            if self.env.run_slice(goal, max(1, end - self.env.events)) == "budget":
+            if self.env.run_slice(goal, left) == "budget":
                 break
             self.at = goal
             self.settled = True

@@ -158,6 +158,11 @@ class Twin(Wiring):
         self._gate.judge_by(fresh.registry.rule)
         return fresh._run, outputs
 
+    @property
+    def follows_the_wall(self) -> bool:
+        """Is there a source that the clock does not wait for? Then the run has no end of its own."""
+        return self._gate.lives
+
     def stop(self) -> None:
         """End a run at the next completed instant. Safe from other threads and signal handlers.
 

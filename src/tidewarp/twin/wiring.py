@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Generator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,13 +11,24 @@ from typing import Any
 import simpy
 
 from tidewarp.codec import pack
-from tidewarp.connect.contract import Decoder, Sink, Source
+from tidewarp.connect.contract import Decoder, Output, RunIdentity, Sink, Source
 from tidewarp.connect.decoders import JsonMessages
 from tidewarp.connect.gate import BEYOND_POLICIES, GAP_POLICIES, LATE_POLICIES, TIMES, Gate, Policy
 from tidewarp.connect.outbox import Delivery, Outbox
+from tidewarp.connect.payload import event_payload
 from tidewarp.errors import ModelError, OperatorError, TidewarpError, UnknownPath
 from tidewarp.observe import SILENT, Probe
-from tidewarp.process import DynamicResource, DynamicValue, Environment, SimulationRegistry
+from tidewarp.process import (
+    DynamicContainer,
+    DynamicResource,
+    DynamicStore,
+    DynamicValue,
+    Environment,
+    SimParameter,
+    SimulationContext,
+    SimulationRegistry,
+)
+from tidewarp.process.sampler import Sampler
 from tidewarp.seeds import Stream
 from tidewarp.store import NAME_BYTES_MAX
 from tidewarp.twin.model import model_source
@@ -60,13 +72,14 @@ class Wiring:
         self._batch = batch
         self._present_ns = present_ns  # Unix ns, the epoch of a twin of live sources alone
         self._hold_s = 0.0  # how far the clock stays behind the wall
-        self._live_times: list[str] = []  # live sources that are ordered by their own times
+        self._live_times: list[str] = []  # sources by whose times of their own the clock runs on without waiting
         self._decoders: dict[str, Callable[[int], Decoder | None]] = {}
         self._probe = probe
         self._sources: dict[str, Source] = {}
         self._policies: dict[str, dict[str, Any]] = {}
         self._sinks: dict[str, Sink] = {}
         self._documents: list[Callable[[], Any]] = []
+        self._lines: dict[str, SimulationContext] = {}
         self._gate = Gate(self.env.registry.rule, probe)
         self._outbox = Outbox()
         self._ranks: dict[int, str] = {}
@@ -120,6 +133,28 @@ class Wiring:
         """A resource whose capacity may change while work is in progress (``path.current_cap``)."""
         return DynamicResource(self.env, path, capacity, max_capacity)
 
+    def container(self, path: str, capacity: float, init: float = 0.0) -> DynamicContainer:
+        """A vessel whose size may change while there is something in it (``path.current_cap``)."""
+        return DynamicContainer(self.env, path, capacity, init)
+
+    def store(self, path: str, capacity: int, priority: bool = False) -> DynamicStore:
+        """A shelf whose length may change while there is something on it; ``priority``: the least item goes first."""
+        return DynamicStore(self.env, path, capacity, priority)
+
+    def line(self, sim_id: str) -> SimulationContext:
+        """The line of that name, to declare its parts and processes; the same one at every call."""
+        if sim_id not in self._lines:
+            self._lines[sim_id] = SimulationContext(self.env, sim_id)
+        return self._lines[sim_id]
+
+    def parameters(self, param: SimParameter) -> None:
+        """Declare all parameters of a unit at their paths. A ``line`` of its name that is asked for later has its parts."""
+        self.registry.register_sim_parameter(param)
+
+    def sampler(self, name: str) -> Sampler:
+        """Random times from the stream of this name."""
+        return self.env.sampler(name)
+
     def stream(self, name: str) -> Stream:
         """The random stream of this name: draws depend on (seed, name, count) and on nothing else."""
         return self.env.stream(name)
@@ -134,6 +169,11 @@ class Wiring:
         """Send ``value`` (plain data) to the sinks under ``key``; the id of the output. Never blocks."""
         self._refuse_outside("publish_event")
         return self.env.publish_event(key, value)
+
+    def publish_telemetry(self, path_id: str, value: Any) -> str:
+        """Send ``value`` (plain data) to the sinks as a measurement of ``path_id``; the id of the output. Never blocks."""
+        self._refuse_outside("publish_telemetry")
+        return self.env.publish_telemetry(path_id, value)
 
     def state(self, document: Callable[[], Any]) -> None:
         """Add ``document()`` (plain data) to the run digest: state that lives outside registry and resources."""
@@ -227,7 +267,7 @@ class Wiring:
         if decoder is not None or map is not None:
             self._decoders[source.name] = _decoder_maker(decoder, map)
             self._policies[source.name]["map"] = None if map is None else dict(map)
-        if own_times:
+        if own_times and not waits:
             self._live_times.append(source.name)
             self._hold_s = max(self._hold_s, held / 10**9)
         if self.live:
@@ -235,18 +275,55 @@ class Wiring:
             if self._epoch_ns is None and first_ns is not None:
                 self._epoch_ns = (first_ns - bound) // _DAY_NS * _DAY_NS
 
-    def sink(self, sink: Sink, *, name: str | None = None, batch: int = 500, queue: int = 2_000) -> None:
+    def sink(
+        self,
+        sink: Sink,
+        *,
+        name: str | None = None,
+        batch: int = 500,
+        queue: int = 2_000,
+        spill: int = 1 << 30,
+        retry: tuple[float, float] = (0.5, 30.0),
+        poison: int = 8,
+        select: Callable[[Mapping[str, Any]], bool] | None = None,
+    ) -> None:
         """Send every output to ``sink``, in order, once nothing can change it any more. Opened only when live.
 
-        ``batch``: outputs per write, at most. ``queue``: once so many wait, the model gets no further slice until
-        there is room; the slice that fills the queue may bring more.
+        A sink that is down is tried for ever, and stops nothing: a run that is paced by the wall lets what waits
+        overflow into a file beside the journal (or in TIDEWARP_SPILL_DIR); one at full speed waits for it.
+
+        Args:
+            sink: one of ``tw.sinks``, or anything that has its methods.
+            name: in the journal and in all counts; default: the sink's own.
+            batch: outputs per write, at most.
+            queue: outputs that wait in memory. At full speed the model gets no further slice while it is full; the
+                slice that fills it may bring more.
+            spill: bytes that may wait in the file. What does not fit is left to a later ``--resume``, and counted.
+            retry: first and longest pause before an attempt is repeated, wall seconds.
+            poison: attempts at an output that fails alone without a clear reason, before it is given up and counted.
+            select: which outputs it gets, asked with the mapping of each as the sink writes it.
         """
         self._refuse_sealed("sink")
-        if batch < 1 or queue < 1:
-            raise OperatorError(f"batch={batch}, queue={queue}", "both are at least 1", "give larger ones")
+        if batch < 1 or queue < 1 or spill < 0 or poison < 1:
+            given = f"batch={batch}, queue={queue}, spill={spill}, poison={poison}"
+            raise OperatorError(given, "all are at least 1, spill at least 0", "give larger ones")
+        if not 0 < retry[0] <= retry[1] < math.inf:
+            raise OperatorError(f"retry={retry!r}", "0 < first pause <= longest pause, in seconds", "correct them")
         sink.name = _checked_name(sink.name if name is None else name)
-        self._outbox.register(sink.name, Delivery(batch=batch, queue=queue))
+        chosen = None if select is None else self._selector(sink.name, select)
+        delivery = Delivery(batch=batch, queue=queue, spill=spill, retry_s=retry, poison=poison, select=chosen)
+        self._outbox.register(sink.name, delivery)
         self._sinks[sink.name] = sink
+
+    def _selector(self, name: str, select: Callable[[Mapping[str, Any]], bool]) -> Callable[[Output], bool]:
+        def chosen(output: Output) -> bool:
+            try:
+                return bool(select(event_payload(output, RunIdentity("", self._epoch_ns or 0))))
+            except Exception as error:
+                value = f"sink {name!r}, output {output.id}: {type(error).__name__}: {error}"
+                raise OperatorError(value, "select says yes or no", "mend it, then --resume") from error
+
+        return chosen
 
     # ------------------------------------------------------------------ putting it together
     def _refuse_outside(self, what: str) -> None:

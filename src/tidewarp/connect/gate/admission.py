@@ -6,13 +6,10 @@ message by message, with the same result.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from hashlib import sha256
-from itertools import islice, repeat
-from operator import lt
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from tidewarp.clocks import input_key
 from tidewarp.connect.contract import (
@@ -27,20 +24,19 @@ from tidewarp.connect.contract import (
     Update,
 )
 from tidewarp.connect.documents import text_of
+from tidewarp.connect.gate.batch import BATCH_BYTES, ID_MAX, Batch
+from tidewarp.connect.gate.plain import plain_messages, plain_readings
 from tidewarp.connect.gate.state import SourceState
 from tidewarp.errors import OperatorError, PeerError, RuleViolation, UnknownPath
 from tidewarp.observe import Probe
 from tidewarp.units import TICK_MAX
 
-__all__ = ["Admission", "Batch", "Moment"]
+__all__ = ["Admission", "Moment"]
 
-BATCH_BYTES = 900_000  # of one record, below the journal's 1 MiB
 ROW_BYTES = 40  # of one (input, path) in a record with an `events` column, its text or tree not counted
 _LONG_BYTES = 1_024  # below this an input is bounded by the count of inputs alone
 _LETTERS_MAX, _LETTER_BYTES_MAX = 100_000, 256 << 20  # kept per source; further ones are counted only
-_LETTERS_PER_RECORD = 12  # times HEAD_BYTES stays below the journal's 1 MiB
 _WORD_MAX = 64  # of the name of a rule
-ID_MAX = 255  # characters of an id, or a cause
 _SHORT = frozenset({type(None), bool, int, float})  # values of at most 8 bytes in a record
 _input = partial(tuple.__new__, Input)  # Input._make without its call in Python
 
@@ -51,38 +47,6 @@ class Moment(NamedTuple):
     floor: int  # nothing is admitted below it, but for a repair
     gvt: int  # nor that
     present: int  # virtual time by the wall; 0 at full speed
-
-
-class Batch:
-    """What one record, and its dead letters, will hold."""
-
-    def __init__(self) -> None:
-        self.inputs: list[Input] = []
-        self.columns: Readings | None = None  # the same, where they came as columns
-        self.highest: dict[int, int] = {}  # partition -> highest event tick of its inputs
-        self.letters: list[DeadLetter] = []
-        self.counted: Counter[str] = Counter()
-        self.moved: dict[int, int] = {}  # partition -> last offset of its dead letters
-        self.positions: dict[int, int] = {}  # of the source, behind the last message of the batch
-        self._bytes = 0
-
-    def __bool__(self) -> bool:
-        return bool(self.inputs or self.letters or self.counted)
-
-    def full(self, batch: int) -> bool:
-        """No room for a further message?"""
-        return len(self.inputs) >= batch or self._bytes >= BATCH_BYTES // 2 or len(self.letters) >= _LETTERS_PER_RECORD
-
-    def add(self, one: Input, size: int) -> None:
-        """Take one input; ``size`` in bytes."""
-        self.inputs.append(one)
-        self.highest[one.partition] = max(one.event_tick, self.highest.get(one.partition, one.event_tick))
-        self._bytes += size
-
-    def closed(self, positions: Mapping[int, int]) -> Batch:
-        """The batch with the positions that it makes durable: nothing more is added."""
-        self.positions = dict(positions)
-        return self
 
 
 class Admission:
@@ -98,8 +62,18 @@ class Admission:
         self._rule = rule
         self._checkers.clear()
 
-    def messages(self, source: SourceState, decoder: Decoder, raws: Iterable[Raw], moment: Moment) -> list[Batch]:
-        """Decode, check and stamp message by message."""
+    def messages(self, source: SourceState, decoder: Decoder, raws: Sequence[Raw], moment: Moment) -> list[Batch]:
+        """Decode, check and stamp: together what is plain, message by message, with the same result, what is not."""
+        columns = getattr(decoder, "columns", None)
+        if columns is not None and 0 < len(raws) <= source.policy.batch:
+            bound = _bound(source, moment)
+            now = bound if source.policy.wait else max(bound, moment.present)
+            batch = plain_messages(source, raws, columns, now, bound, self._checked)
+            if batch is not None:
+                return [batch.closed(source.positions)]
+        return self._one_by_one(source, decoder, raws, moment)
+
+    def _one_by_one(self, source: SourceState, decoder: Decoder, raws: Iterable[Raw], moment: Moment) -> list[Batch]:
         batches: list[Batch] = []
         batch = Batch()
         for raw in raws:
@@ -135,55 +109,27 @@ class Admission:
         for start in range(0, len(ticks), source.policy.batch):
             rows = slice(start, start + source.policy.batch)
             part = Readings(partition, first + start, ticks[rows], paths[rows], values[rows])
-            batch = self._plain_batch(source, part, moment)
+            bound = max(moment.floor, moment.gvt, source.bound)
+            batch = plain_readings(source, part, bound, self._checked)
             if batch is None:
-                batches += self.messages(source, _Rows(part), map(part.raw, range(len(part.ticks))), moment)
-                continue
-            source.counts["inputs"] += len(batch.inputs)
-            source.outstanding += len(batch.inputs)
-            source.positions[partition] = batch.inputs[-1].offset
-            source.rise(partition, batch.inputs[-1].tick, batch.inputs[-1].offset)
-            batches.append(batch.closed(source.positions))
+                rows_of = [part.raw(k) for k in range(len(part.ticks))]
+                batches += self._one_by_one(source, _Rows(part), rows_of, moment)
+            else:
+                batches.append(batch.closed(source.positions))
         return batches
 
-    def _plain_batch(self, source: SourceState, part: Readings, moment: Moment) -> Batch | None:
-        """The inputs of these readings, if each of them is admitted as it stands; else None."""
-        partition, first, ticks, paths, values = part
-        end = first + len(ticks)
-        lowest = max(moment.floor, moment.gvt, source.bound, source.highest.get(partition, 0))
-        if (
-            source.policy.time != "payload"
-            or not (type(partition) is type(first) is int)
-            or (partition >> 16 or first <= source.positions.get(partition, -1) or end >> 48)
-            or set(map(type, ticks)) != {int}
-            or set(map(type, paths)) != {str}
-            or not lowest <= ticks[0] <= ticks[-1] < TICK_MAX
-            or any(map(lt, islice(ticks, 1, None), ticks))
-            or not _SHORT.issuperset(map(type, values))
-        ):
-            return None
+    def _checked(self, paths: Sequence[str], values: Sequence[Any]) -> Sequence[Any] | None:
+        """The values as their paths' types; None if one does not fit."""
         try:
-            checked = self._checked(paths, values)
+            checkers = {path: self._checker(path) for path in set(paths)}
+            if set(map(type, values)) == {float}:
+                ranges = {path: checker.floats for path, checker in checkers.items()}
+                ranged = zip(values, map(ranges.__getitem__, paths), strict=True)
+                if False not in [low <= value <= high for value, (low, high) in ranged]:
+                    return values
+            return [checkers[path].check(value) for path, value in zip(paths, values, strict=True)]
         except (TypeError, PeerError, RuleViolation, UnknownPath):  # TypeError: a path that cannot be looked up
             return None
-        changes = zip(zip(paths, checked, strict=True), strict=True)
-        none = repeat("")
-        fields = (ticks, repeat(source.rank), repeat(partition), range(first, end), changes, ticks, none, none)
-        batch = Batch()
-        batch.inputs = list(map(_input, zip(*fields, strict=False)))
-        batch.columns = part._replace(values=checked)
-        batch.highest[partition] = ticks[-1]
-        return batch
-
-    def _checked(self, paths: Sequence[str], values: Sequence[Any]) -> Sequence[Any]:
-        """The values as their paths' types."""
-        checkers = {path: self._checker(path) for path in set(paths)}
-        if set(map(type, values)) == {float}:
-            ranges = {path: checker.floats for path, checker in checkers.items()}
-            ranged = zip(values, map(ranges.__getitem__, paths), strict=True)
-            if False not in [low <= value <= high for value, (low, high) in ranged]:
-                return values
-        return [checkers[path].check(value) for path, value in zip(paths, values, strict=True)]
 
     def _checker(self, path: str) -> Checker:
         if type(path) is not str:  # a decoder may be anybody's code, and not every value can be looked up
@@ -201,9 +147,10 @@ class Admission:
         if raw.offset >> 48 or raw.partition >> 16:
             input_key(0, source.rank, raw.partition, raw.offset)  # raises: no record could hold this position
         rule, update = "decode", None
-        identity = f"at:{raw.id}" if raw.id else ""
+        identity = f"at:{raw.id}" if raw.id and _is_sound(raw.id) else ""
         try:
             update = _decode(decoder, raw)
+            event = _event_tick(source, raw, update)
             if update.id:
                 identity = f"id:{update.id}"
             if identity and source.seen(identity):
@@ -211,7 +158,7 @@ class Admission:
             rule = "value"
             changes = tuple([(path, self._checker(path).check(value)) for path, value in update.changes])
         except (PeerError, RuleViolation, UnknownPath) as error:
-            if update is None and identity and source.seen(identity):
+            if rule == "decode" and identity and source.seen(identity):
                 return False
             short = error.short if isinstance(error, Undecodable) and _is_word(error.short) else rule
             self._bury(source, raw, short, text_of(error), batch, identity)
@@ -219,12 +166,13 @@ class Admission:
         except (TypeError, ValueError) as error:  # `changes` of no pairs: a decoder may be anybody's code
             self._bury(source, raw, "decode", f"message {raw.offset}: its changes: {text_of(error)}", batch, identity)
             return True
-        size = sum([ROW_BYTES if type(value) in _SHORT else _size(value) for _, value in changes]) + len(identity)
+        size = sum([ROW_BYTES if type(value) in _SHORT else _size(value) for _, value in changes])
+        size += len(identity.encode()) + len((update.cause or raw.cause).encode())
         if size > BATCH_BYTES // 2:
             rule = f"{size} bytes: an input holds at most {BATCH_BYTES // 2}"
             self._bury(source, raw, "size", rule, batch, identity)
             return True
-        tick, event = self._stamp(source, raw, update.tick, moment)
+        tick, event = self._stamp(source, raw, event, moment)
         if tick is None:
             source.counts["late"] += 1
             source.counts["dropped"] += 1
@@ -246,9 +194,7 @@ class Admission:
         """The tick of an input, None if it is dropped, and when it happened. By the source's policy."""
         policy = source.policy
         bound = _bound(source, moment)
-        if policy.time == "record":
-            event = None if raw.time_ns is None else raw.time_ns - source.epoch_ns
-        if event is None or policy.time == "arrival":
+        if event is None:
             now = bound if policy.wait else max(bound, moment.present)
             return now, now
         if event >= bound:
@@ -305,7 +251,7 @@ def _late(source: SourceState, raw: Raw, tick: int, floor: int) -> tuple[str, st
     if tick >= source.bound:
         rule = f"the clock stands at {floor / 10**9:.3f} s already"
         return value, rule, "connect with late='clamp' or late='drop'"
-    highest, partition = max((highest, partition) for partition, highest in source.highest.items())
+    highest, partition = max(((highest, partition) for partition, highest in source.highest.items()), default=(tick, 0))
     behind = highest - tick
     if behind <= source.policy.disorder:
         rule = f"the source had ended before, and the clock went on to {source.reached / 10**9:.3f} s"
@@ -335,21 +281,38 @@ def _decode(decoder: Decoder, raw: Raw) -> Update:
             "mend the decoder",
             "decode",
         )
-    tick = 0 if update.tick is None else update.tick
-    if not update.changes or type(tick) is not int or not -TICK_MAX <= tick < TICK_MAX:
-        _refuse_unsound(update)
-    if not type(update.id) is type(update.cause) is str or max(len(update.id), len(update.cause)) > ID_MAX:
-        raise Undecodable(
-            f"id {update.id!r:.40}, cause {update.cause!r:.40}", f"text of at most {ID_MAX}", "shorten it", "id"
-        )
+    if not update.changes:
+        raise Undecodable("an update", "it sets at least one path", "leave the message out", "empty")
+    if update.tick is not None and not _is_tick(update.tick):
+        raise Undecodable(f"tick {update.tick!r:.40}", "a tick is int64 ns", "correct the time", "time")
+    for name, word in (("id", update.id), ("cause", update.cause), ("id", raw.id), ("cause", raw.cause)):
+        if not _is_sound(word):
+            raise Undecodable(f"{name} {word!r:.40}", f"text of at most {ID_MAX}", "shorten it", name)
     return update
 
 
-def _refuse_unsound(update: Update) -> NoReturn:
-    """Raises Undecodable: no record can hold it."""
-    if not update.changes:
-        raise Undecodable("an update", "it sets at least one path", "leave the message out", "empty")
-    raise Undecodable(f"tick {update.tick!r:.40}", "a tick is int64 ns", "correct the time", "time")
+def _event_tick(source: SourceState, raw: Raw, update: Update) -> int | None:
+    """When it happened, by the source's policy; None: when it comes. Raises Undecodable for what no record can hold."""
+    if source.policy.time == "arrival":
+        return None
+    if source.policy.time == "payload":
+        return update.tick
+    if raw.time_ns is None:
+        return None
+    if not _is_tick(raw.time_ns - source.epoch_ns):
+        raise Undecodable(f"Unix time {raw.time_ns} ns", "a tick is int64 ns", "correct the time", "time")
+    return raw.time_ns - source.epoch_ns
+
+
+def _is_tick(tick: object) -> bool:
+    return type(tick) is int and -TICK_MAX <= tick < TICK_MAX
+
+
+def _is_sound(word: object) -> bool:
+    """Is it text that a record can hold?"""
+    if type(word) is not str or len(word) > ID_MAX:
+        return False
+    return word.isascii() or word.encode("utf-8", "replace") == word.encode("utf-8", "surrogatepass")
 
 
 def _is_word(short: object) -> bool:

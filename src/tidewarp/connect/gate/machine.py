@@ -32,7 +32,8 @@ from typing import Any, NamedTuple
 
 from tidewarp.connect.contract import Checker, Gap, Input, Raw, Readings
 from tidewarp.connect.gate import state
-from tidewarp.connect.gate.admission import Admission, Batch, Moment
+from tidewarp.connect.gate.admission import Admission, Moment
+from tidewarp.connect.gate.batch import Batch
 from tidewarp.connect.gate.messages import (
     Append,
     Appended,
@@ -154,8 +155,8 @@ class Gate:
 
     @property
     def repairs(self) -> bool:
-        """May anything below the floor still change?"""
-        return any(source.horizon for source in self._sources.values())
+        """Is there a source whose late inputs are put in their place below the floor?"""
+        return any(source.policy.late == "repair" for source in self._sources.values())
 
     @property
     def lives(self) -> bool:
@@ -170,7 +171,7 @@ class Gate:
     @property
     def silent_s(self) -> float:
         """The host time at which a silent source may let the clock go on; inf if none will."""
-        return min((source.silent_s for source in self._sources.values()), default=math.inf)
+        return min((source.silent_s(self._now_s) for source in self._sources.values()), default=math.inf)
 
     @property
     def appending(self) -> bool:
@@ -214,15 +215,19 @@ class Gate:
         source.decoder, source.epoch_ns = event.decoder, event.epoch_ns
         source.open = True
         source.ended = False
-        source.opened_s = self._now_s
+        self._now_s = max(self._now_s, event.now_s)
+        source.listen(self._now_s, on=True)  # being down is silence, not being asked is none
+        source.listen(self._now_s, on=False)
+        source.opened_s = source.listened_s(self._now_s)
         source.heard_s.clear()
         source.reason = ""
         return self._reads()
 
     def _handle_disconnected(self, event: Disconnected) -> list[Instruction]:
         source = self._sources[event.source]
-        self._now_s = event.now_s
+        self._now_s = max(self._now_s, event.now_s)
         source.open = source.reading = False
+        source.listen(self._now_s, on=True)
         source.reason = event.reason
         source.counts["outages"] += 1
         pause_s, source.pause_s = source.pause_s, min(2 * source.pause_s, source.policy.retry_s[1])
@@ -232,7 +237,9 @@ class Gate:
         source, gap = self._sources[event.source], event.gap
         if source.policy.gap == "stop":
             raise gap
+        self._now_s = max(self._now_s, event.now_s)
         source.open = source.reading = False
+        source.listen(self._now_s, on=True)
         source.counts["gaps"] += 1
         if gap.end > gap.first:
             source.positions[gap.partition] = gap.end - 1
@@ -247,6 +254,7 @@ class Gate:
                 f"source {source.name!r}", "messages arrive only from a connected source", "report this"
             )
         self._now_s = max(self._now_s, event.now_s)
+        source.listen(self._now_s, on=False)
         source.pause_s = source.policy.retry_s[0]
         moment = Moment(self.floor, self.gvt, event.present)
         if isinstance(event.messages, Readings):
@@ -258,7 +266,8 @@ class Gate:
                 f"source {source.name!r}: messages", "without a decoder it gives Readings", "return one from decoder()"
             )
         if source.policy.idle_s is not None:
-            source.heard_s.update(dict.fromkeys(_partitions(event.messages), event.now_s))
+            heard_s = source.listened_s(self._now_s)
+            source.heard_s.update(dict.fromkeys(_partitions(event.messages), heard_s))
         told = [] if batches else self._confirm_repeated(source)
         return [*(self._append(source, batch) for batch in batches), *told, *self._reads()]
 
@@ -304,7 +313,10 @@ class Gate:
             source.counts["late"] += event.dead["late"]
             source.counts["dropped"] += event.dead["late"]
         source.ended = event.ended
-        return self._grant(event.admitted - self._horizon)
+        # Whether a source has ended or not: a later life may have opened it again, and no record says so.
+        settled = event.admitted - max(one.reach_back for one in self._sources.values())
+        self.gvt = max(self.gvt, settled)  # no life admitted anything below it after this record
+        return self._grant(settled)
 
     def _handle_passed(self, event: Passed) -> list[Instruction]:
         self.gvt = max(self.gvt, event.floor)
@@ -318,6 +330,10 @@ class Gate:
         self._paused = False
         self._limit = event.limit
         self._now_s = max(self._now_s, event.now_s)
+        if self._now_s > 0:  # a recovery tells no time
+            for source in self._sources.values():
+                if not source.open:
+                    source.listen(self._now_s, on=True)
         reach = min(event.limit, self._reach())
         if reach <= self.floor:
             self._refuse_deadlock()
@@ -393,6 +409,7 @@ class Gate:
             holds_the_clock = source.watermark(self._now_s) <= self.floor < self._limit
             if not source.full and (holds_the_clock or not policy.wait or source.outstanding < policy.batch):
                 source.reading = True
+                source.listen(self._now_s, on=True)
                 reads.append(Read(source.name, min(room, policy.batch)))
         return reads
 

@@ -64,6 +64,7 @@ class Connected:
     source: str
     decoder: Decoder | None  # None: it gives Readings
     epoch_ns: int = 0  # Unix ns of tick 0, by which a broker's times are read
+    now_s: float = 0.0  # host time
 
 
 @dataclass(frozen=True)

@@ -51,8 +51,11 @@ class SourceState:
         self.letter_bytes = 0
         self.clamped_to = -1  # the highest tick that a late input was moved to
 
-        self.heard_s: dict[int, float] = {}  # partition -> host time of its last message
+        # What follows is silence by a clock that stands still while an open source is not read: nobody hears it then.
+        self.heard_s: dict[int, float] = {}  # partition -> when its last message came
         self.opened_s = 0.0
+        self._unread_s = 0.0  # how far that clock is behind the host's
+        self._unread_since_s: float | None = 0.0  # host time from which it stands still
         self.pause_s = policy.retry_s[0]  # before it is opened again
         self.reason = ""  # why it is down
 
@@ -63,22 +66,44 @@ class SourceState:
         idle_s = self.policy.idle_s
         if idle_s is None:
             return min(self.durable.values()) - self.policy.disorder if self.durable else -1
-        speaking = [tick for p, tick in self.durable.items() if now_s - self.heard_s.get(p, self.opened_s) < idle_s]
+        listened_s = self.listened_s(now_s)
+        speaking = [
+            tick for p, tick in self.durable.items() if listened_s < self.heard_s.get(p, self.opened_s) + idle_s
+        ]
         if speaking:
             return min(speaking) - self.policy.disorder
-        return -1 if not self.durable and now_s - self.opened_s < idle_s else TICK_MAX
+        return -1 if not self.durable and listened_s < self.opened_s + idle_s else TICK_MAX
 
-    @property
-    def silent_s(self) -> float:
+    def silent_s(self, now_s: float) -> float:
         """The host time at which the next partition will have been silent for too long; inf if none will."""
-        if self.ended or not self.policy.wait or self.policy.idle_s is None:
+        if self.ended or not self.policy.wait or self.policy.idle_s is None or self._unread_since_s is not None:
             return math.inf
-        return min(self.heard_s.values(), default=self.opened_s) + self.policy.idle_s
+        heard_s = [self.heard_s.get(p, self.opened_s) for p in self.durable] or [self.opened_s]
+        listened_s = self.listened_s(now_s)
+        ends_s = (heard + self.policy.idle_s for heard in heard_s)
+        return min((end_s for end_s in ends_s if end_s > listened_s), default=math.inf) + self._unread_s
+
+    def listened_s(self, now_s: float) -> float:
+        """Host time less that in which it was open and not read."""
+        return (now_s if self._unread_since_s is None else self._unread_since_s) - self._unread_s
+
+    def listen(self, now_s: float, *, on: bool) -> None:
+        """It is read, or down, from now on (``on``), or it is open and not read."""
+        if not on:
+            self._unread_since_s = now_s if self._unread_since_s is None else self._unread_since_s
+        elif self._unread_since_s is not None:
+            self._unread_s += now_s - self._unread_since_s
+            self._unread_since_s = None
 
     @property
     def horizon(self) -> int:
         """How far below the clock an input of it may still come in."""
-        return self.policy.horizon if self.policy.late == "repair" and not self.ended else 0
+        return 0 if self.ended else self.reach_back
+
+    @property
+    def reach_back(self) -> int:
+        """Likewise in any life."""
+        return self.policy.horizon if self.policy.late == "repair" else 0
 
     @property
     def acknowledged(self) -> dict[int, int]:
@@ -86,6 +111,10 @@ class SourceState:
         return {
             p: max(self.positions.get(p, -1), self.repeated.get(p, -1)) for p in {**self.positions, **self.repeated}
         }
+
+    def acknowledged_in(self, partition: int) -> int:
+        """The last offset of a partition that came; -1 if none did."""
+        return max(self.positions.get(partition, -1), self.repeated.get(partition, -1))
 
     def seen(self, identity: str) -> bool:
         """Has one of the last messages this id? If not, it is remembered."""

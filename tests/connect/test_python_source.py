@@ -1,0 +1,75 @@
+"""An async iterator of the program as a live source."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import tidewarp as tw
+from tidewarp.connect import Raw
+from tidewarp.connect.backends.python import PythonSource
+from tidewarp.testing.suites import perform
+
+
+async def three() -> AsyncIterator[Any]:
+    yield {"path": "a.level", "value": 1}
+    yield b'{"path": "a.level", "value": 2}'
+    yield {"path": "a.level", "value": object()}
+
+
+def test_what_is_ready_comes_together_and_then_the_end() -> None:
+    """Mappings as JSON, bytes as they are, and what has no JSON form as text; offsets go on behind the position."""
+
+    async def life() -> None:
+        source = PythonSource(three)
+        await source.open({0: 6})
+        first = await source.read(2)
+        assert first == [Raw(0, 7, b'{"path":"a.level","value":1}'), Raw(0, 8, b'{"path": "a.level", "value": 2}')]
+        rest = await source.read(9)
+        assert rest is not None
+        assert [(raw.offset, raw.payload[:8]) for raw in rest] == [(9, b"{'path':")]
+        assert await source.read(1) is None
+        await source.close()
+        await source.close()
+
+    perform(life())
+
+
+def test_it_can_be_closed_while_it_waits() -> None:
+    """The iterator is told: its `finally` runs."""
+    ended = []
+
+    async def waiting() -> AsyncIterator[Any]:
+        try:
+            await asyncio.Event().wait()
+            yield {}
+        finally:
+            ended.append(True)
+
+    async def life() -> None:
+        source = PythonSource(waiting)
+        await source.open({})
+        reading = asyncio.ensure_future(source.read(5))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        await source.close()
+
+    perform(life())
+    assert ended == [True]
+
+
+def test_a_twin_follows_it_and_replays(tmp_path: Any) -> None:
+    """Two readings, one dead letter, in the order of arrival; the run ends with the iterator."""
+
+    def build(twin: tw.Twin) -> None:
+        twin.variable("a.level", float)
+        twin.connect(tw.sources.python(three))
+
+    with tw.open(tmp_path / "a.tw", build) as twin:
+        summary = twin.run(factor=0)
+        assert twin.registry.get("a.level").value == 2.0
+    assert (summary.inputs, summary.dead_letters, summary.late) == (2, 1, 0)
+    assert tw.replay(tmp_path / "a.tw", build).digest == summary.digest
