@@ -26,8 +26,8 @@ __all__ = [
     "refuse_unsound",
 ]
 
-Meaning = tuple[int, dict[str, Any]]
-"""What a message says: tick, and path -> value."""
+Meaning = tuple[int | None, dict[str, Any]]
+"""What a message says: tick, None if it does not say, and path -> value."""
 
 
 class Rows:
@@ -97,7 +97,7 @@ def refuse_unsound(decoder: Decoder, raw: Raw) -> None:
     except Exception as error:
         told = f"{raw!r:.200}: the decoder raised {type(error).__name__}: {error!s:.200}; raise Undecodable"
         raise AssertionError(told) from error
-    is_tick = type(update.tick) is int and -(2**63) <= update.tick < 2**63
+    is_tick = update.tick is None or (type(update.tick) is int and -(2**63) <= update.tick < 2**63)
     assert is_tick, f"{raw!r:.200}: tick {update.tick!r:.40}; a tick is int64 ns, raise Undecodable for what is none"
     assert update.changes, f"{raw!r:.200}: an update sets at least one path; raise Undecodable"
     assert all(type(path) is str for path, _ in update.changes), f"{raw!r:.200}: a path is text; raise Undecodable"

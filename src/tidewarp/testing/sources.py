@@ -108,12 +108,12 @@ class SourceConformance:
 
     def test_confirming_changes_nothing(self, tmp_path: Path) -> None:
         """confirm() comes at any time, also for nothing and twice; what was not confirmed is still given."""
-        raws, _ = self._all(tmp_path / "a")
-        confirmed, _ = self._all(tmp_path / "b", limit=2, confirming=True)
+        raws, _ = self._all(tmp_path)
+        confirmed, _ = self._all(tmp_path, limit=2, confirming=True)
         assert by_partition(confirmed) == by_partition(raws), (
             "confirm() moves no reader: the target may forget, no more"
         )
-        assert self._all(tmp_path / "b", raws)[0] == [], "behind the last confirmed message there is none"
+        assert self._all(tmp_path, raws)[0] == [], "behind the last confirmed message there is none"
 
     # ------------------------------------------------------------------ life
     @pytest.mark.parametrize("turns", [0, 1, _TURNS])
@@ -215,7 +215,7 @@ class SourceConformance:
         again = [meaning(decoder, raw) for raw in reversed(raws)]
         assert again == once[::-1], "keep no state from message to message"
         moved = [meaning(later, raw) for raw in raws]
-        shifted = [[one and (one[0] + shift, one[1]) for one in moved] for shift in shifts]
+        shifted = [[one and (None if one[0] is None else one[0] + shift, one[1]) for one in moved] for shift in shifts]
         assert once in shifted, (
             "tick = Unix ns - epoch_ns, exactly; or, where times count from the epoch, the time itself"
         )
@@ -252,6 +252,8 @@ class SourceConformance:
         told = "inputs and dead letters; `messages` holds no value that no path takes, such as None"
         assert (whole.inputs, whole.dead_letters) == (len(raws) - unreadable, unreadable), told
         assert replay(tmp_path / "whole.tw", build).equal, "its replay gives another digest"
+        if self.create(tmp_path).clock == "wall":
+            return  # it is stamped when it comes: no second run is the same, and the first has been replayed
         times = [one[0] for one in self.messages if one is not None]
         span_s = in_seconds(max(times) - min(times))
         for left in range(_PIECES, 0, -1) if span_s else ():
