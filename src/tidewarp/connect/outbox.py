@@ -164,7 +164,8 @@ class _Sink:
         self.fetching = 0
         self.part = delivery.batch  # outputs of the next batch, at most: less while a bad one is looked for
         self.attempts = 0  # at the output that fails alone
-        self.last_id = ""
+        self.last_id = ""  # it is done with all up to this one
+        self.held_id = ""  # the last that the target has acknowledged; what was given up it never held
         self.retry_at_s: float | None = None
         self.pause_s = delivery.retry_s[0]
         self.reason = ""
@@ -262,16 +263,17 @@ class Outbox:
 
     def _handle_opened(self, event: Opened) -> list[Instruction]:
         sink = self._sinks[event.sink]
-        held = sink.last_id if event.last_id is None else event.last_id
-        if held < sink.last_id:
+        held = sink.held_id if event.last_id is None else event.last_id
+        if held < sink.held_id:
             raise OperatorError(
-                f"sink {sink.name!r}: it holds outputs up to {held or 'none'}, and had acknowledged {sink.last_id}",
+                f"sink {sink.name!r}: it holds outputs up to {held or 'none'}, and had acknowledged {sink.held_id}",
                 "a target keeps what it has acknowledged",
                 "see to its durability, then --resume: the journal makes the missing ones again",
             )
-        sink.last_id, sink.reason, sink.open = held, "", True
+        sink.held_id, sink.last_id, sink.reason, sink.open = held, max(held, sink.last_id), "", True
         while sink.waiting and sink.waiting[0].id <= held:
             sink.waiting.popleft()
+            sink.attempts = 0
             if sink.offered:  # it had arrived, and the answer was lost
                 sink.sent += 1
             else:
@@ -281,10 +283,11 @@ class Outbox:
     def _handle_published(self, event: Published) -> list[Instruction]:
         instructions: list[Instruction] = []
         for sink in self._sinks.values():
-            fresh = [output for output in event.outputs if output.id > sink.last_id]
-            sink.skipped += len(event.outputs) - len(fresh)
+            wanted = event.outputs
             if sink.delivery.select is not None:
-                fresh = [output for output in fresh if sink.delivery.select(output)]
+                wanted = [output for output in wanted if sink.delivery.select(output)]
+            fresh = [output for output in wanted if output.id > sink.last_id]
+            sink.skipped += len(wanted) - len(fresh)
             instructions += self._take(sink, fresh)
             instructions += self._next(sink)
         return instructions
@@ -324,6 +327,8 @@ class Outbox:
         if event.refused:
             sink.refusal = f"{event.refused[-1].id}: {event.refused[-1].reason}"
         sink.sent += len(sink.sending) - len(event.refused)
+        refused = {one.id for one in event.refused}
+        sink.held_id = max((one.id for one in sink.sending if one.id not in refused), default=sink.held_id)
         sink.last_id = sink.sending[-1].id
         sink.sending, sink.pause_s, sink.reason, sink.attempts = (), sink.delivery.retry_s[0], "", 0
         sink.part = min(2 * sink.part, sink.delivery.batch)

@@ -49,12 +49,14 @@ class _Thread:
         self._loop = asyncio.new_event_loop()
         self._jobs: asyncio.Queue[Job | None] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._opening: asyncio.Task[None] | None = None
+        self._ending = False
         self._thread = threading.Thread(target=self._run, name=f"tidewarp-{name}", daemon=True)
         self._thread.start()
         self._beside(open)
 
-    def _do(self, job: Job | None) -> None:
-        """Have ``job`` done after those before it, the last of them before the connector closes. None ends the thread."""
+    def _do(self, job: Job) -> None:
+        """Have ``job`` done after those before it, the last of them before the connector closes."""
         self._call(lambda: self._jobs.put_nowait(job))
 
     def _beside(self, job: Job) -> None:
@@ -66,6 +68,17 @@ class _Thread:
             task.add_done_callback(self._tasks.discard)
 
         self._call(begin)
+
+    def _do_unless_ending(self, job: Job) -> None:
+        """As `_do`, for what may wait for ever: it is cancelled, or left out, when the connector is told to close."""
+
+        async def outer() -> None:
+            if not self._ending:
+                self._opening = self._loop.create_task(self._perform(job))
+                await asyncio.wait([self._opening])
+                self._opening = None
+
+        self._do(outer)
 
     def _call(self, function: Callable[[], None]) -> None:
         try:
@@ -102,7 +115,14 @@ class _Thread:
 
     def end(self) -> None:
         """Begin to close, and wait for nothing."""
-        self._do(None)
+
+        def begin() -> None:
+            self._ending = True
+            if self._opening is not None:
+                self._opening.cancel()
+            self._jobs.put_nowait(None)
+
+        self._call(begin)
 
     def close(self) -> None:
         """Finish what is under way, but for what waits; close the connector, end the thread. Safe to call twice."""
@@ -133,6 +153,8 @@ class SourceThread(_Thread):
     ) -> None:
         self._source, self._epoch_ns = source, epoch_ns
         self._decoder = decoder or source.decoder
+        self._decodes: Decoder | None = None
+        self._is_decoding = False
         self._now_s, self._present = now_s, present
         self._positions = dict(positions)
         super().__init__(source.name, inbox, self._open, source.close)
@@ -144,7 +166,9 @@ class SourceThread(_Thread):
             return gate.Missing(self._source.name, gap, self._now_s())
         except OSError as error:
             return self._lost(error)
-        return gate.Connected(self._source.name, self._decoder(self._epoch_ns), self._epoch_ns)
+        if not self._is_decoding:
+            self._is_decoding, self._decodes = True, self._decoder(self._epoch_ns)
+        return gate.Connected(self._source.name, self._decodes, self._epoch_ns, self._now_s())
 
     def _lost(self, error: OSError) -> gate.Disconnected:
         return gate.Disconnected(self._source.name, f"{type(error).__name__}: {error}", self._now_s())
@@ -154,12 +178,15 @@ class SourceThread(_Thread):
 
         async def job() -> gate.Connected | gate.Disconnected | gate.Missing:
             self._positions = dict(positions)
-            await self._source.close()
+            try:
+                await self._source.close()
+            except OSError:
+                pass  # its connection is gone already
             if gap is not None:
                 self._source.accept(gap)
             return await self._open()
 
-        self._do(job)
+        self._do_unless_ending(job)
 
     def read(self, limit: int) -> None:
         """Ask for at most ``limit`` messages: Arrived, Ended, Disconnected or Missing reaches the inbox."""
@@ -257,7 +284,7 @@ class SinkThread(_Thread):
                 pass  # what could not be flushed was not acknowledged: it is offered again
             return await self._open()
 
-        self._do(job)
+        self._do_unless_ending(job)
 
     def send(self, batch: outbox.Send) -> None:
         """Write one batch: Sent or Failed reaches the inbox."""

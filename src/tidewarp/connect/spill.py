@@ -2,6 +2,7 @@
 
 Nothing of it has to survive the process, since the journal can make every output again: it is never synced, and
 removed at the end. A frame is the length of its body (4 bytes, big-endian) and the body, the packed fields of one Output.
+Once what was taken is half of the file, and much, what waits moves to its beginning: a slow sink makes no endless file.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from typing import BinaryIO
 
 from tidewarp.codec import pack, unpack
 from tidewarp.connect.contract import Output
-from tidewarp.errors import OperatorError
+from tidewarp.errors import InternalError, OperatorError
 
 __all__ = ["SpillFile"]
 
 _LENGTH = struct.Struct(">I")
+_TAKEN_BYTES = 16 << 20  # that a file may hold of what waits no longer, if that is less than half of it
+_COPY_BYTES = 1 << 20
 
 
 class SpillFile:
@@ -45,7 +48,7 @@ class SpillFile:
     def take(self, count: int) -> list[Output]:
         """The first ``count`` outputs, which wait no longer."""
         if self._file is None:
-            raise OperatorError(str(self.path), "nothing was put into it", "report this")
+            raise InternalError(str(self.path), "nothing was put into it", "report this")
         self._file.seek(self._start)
         outputs = []
         for _ in range(count):
@@ -55,7 +58,20 @@ class SpillFile:
         if self._start == self._end:
             self._start = self._end = 0
             self._file.truncate(0)
+        elif self._start >= max(_TAKEN_BYTES, self._end - self._start):
+            self._move_up(self._file)
         return outputs
+
+    def _move_up(self, file: BinaryIO) -> None:
+        """Put what waits at the beginning of the file; it is no longer than what lies before it."""
+        size = self._end - self._start
+        for at in range(0, size, _COPY_BYTES):
+            file.seek(self._start + at)
+            part = file.read(min(_COPY_BYTES, size - at))
+            file.seek(at)
+            file.write(part)
+        file.truncate(size)
+        self._start, self._end = 0, size
 
     def close(self) -> None:
         """Remove the file. Safe to call twice."""

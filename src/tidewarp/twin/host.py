@@ -206,11 +206,13 @@ class InlineHost:
         self._limit = limit = min(goal, self._paced_limit(goal))
         if self._run.settled and self._run.at >= min(limit, self._run.lease):
             is_idle = limit < goal and limit <= self._upcoming(goal)
-            if is_idle and self._pace.factor > 0 and self._asked and not self._stopping:
+            now_s = self._clock.now()
+            silence_ends = now_s >= self._gate.silent_s  # then the gate has to hear what time it is
+            if is_idle and self._pace.factor > 0 and self._asked and not self._stopping and not silence_ends:
                 return False
             self._asked = True
             before = self._gate.floor
-            self._perform(self._gate.handle(gates.Asked(limit, self._clock.now())))
+            self._perform(self._gate.handle(gates.Asked(limit, now_s)))
             if self._gate.floor == before:
                 return False
         self._slice(limit)
