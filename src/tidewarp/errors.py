@@ -4,6 +4,7 @@
     ├── ModelError              the author of the model
     │   ├── RuleViolation       a value breaks the rule of its path (also a ValueError)
     │   ├── UnknownPath         no such path in the registry (also a KeyError)
+    │   ├── Removed             a resource, container, store or value that was taken out of the model
     │   ├── InstantOverrun      a model schedules without end inside one instant
     │   ├── HandlerError        a handler raised, and its event is committed
     │   ├── UnknownDestination  a send to an LP that does not exist or is not linked (also an IndexError)
@@ -60,6 +61,7 @@ __all__ = [
     "RangeError",
     "RankLost",
     "RankMismatch",
+    "Removed",
     "ReverseMismatch",
     "RuleViolation",
     "StoreFailed",
@@ -104,6 +106,10 @@ class UnknownPath(ModelError, KeyError):
     """A path that no variable, resource or parameter is registered at."""
 
     __str__ = TidewarpError.__str__
+
+
+class Removed(ModelError):
+    """What was asked for has been taken out of the running model; who waited for it gets this."""
 
 
 class InstantOverrun(ModelError):

@@ -81,6 +81,11 @@ class Stream:
         self.path = path
         self.count = 0
 
+    @property
+    def key(self) -> tuple[int, int]:
+        """(key, gamma), each of 64 bits: what names the stream, for a generator of another kind beside it."""
+        return self._key, self._gamma
+
     def bits(self) -> int:
         """The next 64 random bits, as an int."""
         self.count = count = self.count + 1

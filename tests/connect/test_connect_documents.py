@@ -41,7 +41,8 @@ def build(places: list[tuple[int, int]], data: Any) -> list[Input]:
     for partition, offset in places:
         tick = data.draw(INT64)
         event = data.draw(st.just(tick) | INT64)
-        inputs.append(Input(tick, 3, partition, offset, data.draw(CHANGES), event))
+        words = (data.draw(st.just("") | TEXT), data.draw(st.just("") | TEXT))
+        inputs.append(Input(tick, 3, partition, offset, data.draw(CHANGES), event, *words))
     return inputs
 
 
@@ -69,6 +70,8 @@ def test_inputs_come_back_as_they_went(places: list[tuple[int, int]], data: Any)
     document = unpack_document(rows)
     assert (document.schema, document.version) == (INPUTS, 1)
     assert (document.value["source"], document.value["admitted"]) == ("source", 5)
+    assert ("ids" in document.value) == any(one.id for one in inputs)
+    assert bool(document.value["causes"]) == any(one.cause for one in inputs)
     assert bool(document.value["events"]) == any(one.tick != one.event_tick for one in inputs)
     back = decode_inputs(document.value, 3, read)
     assert back == inputs
@@ -136,6 +139,17 @@ def test_golden_inputs_are_read() -> None:
     assert paths.value["first"] == 0
     table.add(paths.value["paths"])
     assert decode_inputs(unpack_document(bytes.fromhex(GOLDEN[INPUTS])).value, 1, table) == INPUTS_DONE
+
+
+def test_ids_and_causes_are_written_once_per_input() -> None:
+    """Frozen like the rest: each text after its U16 length, none in the further rows of one input."""
+    inputs = [INPUTS_DONE[0]._replace(id="a7"), INPUTS_DONE[1]._replace(id="é", cause="0-1")]
+    table = PathTable()
+    _, rows = encode_inputs("s", 3, inputs, table)
+    document = unpack_document(rows).value
+    assert document["ids"].hex() == "00026137" + "0000" * 2 + "0002c3a9" + "0000" * 2
+    assert document["causes"].hex() == "0000" * 3 + "0003302d31" + "0000" * 2
+    assert decode_inputs(document, 1, table) == inputs
 
 
 def test_a_float_input_costs_at_most_32_bytes() -> None:
@@ -226,6 +240,15 @@ def rows(kinds: bytes, values: Any, **columns: Any) -> dict[str, Any]:
         rows(b"\0", b"") | {"kinds": [0]},
         rows(b"\0", b"") | {"kinds": 1},
         rows(b"\0", b"", events=1),
+        rows(b"\0", b"", causes=None),
+        rows(b"\0", b"", causes=b"\0"),
+        rows(b"\0", b"", causes=b"\0\0"),
+        rows(b"\0", b"", causes=b"\0\1"),
+        rows(b"\0", b"", causes=b"\0\1\xff"),
+        rows(b"\0", b"", ids=b"\0\1aa"),
+        rows(b"\0\0", b"", ids=b"\0\1a"),
+        rows(b"\0\0", b"", offsets=bytes(16), ids=b"\0\1a\0\1a"),
+        rows(b"\0\0", b"", offsets=bytes(16), causes=b"\0\0\0\1a"),
         [],
         None,
         "text",

@@ -18,6 +18,7 @@ from tidewarp.codec import pack
 from tidewarp.connect import sinks
 from tidewarp.connect.backends.console import ConsoleSink
 from tidewarp.connect.contract import Output
+from tidewarp.connect.payload import event_payload
 from tidewarp.errors import OperatorError
 from tidewarp.testing.sinks import RUN, SinkConformance
 
@@ -122,3 +123,23 @@ def test_a_reader_that_has_gone_ends_the_run() -> None:
 
     with pytest.raises(OperatorError, match="its reader has gone"):
         asyncio.run(ConsoleSink(stream=Closed()).write([output(0, 1)]))
+
+
+def test_telemetry_has_a_tag_of_its_own_and_its_key_is_a_path() -> None:
+    """[TEL] on the console, `path_id` in the payload of every sink."""
+    stream = io.StringIO()
+    sink = ConsoleSink(stream=stream)
+    outputs = [
+        Output(f"0-{n}", n, "line.use", pack(0.5), "c", "r", 1, kind) for n, kind in enumerate(("event", "telemetry"))
+    ]
+    asyncio.run(sink.open(RUN))
+    asyncio.run(sink.write(outputs))
+    lines = stream.getvalue().splitlines()
+    assert [(line[:5], line.split(" ", 2)[2]) for line in lines] == [
+        ("[EVT]", "line.use 0.5"),
+        ("[TEL]", "line.use 0.5"),
+    ]
+    event, telemetry = [event_payload(one, RUN) for one in outputs]
+    assert (event["stream_type"], event["key"], "path_id" in event) == ("event", "line.use", False)
+    assert (telemetry["stream_type"], telemetry["path_id"], "key" in telemetry) == ("telemetry", "line.use", False)
+    assert (telemetry["cause"], telemetry["root"]) == ("c", "r")

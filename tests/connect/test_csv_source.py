@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidewarp.connect import sources
-from tidewarp.connect.backends import csv as backend
+from tidewarp.connect.backends import lines as backend
 from tidewarp.connect.backends.csv import CsvSource
 from tidewarp.connect.contract import HEAD_BYTES, MESSAGE_BYTES_MAX, Raw, Undecodable, Update
 from tidewarp.errors import InternalError, OperatorError
@@ -437,3 +437,32 @@ def test_the_first_event_is_that_of_the_first_row_that_has_a_time(tmp_path: Path
     assert source(written(tmp_path, HEADER + "x,1,a\n,,\n1\n7,1,a\n3,1,a\n")).first_event_ns() == 7 * S
     assert source(written(tmp_path, HEADER)).first_event_ns() is None
     assert source(written(tmp_path, HEADER + "x,1,a\n" * 1_000 + "7,1,a\n")).first_event_ns() is None
+
+
+def test_a_file_that_grows_is_a_live_source(tmp_path: Path) -> None:
+    """Followed, it is read to its last line end, and waits there; each row comes once, under its number."""
+    path = written(tmp_path, HEADER + "1,1.5,auto\n2,2.")
+
+    async def run() -> list[Raw]:
+        one = source(path, follow=True)
+        assert (one.clock, one.first_event_ns()) == ("wall", None)
+        await one.open({})
+        rows = [*(await one.read(100) or [])]
+        reading = asyncio.ensure_future(one.read(100))
+        await asyncio.sleep(0)
+        with path.open("a") as file:
+            file.write("5,on\n3,3,off\n4,")
+        rows += await reading or []
+        await one.close()
+        await one.open({0: 2})
+        rows += await one.read(100) or []
+        await one.close()
+        return rows
+
+    rows = asyncio.run(run())
+    assert [(raw.offset, raw.payload) for raw in rows] == [
+        (1, b"1,1.5,auto"),
+        (2, b"2,2.5,on"),
+        (3, b"3,3,off"),
+        (3, b"3,3,off"),
+    ]

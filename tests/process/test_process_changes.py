@@ -75,12 +75,15 @@ def test_several_at_one_instant_are_seen_one_by_one() -> None:
 
 
 def test_a_change_says_what_it_was() -> None:
-    """Path, old and new value, version and tick are those of its own moment, however late it is read."""
+    """Path, old and new value, version, tick and cause are those of its own moment, however late it is read."""
     env, changes, _ = plant()
     env.apply([one(0, 1.0)])
     env.run_slice(2 * S)
     env.apply([one(2 * S, 7.0, 1)])
-    assert taken(env, changes, 2) == [Change("a", None, 1.0, 1, 0), Change("a", 1.0, 7.0, 2, 2 * S)]
+    assert taken(env, changes, 2) == [
+        Change("a", None, 1.0, 1, 0, "1[0:0]"),
+        Change("a", 1.0, 7.0, 2, 2 * S, "1[0:1]"),
+    ]
 
 
 def test_a_slow_reader_loses_nothing_up_to_its_capacity() -> None:

@@ -226,7 +226,7 @@ def test_a_refused_input_is_returned_and_published_and_changes_nothing() -> None
     assert [(refusal.input, refusal.path) for refusal in refusals] == [(bad, "r.current_cap"), (gone, "y")]
     assert isinstance(refusals[0], Refusal)
     assert refusals[0].reason.startswith("value 50 for r.current_cap: at most max_cap 5; raise max_cap first")
-    assert env.registry.values() == {"r.current_cap": 2, "r.max_cap": 5, "x": 1}
+    assert env.registry.values() == {"r.current_cap": 2, "r.failed": 0, "r.max_cap": 5, "x": 1}
     first, second = env.drain()
     assert (first.id, first.key, second.id) == (
         f"{SECOND:016x}-00000000",

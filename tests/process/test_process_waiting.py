@@ -49,7 +49,8 @@ def test_predecessor_5_every_waiter_wakes_exactly_once_per_change(
     at(env, 1.5, lambda: value.update(7))
     at(env, 2, lambda: value.update(8))
     env.run_slice(10 * SECOND)
-    assert woken == [(number, Change("v", 0, 7, 1, 1_500_000_000)) for number in range(waiters)]
+    change = Change("v", 0, 7, 1, 1_500_000_000, f"process:{waiters}:process")
+    assert woken == [(number, change) for number in range(waiters)]
 
 
 def test_predecessor_5_an_old_change_wakes_nobody(env: Environment, value: DynamicValue) -> None:
@@ -139,7 +140,7 @@ def test_since_triggers_at_once_only_if_the_value_is_newer(env: Environment, val
     at(env, 1, lambda: value.update(4))
     env.run_slice(3 * SECOND)
     newer = value.wait_for_change(since=0)
-    assert newer.value == Change("v", 0, 4, 1, SECOND)
+    assert newer.value == Change("v", 0, 4, 1, SECOND, "process:0:process")
     shared = value.wait_for_change(since=1)
     assert not shared.triggered
     assert shared is value.wait_for_change()

@@ -12,6 +12,7 @@ backends   one module per kind of source and sink; `sources` and `sinks` list th
 from __future__ import annotations
 
 from tidewarp.connect import sinks, sources
+from tidewarp.connect.backends.kafka_admin import KafkaAdmin
 from tidewarp.connect.contract import (
     MESSAGE_BYTES_MAX,
     Decoder,
@@ -35,6 +36,7 @@ __all__ = [
     "Decoder",
     "Gap",
     "Input",
+    "KafkaAdmin",
     "Output",
     "Raw",
     "Readings",

@@ -7,8 +7,8 @@ Source ──Raw──► gate ──Input──► process ──Output──�
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from tidewarp.codec import pack
 from tidewarp.errors import CodecError, OperatorError, PeerError
@@ -153,6 +153,7 @@ class Checker(Protocol):
         """The value as the declared type. Raises RuleViolation."""
 
 
+@runtime_checkable
 class Decoder(Protocol):
     """Bytes to meaning. Pure: equal bytes give equal updates in every life."""
 
@@ -199,6 +200,13 @@ class Source(Protocol):
 
         Called once, after ``open`` and before the first ``read``.
         """
+
+    def partitions(self) -> Collection[int]:
+        """The partitions that it reads at present, as far as it knows, also those of which nothing has come yet.
+
+        A clock that waits for the source waits for each of them. Asked after ``open`` and after each ``read``.
+        """
+        return ()
 
     async def open(self, positions: Mapping[int, int]) -> None:
         """Connect and stand behind ``positions``: partition -> last offset that is durable; none = the beginning.

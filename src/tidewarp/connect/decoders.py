@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC
-from typing import Any, Final
+from typing import Any, Final, Protocol, runtime_checkable
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -21,12 +21,23 @@ from tidewarp.connect.contract import MESSAGE_BYTES_MAX, Raw, Undecodable, Updat
 from tidewarp.errors import CodecError
 from tidewarp.units import parse_instant
 
-__all__ = ["ID_BYTES_MAX", "JsonMessages"]
+__all__ = ["ID_BYTES_MAX", "JsonMessages", "Parser"]
 
 ID_BYTES_MAX: Final = 255
 """Bytes that an id, or a cause, may have."""
 _PATHS, _VALUES = ("path", "path_id", "param_path"), ("value", "param_value")
 _decode = msgspec.json.Decoder().decode
+
+
+@runtime_checkable
+class Parser(Protocol):
+    """Bytes to a mapping, by what a registry knows: ``serializers.ConfluentAvro``, ``serializers.GlueAvro``."""
+
+    def parse(self, payload: bytes) -> Mapping[str, Any]:
+        """The message. Pure, once it is prepared."""
+
+    def prepare(self, payload: bytes) -> object:
+        """Ask the registry for what ``parse`` will need. Raises ConnectionError if it cannot be asked now."""
 
 
 class _Plain(msgspec.Struct):
@@ -64,7 +75,7 @@ class JsonMessages:
         epoch_ns: tick 0.
         map: field of a flat object -> path: ``{"temp": "line.temperature"}`` makes ``{"temp": 71.5}`` set that path.
             Its fields then take the place of ``path`` and ``set``; a message with none of them is refused.
-        parse: bytes to mapping; JSON by default.
+        parse: bytes to mapping, or a :class:`Parser`; JSON by default.
 
     :meth:`decode` raises Undecodable.
     """
@@ -74,11 +85,17 @@ class JsonMessages:
         epoch_ns: int,
         *,
         map: Mapping[str, str] | None = None,
-        parse: Callable[[bytes], Mapping[str, Any]] | None = None,
+        parse: Parser | Callable[[bytes], Mapping[str, Any]] | None = None,
     ) -> None:
         self._epoch_ns = epoch_ns
         self._map = None if map is None else dict(map)
-        self._parse = parse
+        self._parser = parse if isinstance(parse, Parser) else None
+        self._parse = parse.parse if isinstance(parse, Parser) else parse
+
+    def prepare(self, raw: Raw) -> None:
+        """Fetch what the parser has to know before it can read this message. Raises ConnectionError: it may pass."""
+        if self._parser is not None:
+            self._parser.prepare(raw.payload)
 
     def decode(self, raw: Raw) -> Update:
         """What one message says."""

@@ -4,15 +4,19 @@ One record carries up to 8,192 inputs, because a record costs about 20 µs and a
 All numbers are big-endian. Every document is a ``codec`` document in an INPUT record, whose ``time`` is the
 lowest tick it speaks of.
 
-``tw.inputs/1``   {source, admitted, ticks 8n, events 8n, partitions 2n, offsets 8n, paths 4n, kinds n, values, causes}
+``tw.inputs/1``   {source, admitted, ticks 8n, events 8n, partitions 2n, offsets 8n, paths 4n, kinds n, values, causes, ids}
                   one row per (input, path); the rows of one input follow each other. ``events`` are the event
                   times before clamping, empty if all equal ``ticks``. ``admitted`` is the floor at
-                  admission: no input of this or of any later record lies below it, which is what lets a
-                  replay follow the journal without reading ahead. ``causes`` is reserved and empty.
+                  admission: no input of this or of any later record lies below it or, if its source repairs, more
+                  than its horizon below it; which is what lets a replay follow the journal with bounded memory. ``causes`` and ``ids`` are texts, each after its U16
+                  length, an empty one in the second and later rows of an input; where no input has one, ``causes``
+                  is empty and ``ids`` is left out.
 ``tw.paths/1``    {first, paths}: the number of a path is its place in all such lists; written before first use
 ``tw.dead/1``     {source, admitted, letters, counted, positions}: letters are [partition, offset, rule, message,
                   head, sha256]; ``counted`` is {rule: n} of letters over the limits; ``positions`` are
                   [partition, last offset] that this record moves past
+``tw.gap/1``      {source, admitted, partition, first, end}: messages from ``first`` up to, not including, ``end`` are lost, and
+                  the operator accepted that; ``first == end`` where their number is not known
 ``tw.ended/1``    {source, admitted}: the source has no more data, so it no longer holds the clock back. That
                   fact comes from outside and lets the clock move, hence it is journaled like any input.
 """
@@ -31,6 +35,7 @@ from tidewarp.errors import Corrupt, InternalError
 __all__ = [
     "DEAD",
     "ENDED",
+    "GAP",
     "INPUTS",
     "PATHS",
     "TEXT_MAX",
@@ -38,6 +43,7 @@ __all__ = [
     "decode_inputs",
     "encode_dead",
     "encode_ended",
+    "encode_gap",
     "encode_inputs",
     "pack_positions",
     "text_of",
@@ -46,11 +52,12 @@ __all__ = [
 
 TEXT_MAX = 2_000  # characters that an error may have in the journal
 
-INPUTS, PATHS, DEAD, ENDED = "tw.inputs", "tw.paths", "tw.dead", "tw.ended"
+INPUTS, PATHS, DEAD, ENDED, GAP = "tw.inputs", "tw.paths", "tw.dead", "tw.ended", "tw.gap"
 _NONE, _BOOL, _INT, _FLOAT, _TEXT, _TREE = range(6)
 _KIND = {type(None): _NONE, bool: _BOOL, int: _INT, float: _FLOAT, str: _TEXT, list: _TREE, dict: _TREE}
 _PATHS_PER_RECORD = 2_000  # times 255 bytes stays below the journal's 1 MiB
 _FIXED_BYTES = {_NONE: 0, _BOOL: 1, _INT: 8, _FLOAT: 8}
+_NO_WORDS = ("", "")  # of the second and later rows of an input
 _FLAGS = {b"\0": False, b"\1": True}
 _COLUMNS = (("ticks", "q"), ("partitions", "H"), ("offsets", "Q"), ("paths", "I"), ("kinds", "B"))
 
@@ -125,6 +132,28 @@ def _encode_values(values: Sequence[Any]) -> tuple[bytes, bytes]:
     return bytes(kinds), b"".join(data)
 
 
+def _encode_texts(texts: Sequence[str]) -> bytes:
+    """A column of texts; empty if none says anything."""
+    if not any(texts):
+        return b""
+    encoded = [text.encode() for text in texts]
+    return b"".join([part for data in encoded for part in (struct.pack(">H", len(data)), data)])
+
+
+def _texts(name: str, data: bytes, n: int) -> list[str]:
+    if data == b"":
+        return [""] * n
+    at = 0
+    texts = []
+    for _ in range(n):
+        (size,) = struct.unpack_from(">H", data, at)
+        at += 2 + size
+        texts.append(data[at - size : at].decode())
+    if at != len(data) or not any(texts):
+        raise Corrupt(f"column {name}", f"it does not hold {n} texts, one at least not empty", "run tidewarp verify")
+    return texts
+
+
 def encode_inputs(
     source: str, admitted: int, inputs: Sequence[Input], table: PathTable, columns: Readings | None = None
 ) -> list[bytes]:
@@ -136,19 +165,29 @@ def encode_inputs(
     partitions: Sequence[int]
     offsets: Sequence[int]
     events: Sequence[int]
+    ids: Sequence[str] = ()
+    causes: Sequence[str] = ()
     if columns is not None:
         partition, first, ticks, paths, values = columns
         partitions, offsets, events = [partition] * len(ticks), range(first, first + len(ticks)), ticks
     elif set(map(len, map(itemgetter(Input._fields.index("changes")), inputs))) == {1}:
-        ticks, _, partitions, offsets, changes, events = _columns(inputs, 6)
+        ticks, _, partitions, offsets, changes, events, ids, causes = _columns(inputs, len(Input._fields))
         paths, values = _columns([change for (change,) in changes], 2)
     else:
         rows = [
-            (one.tick, one.partition, one.offset, path, value, one.event_tick)
+            (
+                one.tick,
+                one.partition,
+                one.offset,
+                path,
+                value,
+                one.event_tick,
+                *((one.id, one.cause) if n == 0 else _NO_WORDS),
+            )
             for one in inputs
-            for path, value in one.changes
+            for n, (path, value) in enumerate(one.changes)
         ]
-        ticks, partitions, offsets, paths, values, events = _columns(rows, 6)
+        ticks, partitions, offsets, paths, values, events, ids, causes = _columns(rows, 8)
     n = len(ticks)
     introduced = table.introduce(paths)
     kinds, data = _encode_values(values)
@@ -162,8 +201,10 @@ def encode_inputs(
         "paths": struct.pack(f">{n}I", *table.numbers(paths)),
         "kinds": kinds,
         "values": data,
-        "causes": b"",
+        "causes": _encode_texts(causes),
     }
+    if any(ids):
+        document["ids"] = _encode_texts(ids)
     return [*introduced, pack_document(INPUTS, 1, document)]
 
 
@@ -219,18 +260,20 @@ def _decode_inputs(value: Mapping[str, Any], rank: int, table: PathTable) -> lis
         raise Corrupt("column events", f"it holds neither 0 nor {n} rows", "run tidewarp verify")
     events = struct.unpack(f">{n}q", value["events"]) if value["events"] else ticks
     values = _values(bytes(kinds), value["values"])
+    ids, causes = _texts("ids", value.get("ids", b""), n), _texts("causes", value["causes"], n)
     inputs: list[Input] = []
-    for tick, event, partition, offset, path, data in zip(
-        ticks, events, partitions, offsets, paths, values, strict=True
+    for tick, event, partition, offset, path, data, name, cause in zip(
+        ticks, events, partitions, offsets, paths, values, ids, causes, strict=True
     ):
         change = (table.path(path), data)
         last = inputs[-1] if inputs else None
         if last is not None and last.partition == partition and last.offset == offset:
-            if last.tick != tick or last.event_tick != event:
-                raise Corrupt(f"the rows of message {offset}", "an input has one time", "run tidewarp verify")
+            if last.tick != tick or last.event_tick != event or name or cause:
+                rule = "an input has one time, and its first row alone says its id and its cause"
+                raise Corrupt(f"the rows of message {offset}", rule, "run tidewarp verify")
             inputs[-1] = last._replace(changes=(*last.changes, change))
         else:
-            inputs.append(Input(tick, rank, partition, offset, (change,), event))
+            inputs.append(Input(tick, rank, partition, offset, (change,), event, name, cause))
     return inputs
 
 
@@ -255,6 +298,12 @@ def encode_dead(
 def encode_ended(source: str, admitted: int) -> bytes:
     """The ``tw.ended`` document."""
     return pack_document(ENDED, 1, {"source": source, "admitted": admitted})
+
+
+def encode_gap(source: str, admitted: int, partition: int, first: int, end: int) -> bytes:
+    """The ``tw.gap`` document."""
+    document = {"source": source, "admitted": admitted, "partition": partition, "first": first, "end": end}
+    return pack_document(GAP, 1, document)
 
 
 def pack_positions(positions: Mapping[int, int]) -> bytes:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tidewarp.connect.contract import HEAD_BYTES, MESSAGE_BYTES_MAX, Decoder, Raw
-from tidewarp.connect.decoders import JsonMessages
+from tidewarp.connect.decoders import JsonMessages, Parser
 
 __all__ = ["Decoding", "chosen_decoder", "received"]
 
-Decoding = Decoder | Callable[[bytes], Mapping[str, Any]]
+Decoding = Decoder | Parser | Callable[[bytes], Mapping[str, Any]]
 """What a user may give as ``decoder``: a decoder, or what makes a mapping of the bytes of one message."""
 
 
@@ -24,6 +24,6 @@ def received(partition: int, offset: int, payload: bytes, *, id: str, time_ns: i
 
 def chosen_decoder(decoding: Decoding | None, map: Mapping[str, str] | None, epoch_ns: int) -> Decoder:
     """The user's decoder as it is; of a callable, or of nothing, :class:`~tidewarp.connect.decoders.JsonMessages`."""
-    if decoding is None or not hasattr(decoding, "decode"):
-        return JsonMessages(epoch_ns, map=map, parse=decoding)
-    return decoding
+    if isinstance(decoding, Decoder):
+        return decoding
+    return JsonMessages(epoch_ns, map=map, parse=decoding)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tidewarp.connect import gate, outbox
-from tidewarp.connect.contract import Decoder, Gap, RunIdentity, Sink, Source
+from tidewarp.connect.contract import Decoder, Gap, Raw, Readings, RunIdentity, Sink, Source
 from tidewarp.connect.spill import SpillFile
 from tidewarp.errors import OperatorError, TidewarpError
 from tidewarp.observe import stage
@@ -194,15 +194,24 @@ class SourceThread(_Thread):
         async def job() -> gate.Arrived | gate.Ended | gate.Disconnected | gate.Missing:
             try:
                 raws = await self._source.read(limit)
+                self._prepare(raws)
             except Gap as gap:
                 return gate.Missing(self._source.name, gap, self._now_s())
             except OSError as error:
                 return self._lost(error)
             if raws is None:
                 return gate.Ended(self._source.name)
-            return gate.Arrived(self._source.name, raws, self._now_s(), self._present())
+            partitions: Collection[int] = getattr(self._source, "partitions", tuple)()
+            return gate.Arrived(self._source.name, raws, self._now_s(), self._present(), partitions)
 
         self._beside(job)
+
+    def _prepare(self, messages: Sequence[Raw] | Readings | None) -> None:
+        """Let the decoder fetch here, where it stops no clock, what it needs to know: a schema from its registry."""
+        prepare = getattr(self._decodes, "prepare", None)
+        if prepare is not None and messages is not None and not isinstance(messages, Readings):
+            for raw in messages:
+                prepare(raw)
 
     def confirm(self, positions: Mapping[int, int]) -> None:
         """Tell the source what is durable. If it cannot be told now, the next confirmation, or life, says it again."""

@@ -19,13 +19,17 @@ FULL_POLICIES: Final = ("error", "latest")
 
 
 class Change(NamedTuple):
-    """One change of one value: ``version`` counts the changes of its path from 1, ``tick`` is ns."""
+    """One change of one value: ``version`` counts the changes of its path from 1, ``tick`` is ns.
+
+    ``cause`` is the id of the input, the process or the publication that made it; "" while the model is built.
+    """
 
     path: str
     old: Any
     new: Any
     version: int
     tick: int
+    cause: str = ""
 
 
 class Changes:

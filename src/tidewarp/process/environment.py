@@ -21,11 +21,14 @@ from simpy.events import NORMAL, Event, EventPriority, Process, ProcessGenerator
 from tidewarp import units
 from tidewarp.connect.contract import Input, Output, Refusal
 from tidewarp.errors import InstantOverrun, InternalError, ModelError
+from tidewarp.process.causality import NO_ORIGIN, Causality, makers
 from tidewarp.process.outputs import Outputs
 from tidewarp.process.registry import Complaint, SimulationRegistry
+from tidewarp.process.sampler import Sampler
 from tidewarp.seeds import Stream
 
 if TYPE_CHECKING:
+    from tidewarp.process.buffers import Buffer
     from tidewarp.process.resources import DynamicResource
 
 __all__ = ["INSTANT_EVENTS_MAX", "SLICE_OUTPUTS_MAX", "Environment"]
@@ -37,7 +40,6 @@ SLICE_OUTPUTS_MAX: Final = 2_000
 _NO_BUDGET: Final = 1 << 62
 _FOREVER: Final = math.nan  # no time lies at or above it, not even infinity
 _RUN: Final = simpy.Environment.run.__code__
-_new_event = Event.__new__
 
 
 class Environment(simpy.Environment):
@@ -47,7 +49,7 @@ class Environment(simpy.Environment):
         registry: the values of this environment.
         events: events processed so far, the one in hand included; not raised by a pause of ``run(until)``.
         writable: may the registry be changed now? While building, and while events or inputs are processed.
-        resources: the mutable resources by path.
+        resources: the resources, containers and stores by path.
 
     Start processes with :meth:`process`: one made as ``simpy.Process`` is not kept alive.
     """
@@ -56,17 +58,25 @@ class Environment(simpy.Environment):
         if not 0 <= initial_time < math.inf:
             raise ModelError(f"initial_time {initial_time!r}", "time begins at 0 s or later", "move the epoch instead")
         super().__init__(initial_time)
+        self.causality = Causality()
+        self._current = self.causality.current
         # SimPy binds these early only for its own class; every subclass silently pays a descriptor call per event.
         for name in ("event", "all_of", "any_of"):
             setattr(self, name, getattr(self, name))
+        self._schedule, timeout = makers(self, self._current)
+        if type(self).schedule is _SCHEDULE:  # else somebody has put his own there
+            self.schedule = self._schedule  # type: ignore[method-assign]
+            if type(self).timeout is _TIMEOUT:
+                self.timeout = timeout  # type: ignore[method-assign]
         self.seed = seed
         self.epoch_ns = epoch_ns
         self.events = 0
         self.sealed = False
         self.writable = True
-        self.resources: dict[str, DynamicResource] = {}
+        self.resources: dict[str, DynamicResource | Buffer] = {}
         self.registry = SimulationRegistry(self)
         self._streams: dict[str, Stream] = {}
+        self._samplers: dict[str, Sampler] = {}
         self._outputs = Outputs()
         # A process that waits for an event nobody else holds is a cycle of garbage: the collector would close its
         # generator, and run its `finally`, at a moment that depends on memory. So each is held until it ends.
@@ -83,22 +93,36 @@ class Environment(simpy.Environment):
         """Publications whose value had no canonical form."""
         return self._outputs.undeliverable
 
+    @property
+    def cause(self) -> str | None:
+        """Id of the input, process or publication that made what runs now happen; None if nothing runs."""
+        return self.causality.now()[0] or None
+
+    @property
+    def root(self) -> str | None:
+        """Id of the first cause: an input, or a process that was started while nothing ran; None if nothing runs."""
+        return self.causality.now()[1] or None
+
+    def schedule(self, event: Event, priority: EventPriority = NORMAL, delay: float = 0) -> None:
+        """Schedule ``event`` after ``delay`` seconds, as SimPy does. For subclasses: an object has a faster one."""
+        self._schedule(event, priority, delay)
+
     def timeout(self, delay: float = 0, value: Any = None) -> Timeout:
-        """An event after ``delay`` seconds >= 0. As SimPy's, built here to save a call; NaN is refused."""
+        """An event after ``delay`` seconds >= 0, as SimPy's; NaN is refused. For subclasses, as :meth:`schedule`."""
         if not delay >= 0:
             raise ValueError(f"Negative delay {delay}")
-        event = _new_event(Timeout)
-        event.env = self
-        event.callbacks = []
-        event._value = value
-        event._delay = delay
-        event._ok = True
-        self.schedule(event, NORMAL, delay)
-        return event
+        return Timeout(self, delay, value)
 
     def process(self, generator: ProcessGenerator) -> Process:
         """Start ``generator`` as a process, and hold it until it ends."""
-        process = Process(self, generator)
+        is_root = self._current[0] is NO_ORIGIN
+        if is_root:
+            self.causality.begin(generator)
+        try:
+            process = Process(self, generator)
+        finally:
+            if is_root:
+                self._current[0] = NO_ORIGIN
         self._hold(process)
         process.callbacks.append(self._let_go)
         return process
@@ -108,6 +132,12 @@ class Environment(simpy.Environment):
         if name not in self._streams:
             self._streams[name] = Stream(self.seed, name)
         return self._streams[name]
+
+    def sampler(self, name: str) -> Sampler:
+        """The sampler on the random stream of this name; the same object for the same name."""
+        if name not in self._samplers:
+            self._samplers[name] = Sampler(self.stream(name))
+        return self._samplers[name]
 
     def seal(self) -> None:
         """The model is built: from here on only inputs and the model itself change values. Slices and inputs seal too."""
@@ -134,14 +164,20 @@ class Environment(simpy.Environment):
                 self._process_one()
         finally:
             self.writable = writable
+            self._current[0] = NO_ORIGIN
 
     def _process_one(self) -> None:
         self.events += 1
+        event = self._queue[0][3]
+        event.callbacks = [each for callback in event.callbacks for each in (self._make_current, callback)]
         try:
             super().step()
         except StopSimulation:
             self.events -= 1  # what is left of the event was put back
             raise
+
+    def _make_current(self, event: Event) -> None:
+        self._current[0] = getattr(event, "_origin", NO_ORIGIN)
 
     def _fail_in_run(self, event: Event) -> None:
         """Leave the failure to SimPy's ``step``, next called by SimPy's ``run``: the traceback is the one users know."""
@@ -175,6 +211,7 @@ class Environment(simpy.Environment):
             spent = self._slice(limit, self.events + (_NO_BUDGET if events_max is None else events_max))
         finally:
             self.writable = False
+            self._current[0] = NO_ORIGIN
         if spent:
             return "budget"
         if self._now < limit:
@@ -193,7 +230,7 @@ class Environment(simpy.Environment):
         self, limit: float, events_end: int, now: float | None = None, fail: Callable[[Event], None] | None = None
     ) -> bool:
         """The hot loop: SimPy's ``step`` written out, with a limit. True: ended by the count of events or of outputs."""
-        queue = self._queue
+        queue, current = self._queue, self._current
         outputs: Sequence[Output] = self._outputs.held if events_end < _NO_BUDGET else ()
         outputs_end = len(outputs) + SLICE_OUTPUTS_MAX
         done = self.events
@@ -218,10 +255,16 @@ class Environment(simpy.Environment):
             resumed = event.callbacks
             event.callbacks = None
             try:
+                origin = event._origin
+            except AttributeError:  # somebody put it into the queue with his own hands
+                origin = NO_ORIGIN
+            try:
                 for callback in resumed:
+                    current[0] = origin  # the one before may have published
                     callback(event)
             except StopSimulation:
                 event.callbacks = resumed[resumed.index(callback) + 1 :]
+                current[0] = origin
                 self.schedule(event, EventPriority(-1))
                 self.events = done - 1
                 raise
@@ -273,6 +316,7 @@ class Environment(simpy.Environment):
                 if queue and queue[0][0] < at:
                     break
                 self._now = at
+                self._current[0] = given
                 done += 1
                 changes = given.changes
                 if len(changes) == 1:  # most are one float
@@ -283,6 +327,7 @@ class Environment(simpy.Environment):
                 if complaint is not None:
                     refusals.append(self._refused(given, complaint))
         finally:
+            self._current[0] = NO_ORIGIN
             self.writable = False
         return done
 
@@ -300,8 +345,8 @@ class Environment(simpy.Environment):
         )
         return refusal
 
-    def publish_event(self, key: str, value: object) -> str:
-        """Publish ``value`` under ``key`` at the present tick; the id of the output.
+    def publish_event(self, key: str, value: object, stream: str = "event") -> str:
+        """Publish ``value`` under ``key`` at the present tick; the id of the output. ``stream``: as :meth:`publish_telemetry` sets it.
 
         The value is encoded here, so later changes of the object have no effect. One without a canonical form is not
         the model's end: a note with its type takes its place and is counted in ``undeliverable``.
@@ -310,7 +355,21 @@ class Environment(simpy.Environment):
             ModelError: ``key`` is not 1 to 255 printable ASCII characters.
             InstantOverrun: more than OUTPUTS_MAX outputs in one tick.
         """
-        return self._outputs.publish(self._now, key, value, self.events)
+        origin = self._current[0]
+        cause, root = self.causality.now() if isinstance(origin, Input) else origin
+        name = self._outputs.publish(self._now, key, value, self.events, cause, root, stream)
+        if cause:
+            self._current[0] = (name, root)
+        return name
+
+    def publish_telemetry(self, path_id: str, value: object) -> str:
+        """Publish ``value`` as a measurement of ``path_id``, on the stream "telemetry"; else as :meth:`publish_event`."""
+        return self.publish_event(path_id, value, "telemetry")
+
+    def _numpy_counts(self) -> dict[str, int]:
+        """Words drawn from the samplers' Generators, where one was asked for."""
+        counts = {f"{name}/numpy": self._samplers[name].rng_count for name in sorted(self._samplers)}
+        return {name: count for name, count in counts.items() if count}
 
     def drain(self) -> list[Output]:
         """The outputs since the last call, in order. Hosts call it after every slice."""
@@ -322,9 +381,12 @@ class Environment(simpy.Environment):
             "tick": self.tick,
             "events": self.events,
             "registry": self.registry.state(),
-            "streams": {name: self._streams[name].count for name in sorted(self._streams)},
+            "streams": {name: self._streams[name].count for name in sorted(self._streams)} | self._numpy_counts(),
             "resources": {path: self.resources[path].state() for path in sorted(self.resources)},
         }
+
+
+_SCHEDULE, _TIMEOUT = Environment.schedule, Environment.timeout
 
 
 def _is_called_by_run(frame: FrameType | None) -> bool:

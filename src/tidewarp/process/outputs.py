@@ -34,17 +34,16 @@ class Outputs:
         self._prefix = ""
         self._n = -1
 
-    def publish(self, now: float, key: str, value: object, events: int) -> str:
+    def publish(
+        self, now: float, key: str, value: object, events: int, cause: str = "", root: str = "", stream: str = "event"
+    ) -> str:
         """Hold ``value`` as an output at ``now`` s, which never goes back; its id. Raises as ``Environment.publish_event``."""
         if type(key) is not str or key not in self._keys:
             self._check_key(key)
         try:
             content = codec.pack(value)
         except CodecError as error:
-            self.undeliverable += 1
-            # Where in the value, but not the module of its type: that is "__main__" in one life and not in another.
-            place = error.value.rpartition(": ")[0]
-            content = codec.pack({"undeliverable": type(value).__name__, "reason": f"{place}: {error.rule}"})
+            content = self._packed_otherwise(value, error)
         if now != self._time:
             self._begin(now)
         self._n = n = self._n + 1
@@ -53,8 +52,23 @@ class Outputs:
                 f"output {n} at {now} s", f"at most {OUTPUTS_MAX} outputs in one tick", "let time pass"
             )
         name = f"{self._prefix}{n:08x}"
-        self.held.append(_output((name, self._tick, key, content, "", "", events)))
+        self.held.append(_output((name, self._tick, key, content, cause, root, events, stream)))
         return name
+
+    def _packed_otherwise(self, value: object, error: CodecError) -> bytes:
+        """A pydantic model as the JSON form of its fields; else a note that takes the value's place."""
+        dump = getattr(type(value), "model_dump", None)
+        if dump is not None:
+            try:
+                return codec.pack(dump(value, mode="json"))
+            except Exception as second:  # its serializers are anybody's code
+                rule = f"its model_dump() gives no plain data ({type(second).__name__})"
+        else:
+            rule = error.rule
+        self.undeliverable += 1
+        # Where in the value, but not the module of its type: that is "__main__" in one life and not in another.
+        place = error.value.rpartition(": ")[0]
+        return codec.pack({"undeliverable": type(value).__name__, "reason": f"{place}: {rule}"})
 
     def drain(self) -> list[Output]:
         """The outputs since the last call, in order."""

@@ -17,12 +17,18 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from simpy.events import Event
 
 from tidewarp import units
-from tidewarp.errors import ModelError, RuleViolation, UnknownPath
+from tidewarp.errors import ModelError, Removed, RuleViolation, UnknownPath
+from tidewarp.process.causality import NO_ORIGIN, Origin
 from tidewarp.process.changes import Change, Changes
+from tidewarp.process.live import register
 from tidewarp.process.rules import Rule, same, shown
+from tidewarp.process.until import Until
 
 if TYPE_CHECKING:
+    from tidewarp.process.capacity import Capacity
     from tidewarp.process.environment import Environment
+    from tidewarp.process.live import LiveDistribution
+    from tidewarp.process.parameters import SimParameter
 
 __all__ = ["PATHS_MAX", "PATH_BYTES_MAX", "Complaint", "DynamicValue", "SimulationRegistry"]
 
@@ -49,11 +55,14 @@ class DynamicValue:
         "_high",
         "_low",
         "_old",
+        "_origin",
         "_readers",
         "_registry",
         "_signal",
         "_value",
+        "awaited",
         "name",
+        "removed",
         "rule",
         "version",
     )
@@ -66,10 +75,18 @@ class DynamicValue:
         self.version = 0
         self._registry = registry
         self._env = registry.env
+        self.awaited: dict[Until, None] = {}  # conditions that somebody waits for
+        self.removed: Removed | None = None  # what it says to everybody since it was taken out of the registry
         self._old: Any = None
         self._at: float = 0
+        self._origin: Origin = NO_ORIGIN
         self._signal: Event | None = None
         self._readers: list[Changes] = []
+
+    @property
+    def env(self) -> Environment:
+        """The environment that this value belongs to."""
+        return self._env
 
     @property
     def type(self) -> type_ | None:
@@ -100,12 +117,31 @@ class DynamicValue:
         So each of them wakes exactly once per change, and a change of the past wakes nobody. With ``since``
         (a ``version``) a value that is newer already triggers at once, with its last change. Of several changes at
         one instant this is the first; :meth:`changes` gives them all.
+
+        Raises:
+            Removed: the value was taken out of the registry; who waits at that moment gets it then.
         """
+        if self.removed is not None:
+            raise self.removed
         if since is not None and self.version > since:
             return Event(self._env).succeed(self._last_change())
         if self._signal is None:
             self._signal = Event(self._env)
         return self._signal
+
+    def wait_until(self, predicate: Callable[[Any], object]) -> Event:
+        """An event that is triggered with the value when ``predicate(value)`` holds: at once, or after a change.
+
+        Each change is looked at, also of several at one instant, and it is the value of that moment that the event
+        has. A process that waits gets what ``predicate`` raises. See :class:`Until`.
+
+        Raises:
+            Removed: as :meth:`wait_for_change`.
+            Exception: ``predicate`` raises for the present value.
+        """
+        if self.removed is not None:
+            raise self.removed
+        return Until(self, predicate)
 
     def changes(self, capacity: int = 1024, full: str = "error") -> Changes:
         """A reader of every change from now on, several at one instant among them; see :class:`Changes`."""
@@ -133,7 +169,8 @@ class DynamicValue:
         self._value = value
         self.version += 1
         self._at = self._env._now
-        if self._signal is not None or self._readers:
+        self._origin = self._env._current[0]
+        if self._signal is not None or self._readers or self.awaited:
             self._tell()
 
     def _tell(self) -> None:
@@ -146,9 +183,24 @@ class DynamicValue:
             self._readers = [reader for reader in self._readers if not reader.closed]
             for reader in self._readers:
                 reader.put(self._last_change())
+        for until in tuple(self.awaited):
+            until.look()
+
+    def end(self) -> None:
+        """It is taken out of the registry: who waits for it gets :class:`Removed`, its readers are closed."""
+        self.removed = Removed(f"path {self.name}", "it was taken out of the model", "wait for something else")
+        waits: list[Event] = [*self.awaited, *([self._signal] if self._signal is not None else [])]
+        self.awaited.clear()
+        self._signal = None
+        for wait in waits:
+            wait.fail(self.removed)
+            wait.defused = True  # who yields it later gets it all the same
+        for reader in self._readers:
+            reader.close()
 
     def _last_change(self) -> Change:
-        return Change(self.name, self._old, self._value, self.version, units.ticks(float(self._at)))
+        cause, _ = self._env.causality.resolved(self._origin)
+        return Change(self.name, self._old, self._value, self.version, units.ticks(float(self._at)), cause)
 
 
 class Governor(NamedTuple):
@@ -166,6 +218,9 @@ class SimulationRegistry:
         self._values: dict[str, DynamicValue] = {}
         self._governors: dict[str, Governor] = {}
         self.free: dict[str, DynamicValue] = {}  # by path, those without a governor
+        self.configs: dict[str, Any] = {}  # by path, the live documents
+        self.capacities: dict[str, Capacity] = {}
+        self.distributions: dict[str, LiveDistribution] = {}
         self._sorted: list[str] | None = None
 
     def declare(
@@ -185,13 +240,61 @@ class SimulationRegistry:
             ModelError: the path is malformed or taken, there are too many, or the rule makes no sense.
             RuleViolation: ``initial`` breaks the rule.
         """
-        self._check_writable(f"declaration of {shown(path)}")
-        self._check_path(path)
-        rule = Rule(path, type, low, high, None if one_of is None else tuple(one_of), unit)
+        self.check_new(path)
+        return self.add(Rule(path, type, low, high, None if one_of is None else tuple(one_of), unit), initial)
+
+    def add(self, rule: Rule, initial: object = None) -> DynamicValue:
+        """A new value with ``rule``; otherwise as :meth:`declare`."""
+        path = rule.path
+        self.check_new(path)
         value = DynamicValue(self, rule, None if initial is None else rule.check(initial))
         self._values[path] = self.free[path] = value
         self._sorted = None
         return value
+
+    def remove(self, path: str) -> None:
+        """Take a value out: it refuses updates, and who waits for it gets :class:`Removed`.
+
+        Raises:
+            UnknownPath: there is none.
+            ModelError: the path belongs to a resource or a distribution, or the call comes from outside a sealed run.
+        """
+        self.check_writable(f"removal of {shown(path)}")
+        if self.get(path).name not in self.free:
+            raise ModelError(
+                f"removal of {path}", "it belongs to a resource or a distribution", "remove that as a whole"
+            )
+        self.drop([path])
+
+    def drop(self, paths: Iterable[str]) -> None:
+        """Take values out, governed ones among them: for what governs them."""
+        for path in paths:
+            value = self._values.pop(path)
+            self.free.pop(path, None)
+            self._governors.pop(path, None)
+            value.end()
+        self._sorted = None
+
+    def register_sim_parameter(self, param: SimParameter) -> None:
+        """Declare all parameters of a unit; a resource at one of the paths then takes its capacity from there.
+
+        Raises:
+            ModelError: a path is malformed or taken.
+            RuleViolation: a parameter is out of its range.
+        """
+        register(self, param)
+        self.configs[param.sim_id] = param
+
+    def get_config(self, path: str) -> Any:
+        """The live document at ``path``, in step with all updates: a distribution, a capacity, a breakdown, a SimParameter.
+
+        Raises:
+            UnknownPath: there is none.
+        """
+        try:
+            return self.configs[path]
+        except (KeyError, TypeError):
+            raise self._unknown(path) from None
 
     def get(self, path: str) -> DynamicValue:
         """The value at ``path``.
@@ -210,7 +313,7 @@ class SimulationRegistry:
 
     def update(self, path: str, value: object) -> None:
         """Change one value. Raises as :meth:`update_many`."""
-        self._check_writable(path)
+        self.check_writable(path)
         complaint = self.change(((path, value),))
         if complaint is not None:
             raise complaint[1]
@@ -223,7 +326,7 @@ class SimulationRegistry:
             RuleViolation: one of the rules, or the state after the whole update, forbids it.
             ModelError: called from outside a sealed run.
         """
-        self._check_writable(next(iter(changes), ""))
+        self.check_writable(next(iter(changes), ""))
         complaint = self.change(tuple(changes.items()))
         if complaint is not None:
             raise complaint[1]
@@ -296,7 +399,8 @@ class SimulationRegistry:
             self._sorted = sorted(self._values)
         return self._sorted
 
-    def _check_writable(self, what: str) -> None:
+    def check_writable(self, what: str) -> None:
+        """Raise ModelError if nothing may be changed now: between the slices of a sealed run."""
         if not self.env.writable:
             raise ModelError(
                 f"change of {what} from outside the run",
@@ -304,7 +408,9 @@ class SimulationRegistry:
                 "connect a source, e.g. sources.schedule",
             )
 
-    def _check_path(self, path: object) -> None:
+    def check_new(self, path: object) -> None:
+        """Raise ModelError if no value can be declared at ``path`` now."""
+        self.check_writable(f"declaration of {shown(path)}")
         if not isinstance(path, str) or len(path) > PATH_BYTES_MAX or not _PATH.fullmatch(path):
             raise ModelError(
                 f"path {shown(path)}",

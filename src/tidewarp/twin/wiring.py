@@ -6,16 +6,17 @@ import inspect
 import math
 from collections.abc import Callable, Generator, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import simpy
 
 from tidewarp.codec import pack
 from tidewarp.connect.contract import Decoder, Output, RunIdentity, Sink, Source
-from tidewarp.connect.decoders import JsonMessages
 from tidewarp.connect.gate import BEYOND_POLICIES, GAP_POLICIES, LATE_POLICIES, TIMES, Gate, Policy
 from tidewarp.connect.outbox import Delivery, Outbox
 from tidewarp.connect.payload import event_payload
+from tidewarp.connect.received import Decoding, chosen_decoder
 from tidewarp.errors import ModelError, OperatorError, TidewarpError, UnknownPath
 from tidewarp.observe import SILENT, Probe
 from tidewarp.process import (
@@ -195,7 +196,7 @@ class Wiring:
         beyond: str = "clamp",
         gap: str = "stop",
         queue: int = 65_536,
-        decoder: Decoder | Callable[[bytes], Mapping[str, Any]] | None = None,
+        decoder: Decoding | None = None,
         map: Mapping[str, str] | None = None,
     ) -> None:
         """Let ``source`` set variables, in the order of event time. Opened only when live.
@@ -395,15 +396,11 @@ def _policy_document(policy: Policy) -> dict[str, Any]:
     }
 
 
-def _decoder_maker(
-    decoder: Decoder | Callable[[bytes], Mapping[str, Any]] | None, map: Mapping[str, str] | None
-) -> Callable[[int], Decoder | None]:
-    if decoder is None or not hasattr(decoder, "decode"):
-        return lambda epoch_ns: JsonMessages(epoch_ns, map=map, parse=decoder)
-    if map is not None:
+def _decoder_maker(decoding: Decoding | None, map: Mapping[str, str] | None) -> Callable[[int], Decoder | None]:
+    if map is not None and isinstance(decoding, Decoder):
         rule = "a map is for messages that are objects; a decoder of yours says itself what they set"
         raise OperatorError("connect(decoder=..., map=...)", rule, "leave one of them out")
-    return lambda epoch_ns: decoder
+    return partial(chosen_decoder, decoding, map)
 
 
 def _checked_name(name: str) -> str:

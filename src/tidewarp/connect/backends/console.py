@@ -16,7 +16,9 @@ __all__ = ["ConsoleSink"]
 
 
 class ConsoleSink(Sink):
-    """``[EVT] timestamp key value`` on ``stream`` (default: standard output). A crash may repeat lines."""
+    """``[EVT] timestamp key value``, of telemetry ``[TEL] timestamp path value``, on ``stream`` (default: standard
+    output). A crash may repeat lines.
+    """
 
     kind = "console"
     delivery = "at_least_once"
@@ -36,8 +38,9 @@ class ConsoleSink(Sink):
         try:
             for output in batch:
                 payload = event_payload(output, self._run)
+                tag = "TEL" if output.stream == "telemetry" else "EVT"
                 value = msgspec.json.encode(payload["value"]).decode()
-                self._stream.write(self._writable(f"[EVT] {payload['timestamp']} {output.key} {value}\n"))
+                self._stream.write(self._writable(f"[{tag}] {payload['timestamp']} {output.key} {value}\n"))
             self._stream.flush()
         except BrokenPipeError:
             rule = "its reader has gone, and will not come back"

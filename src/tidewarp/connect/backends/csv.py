@@ -7,27 +7,23 @@ damaged line a matter of that line alone: a stray quote cannot swallow the rest 
 from __future__ import annotations
 
 import csv
-import gzip
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, tzinfo
 from functools import partial
-from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from tidewarp.connect.contract import HEAD_BYTES, MESSAGE_BYTES_MAX, Decoder, Raw, Source, Undecodable, Update
+from tidewarp.connect.backends.lines import DAMAGED, LineReader, open_lines, read_lines
+from tidewarp.connect.contract import MESSAGE_BYTES_MAX, Decoder, Raw, Source, Undecodable, Update
 from tidewarp.errors import CodecError, InternalError, OperatorError
 from tidewarp.units import parse_instant
 
 __all__ = ["CsvSource"]
 
 _ROWS_FOR_FIRST_TIME = 1_000
-_READ_BYTES = 16 << 20  # after so many a read is complete, whatever its limit: 8,192 rows may have 8 GiB
-_raw, _update = partial(tuple.__new__, Raw), partial(tuple.__new__, Update)  # without a call in Python for each row
-_DAMAGED = (OSError, EOFError, zlib.error)  # what reading a file, gzip or not, may raise
+_update = partial(tuple.__new__, Update)  # without a call in Python for each row
 
 
 class CsvSource(Source):
@@ -39,10 +35,11 @@ class CsvSource(Source):
         map: column -> registry path. A row is one input: all its columns are applied, or none. An empty cell sets nothing.
         sep: the separator, one character.
         tz: the zone of times without one, an IANA name.
+        follow: at the end of the file wait for more: a file that grows is a live source.
         name: of the source in the journal; default: the file's name up to its first dot.
 
     Row n (the line after the header is row 1) has offset n. Blank lines are no rows but are numbered. A last line
-    without a line end is a row, so do not read a file while a line of it is being written.
+    without a line end is a row, unless the file is followed: so follow a file that is being written.
     Bad rows become dead letters. Raises OperatorError when it is opened and the file, or a column, is missing.
     """
 
@@ -56,6 +53,7 @@ class CsvSource(Source):
         map: Mapping[str, str],
         sep: str = ",",
         tz: str = "UTC",
+        follow: bool = False,
         name: str | None = None,
     ) -> None:
         if not map:
@@ -67,8 +65,9 @@ class CsvSource(Source):
         self._time, self._map, self._sep, self._tz = time, dict(map), sep, tz
         self._zone = _zone(tz)
         self._columns: list[str] | None = None
-        self._lines: Iterator[Raw] | None = None
-        self._file: IO[bytes] | None = None
+        self._reader: LineReader | None = None
+        self._follow = follow
+        self.clock = "wall" if follow else "data"
 
     def describe(self) -> dict[str, Any]:
         """Columns, map, separator, zone; not the place of the file, which may move."""
@@ -79,17 +78,19 @@ class CsvSource(Source):
         return sorted(set(self._map.values()))
 
     def first_event_ns(self) -> int | None:
-        """The time of the first row that has one; reads the head of the file."""
+        """The time of the first row that has one; reads the head of the file. None where it is followed."""
+        if self._follow:
+            return None
         file, columns = self._open_file()
         with file:
             decoder = _Decoder(columns, self._time, {}, self._sep, self._zone, 0)
             try:
-                for raw in islice(_read_lines(file), _ROWS_FOR_FIRST_TIME):
+                for raw in islice(read_lines(file), _ROWS_FOR_FIRST_TIME):
                     try:
                         return decoder.decode(raw).tick
                     except Undecodable:
                         continue
-            except _DAMAGED as error:
+            except DAMAGED as error:
                 raise self._unreadable(error) from error
         return None
 
@@ -101,51 +102,34 @@ class CsvSource(Source):
 
     async def open(self, positions: Mapping[int, int]) -> None:
         """Read the header and stand behind the last durable row."""
-        self._file, _ = self._open_file()
-        self._lines = _read_lines(self._file, after=positions.get(0, 0))
+        file, _ = self._open_file()
+        self._reader = LineReader(self.path, file, positions.get(0, 0), self._follow)
 
     async def read(self, limit: int) -> Sequence[Raw] | None:
-        """The next rows; None at the end of the file."""
-        if self._lines is None:
+        """The next rows; None at the end of the file, unless it is followed."""
+        if self._reader is None:
             raise InternalError(f"source {self.name!r}", "a source is opened before it is read", "report this")
-        rows: list[Raw] = []
-        room = _READ_BYTES
-        try:
-            for raw in islice(self._lines, limit):
-                rows.append(raw)
-                room -= len(raw.payload)
-                if room <= 0:
-                    break
-        except _DAMAGED as error:
-            raise self._unreadable(error) from error
-        return rows or None
+        return await self._reader.read(limit)
 
     async def close(self) -> None:
         """Close the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = self._lines = None
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
 
     def _unreadable(self, error: Exception) -> OperatorError:
         return OperatorError(str(self.path), f"cannot be read on: {error}", "repair it, then --resume")
 
     def _open_file(self) -> tuple[IO[bytes], list[str]]:
         """The file behind its header, and the header's columns."""
-        if self.path.is_dir():
-            raise OperatorError(str(self.path), "a csv source reads a file, this is a directory", "name the file in it")
-        if self.path.exists() and not self.path.is_file():
-            raise OperatorError(str(self.path), "a csv source reads a regular file", "write it to a file first")
-        try:
-            file = cast("IO[bytes]", gzip.open(self.path)) if self.path.suffix == ".gz" else self.path.open("rb")
-        except OSError as error:
-            raise OperatorError(str(self.path), _reason(error), "check the path and its permissions") from error
+        file = open_lines(self.path, self.kind, self._follow)
         try:
             header = file.readline(MESSAGE_BYTES_MAX)
             if len(header) == MESSAGE_BYTES_MAX:
                 raise OperatorError(str(self.path), f"its header has {len(header)} bytes or more", "give a CSV file")
             columns = [cell.strip() for cell in _cells(header.decode("utf-8-sig").strip("\r\n"), self._sep)]
             self._refuse_missing(columns)
-        except (*_DAMAGED, UnicodeDecodeError, csv.Error) as error:
+        except (*DAMAGED, UnicodeDecodeError, csv.Error) as error:
             file.close()
             raise OperatorError(str(self.path), f"its header is not CSV: {error}", "give a UTF-8 CSV file") from error
         except OperatorError:
@@ -173,43 +157,11 @@ def _zone(name: str) -> tzinfo:
         ) from error
 
 
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
-
-
 def _cells(line: str, sep: str) -> list[str]:
     """The fields of one line. Quotes are rare, and `csv` costs four times as much as `split`."""
     if '"' not in line:
         return line.split(sep)
     return next(csv.reader([line], delimiter=sep, strict=True))
-
-
-def _read_lines(file: IO[bytes], after: int = 0) -> Iterator[Raw]:
-    """Rows after number ``after``, none longer in memory than MESSAGE_BYTES_MAX."""
-    row = 0
-    while line := file.readline(MESSAGE_BYTES_MAX + 2):  # and its line end
-        row += 1
-        body = line.rstrip(b"\r\n")
-        digest = _skip(file, line) if len(body) > MESSAGE_BYTES_MAX else None
-        if row <= after:
-            continue
-        if digest is not None:
-            yield Raw(0, row, line[:HEAD_BYTES], digest)
-        elif body:
-            yield _raw((0, row, body, None, None, "", ""))
-    if row < after:
-        rule = f"it has {row} rows, and {after} were read before"
-        raise OperatorError(str(getattr(file, "name", "the file")), rule, "bring the whole file back, then --resume")
-
-
-def _skip(file: IO[bytes], line: bytes) -> bytes:
-    """Pass over the rest of an over-long line; SHA-256 of all of it, without its line end."""
-    digest = sha256()
-    while line and not line.endswith(b"\n"):
-        digest.update(line)
-        line = file.readline(MESSAGE_BYTES_MAX)
-    digest.update(line.rstrip(b"\r\n"))
-    return digest.digest()
 
 
 class _Decoder:

@@ -256,6 +256,8 @@ class Gate:
         self._now_s = max(self._now_s, event.now_s)
         source.listen(self._now_s, on=False)
         source.pause_s = source.policy.retry_s[0]
+        if event.partitions:
+            source.expect(event.partitions)
         moment = Moment(self.floor, self.gvt, event.present)
         if isinstance(event.messages, Readings):
             batches = self._admission.readings(source, event.messages, moment)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tidewarp.connect.contract import DeadLetter, Decoder, Gap, Input, Raw, Readings
@@ -93,6 +93,7 @@ class Arrived:
     messages: Sequence[Raw] | Readings
     now_s: float = 0.0
     present: int = 0
+    partitions: Collection[int] = ()  # that the source reads at present
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from tidewarp.connect.contract import Decoder, Input
@@ -52,6 +52,7 @@ class SourceState:
         self.clamped_to = -1  # the highest tick that a late input was moved to
 
         # What follows is silence by a clock that stands still while an open source is not read: nobody hears it then.
+        self.expected: frozenset[int] = frozenset()  # partitions that it reads, heard or not
         self.heard_s: dict[int, float] = {}  # partition -> when its last message came
         self.opened_s = 0.0
         self._unread_s = 0.0  # how far that clock is behind the host's
@@ -65,20 +66,22 @@ class SourceState:
             return TICK_MAX
         idle_s = self.policy.idle_s
         if idle_s is None:
-            return min(self.durable.values()) - self.policy.disorder if self.durable else -1
+            is_known = self.durable and self.durable.keys() >= self.expected
+            return min(self.durable.values()) - self.policy.disorder if is_known else -1
         listened_s = self.listened_s(now_s)
         speaking = [
             tick for p, tick in self.durable.items() if listened_s < self.heard_s.get(p, self.opened_s) + idle_s
         ]
-        if speaking:
-            return min(speaking) - self.policy.disorder
-        return -1 if not self.durable and listened_s < self.opened_s + idle_s else TICK_MAX
+        is_known = self.durable and self.durable.keys() >= self.expected
+        if not is_known and listened_s < self.opened_s + idle_s:
+            return -1
+        return min(speaking) - self.policy.disorder if speaking else TICK_MAX
 
     def silent_s(self, now_s: float) -> float:
         """The host time at which the next partition will have been silent for too long; inf if none will."""
         if self.ended or not self.policy.wait or self.policy.idle_s is None or self._unread_since_s is not None:
             return math.inf
-        heard_s = [self.heard_s.get(p, self.opened_s) for p in self.durable] or [self.opened_s]
+        heard_s = [self.heard_s.get(p, self.opened_s) for p in {*self.durable, *self.expected}] or [self.opened_s]
         listened_s = self.listened_s(now_s)
         ends_s = (heard + self.policy.idle_s for heard in heard_s)
         return min((end_s for end_s in ends_s if end_s > listened_s), default=math.inf) + self._unread_s
@@ -156,8 +159,18 @@ class SourceState:
         """The highest event tick of a partition is now this, of the message at ``offset``."""
         self.highest[partition] = event_tick
         self.peaks[partition] = offset
-        lowest = event_tick if len(self.highest) == 1 else min(self.highest.values())
-        self.bound = max(self.bound, lowest - self.policy.disorder)
+        self._raise_bound()
+
+    def _raise_bound(self) -> None:
+        if self.highest.keys() >= self.expected:
+            self.bound = max(self.bound, min(self.highest.values(), default=0) - self.policy.disorder)
+
+    def expect(self, partitions: Collection[int]) -> None:
+        """These are read: none of their messages is late because another partition was heard first."""
+        if not self.expected:  # a replay does not know them, and took what it had heard for all there is
+            self.bound = max(self.reached, 0)
+        self.expected = frozenset(partitions)
+        self._raise_bound()
 
     def hold(self, highest: Mapping[int, int]) -> None:
         """The journal has inputs up to these event ticks, by partition."""
