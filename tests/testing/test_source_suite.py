@@ -29,12 +29,12 @@ class TopicSource:
 
     kind = "topic"
     waits = False
-    partitions = 2
+    spread = 2  # partitions
 
     def __init__(self, password=""):
         self.name, self.password = "topic", password
         self.messages = [
-            Raw(n % self.partitions, 10 + 3 * n, b"\xc1" if one is None else pack(list(one)))
+            Raw(n % self.spread, 10 + 3 * n, b"\xc1" if one is None else pack(list(one)))
             for n, one in enumerate(TOPIC)
         ]
         self.left = None
@@ -118,7 +118,7 @@ class TestWaitingSource(TestTopicSource):
 
 
 class SkipsOneAfterResume(TopicSource):
-    partitions = 1
+    spread = 1
 
     async def open(self, positions):
         await super().open({partition: offset + 3 for partition, offset in positions.items()})

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DEPENDENCIES", "command", "self_test"]
 
-DEPENDENCIES = ("click", "cryptography", "msgspec", "numpy", "plotly", "rich", "simpy")
+DEPENDENCIES = ("click", "cryptography", "msgspec", "numpy", "plotly", "pydantic", "rich", "simpy")
 FREE_BYTES_MIN = 100 << 20  # under this a journal soon stops for want of space
 NAME = re.compile(r"[A-Za-z0-9._-]+")
 EXTRA = re.compile(r"extra\s*==\s*['\"]([A-Za-z0-9._-]+)['\"]")

@@ -252,7 +252,7 @@ class SourceConformance:
         told = "inputs and dead letters; `messages` holds no value that no path takes, such as None"
         assert (whole.inputs, whole.dead_letters) == (len(raws) - unreadable, unreadable), told
         assert replay(tmp_path / "whole.tw", build).equal, "its replay gives another digest"
-        if self.create(tmp_path).clock == "wall":
+        if getattr(self.create(tmp_path), "clock", "data") == "wall":
             return  # it is stamped when it comes: no second run is the same, and the first has been replayed
         times = [one[0] for one in self.messages if one is not None]
         span_s = in_seconds(max(times) - min(times))

@@ -267,7 +267,7 @@ class Wiring:
         self._policies[source.name] = {**source.describe(), **_policy_document(policy), "rank": rank}
         if decoder is not None or map is not None:
             self._decoders[source.name] = _decoder_maker(decoder, map)
-            self._policies[source.name]["map"] = None if map is None else dict(map)
+            self._policies[source.name]["message_map"] = None if map is None else dict(map)
         if own_times and not waits:
             self._live_times.append(source.name)
             self._hold_s = max(self._hold_s, held / 10**9)
@@ -387,7 +387,7 @@ def _span(what: str, duration: Duration) -> int:
 def _policy_document(policy: Policy) -> dict[str, Any]:
     """What decides the meaning of messages: journaled, compared at a resume."""
     return {
-        "time": policy.time,
+        "ordered_by": policy.time,
         "wait": policy.wait,
         "disorder": policy.disorder,
         "late": policy.late,

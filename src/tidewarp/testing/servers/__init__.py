@@ -6,3 +6,9 @@
 base      Server: start, kill, stop, pause
 One module per server. Each says in a MissingExtra how to install what is missing.
 """
+
+from __future__ import annotations
+
+from tidewarp.testing.servers.base import HOST, Server, free_port, program
+
+__all__ = ["HOST", "Server", "free_port", "program"]
