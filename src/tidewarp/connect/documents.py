@@ -13,7 +13,7 @@ lowest tick it speaks of.
                   is empty and ``ids`` is left out.
 ``tw.paths/1``    {first, paths}: the number of a path is its place in all such lists; written before first use
 ``tw.dead/1``     {source, admitted, letters, counted, positions}: letters are [partition, offset, rule, message,
-                  head, sha256]; ``counted`` is {rule: n} of letters over the limits; ``positions`` are
+                  head, sha256, id]; ``counted`` is {rule: n} of letters over the limits; ``positions`` are
                   [partition, last offset] that this record moves past
 ``tw.gap/1``      {source, admitted, partition, first, end}: messages from ``first`` up to, not including, ``end`` are lost, and
                   the operator accepted that; ``first == end`` where their number is not known
