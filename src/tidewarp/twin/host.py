@@ -43,12 +43,15 @@ _STALL_S = 30.0  # how long a sink may make no progress at the end of a run
 _DRAIN_S = 0.005  # how long arrivals may keep a paced run from its next slice
 _PACED_EVENTS = 1_000  # of one slice of a paced run, likewise
 _TELL_S = 0.02  # GVT is journaled so often at most
+_AHEAD_MAX_S = 0.1  # how far ahead of the wall an arrival may be stamped
+_CALMER = 0.95  # what a commit's time still counts for after the next one
 _AHEAD_S = 1.0  # by the wall: how far ahead GVT is promised where nothing can come in below the clock
 
 
 @dataclass(frozen=True)
 class _Committed:
     ticket: int
+    submitted_s: float
     future: Future[Any]
 
 
@@ -106,6 +109,7 @@ class InlineHost:
         self._told_gvt = 0  # the journal holds it
         self._telling = False
         self._told_s = -_TELL_S
+        self._commit_s = 0.0  # how long the journal takes at present, from submission to the disk
         self._repair_from = TICK_MAX
 
     @property
@@ -229,8 +233,13 @@ class InlineHost:
         return TICK_MAX
 
     def _present(self) -> int:
-        """The tick that virtual time has reached by the wall; 0 at full speed. Called from the threads of sources."""
-        return self._pace.present()
+        """The tick for what arrives now: that of virtual time by the wall; 0 at full speed. Called by threads of sources.
+
+        The clock cannot pass what is on its way to the journal. So in a burst, when there is always something on its way,
+        a message gets the time at which it is likely to be durable, and the clock goes on meanwhile.
+        """
+        ahead_s = min(self._commit_s, _AHEAD_MAX_S) if self._pace.keeps_up and self._gate.appending else 0.0
+        return self._pace.present(ahead_s)
 
     def _pause_s(self, goal: int) -> float | None:
         """How long to sleep if nothing arrives. None: as long as it takes."""
@@ -362,6 +371,7 @@ class InlineHost:
                 raise message.error
             case _Committed():
                 message.future.result()
+                self._commit_s = max(self._clock.now() - message.submitted_s, _CALMER * self._commit_s)
                 self._perform(self._gate.handle(gates.Appended(message.ticket)))
             case _Told():
                 message.future.result()
@@ -449,7 +459,7 @@ class InlineHost:
             document = encode_gap(batch.source, batch.admitted, gap.partition, gap.first, gap.end)
             entries.append(Entry(INPUT, timed_body(batch.admitted, document)))
         future = self._journal.submit(entries, cursors={batch.source: pack_positions(batch.positions)})
-        message = _Committed(batch.ticket, future)
+        message = _Committed(batch.ticket, self._clock.now(), future)
         future.add_done_callback(lambda _: self._inbox.put(message))
 
     # ------------------------------------------------------------------ the end of a run

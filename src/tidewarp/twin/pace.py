@@ -54,9 +54,9 @@ class Pace:
         else:
             self.lag_s_max = max(self.lag_s_max, lag_s)
 
-    def present(self) -> int:
-        """The tick that virtual time has reached by the wall; 0 at full speed."""
-        return self._virtual(self._clock.now()) if self.factor > 0 else 0
+    def present(self, ahead_s: float = 0.0) -> int:
+        """The tick that virtual time has reached by the wall, or will have in ``ahead_s``; 0 at full speed."""
+        return self._virtual(self._clock.now() + ahead_s) if self.factor > 0 else 0
 
     def pause_s(self, tick: int) -> float:
         """Wall seconds until ``tick`` is due."""
