@@ -245,3 +245,15 @@ def test_live_event_times_need_the_pace_of_the_wall(tmp_path: Path) -> None:
         pytest.raises(OperatorError, match="factor 1"),
     ):
         twin.run(factor=0.5)
+
+
+def test_a_twin_comes_back_while_a_sink_is_down(tmp_path: Path) -> None:
+    """What an earlier life has told is made again, more than the queue holds: it waits in a file, and nothing comes twice."""
+    path, sink, policy = tmp_path / "a.tw", Memory(), {"queue": 2, "batch": 3}
+    with tw.open(path, model(Script(count=8), sink, policy), clock=ManualClock()) as twin:
+        twin.run(factor=0)
+    sink.steps = [LOST, LOST, LOST]
+    with tw.open(path, model(Script(count=10), sink, policy), clock=ManualClock()) as twin:
+        summary = twin.run(factor=0)
+    assert [output.value for output in sink.held] == [bytes([n]) for n in range(10)]
+    assert (summary.sinks["memory"]["sent"], summary.sinks["memory"]["skipped"]) == (2, 8)

@@ -330,11 +330,11 @@ class InlineHost:
         if outputs:
             self._perform_outbox(self._outbox.handle(outboxes.Published(outputs)))
 
-    def release_and_wait(self, outputs: Sequence[Output]) -> None:
-        """As `release`, then wait while a sink's queue is full: for a recovery, which has no loop of its own."""
+    def release_recovered(self, outputs: Sequence[Output]) -> None:
+        """As `release`, for a recovery: a sink that is down must not keep a twin from coming back, so its file takes them."""
+        self._outbox.spills = True
         self.release(outputs)
-        while self._outbox.full:
-            self._wait(None)
+        self._take_all()
 
     # ------------------------------------------------------------------ messages
     def _wait(self, timeout_s: float | None, clock: Clock | None = None) -> None:

@@ -121,7 +121,7 @@ def _follow(twin: Twin, store: Store, path: Path, clock: Clock, pacing: Pacing) 
         partial(_spill_path, path),
     )
     twin._attach(store, host, clock, pacing)
-    follower = Follower(journal, twin._gate, twin._run, host.release_and_wait, table=table, probe=twin._probe)
+    follower = Follower(journal, twin._gate, twin._run, host.release_recovered, table=table, probe=twin._probe)
     host.open_sinks(twin._sinks, released_before(journal))
     if not journal.size:  # last of all: what could not start has begun no journal
         model = twin._model.record(path)
