@@ -55,13 +55,38 @@ def test_a_run_shows_all_that_is_counted_and_not_zero(place, run):
 def test_what_a_sink_met_is_shown():
     """Retries and refusals, with the reason of the last; a lag where there was one."""
     document = dict.fromkeys(("virtual_time_s", "wall_s", "lag_s_max"), 1.5) | dict.fromkeys(
-        ("inputs", "late", "duplicates", "dead_letters", "outputs", "repaired", "clamped", "dropped", "gaps", "refused", "undeliverable"), 0
+        (
+            "inputs",
+            "late",
+            "duplicates",
+            "dead_letters",
+            "outputs",
+            "repaired",
+            "clamped",
+            "dropped",
+            "gaps",
+            "refused",
+            "undeliverable",
+        ),
+        0,
     )
     document |= {"interrupted": False, "dead": {}, "digest": "d", "head": "h", "journal": "j.tw", "journal_records": 1}
-    sink = {"sent": 5, "skipped": 0, "retried": 2, "dead": 1, "refusal": "too large", "spilled": 3, "behind": 0, "last_id": "7"}
+    sink = {
+        "sent": 5,
+        "skipped": 0,
+        "retried": 2,
+        "dead": 1,
+        "refusal": "too large",
+        "spilled": 3,
+        "behind": 0,
+        "last_id": "7",
+    }
     shown = _render({**document, "sinks": {"out": sink}}).splitlines()
     assert "lag          1.500 s of wall time, at most" in shown
-    assert shown[-1] == "sink out: 5 sent, 0 held already, 2 retried, 3 waited in a file, 1 refused for good (too large), last id 7"
+    assert (
+        shown[-1]
+        == "sink out: 5 sent, 0 held already, 2 retried, 3 waited in a file, 1 refused for good (too large), last id 7"
+    )
 
 
 @pytest.mark.parametrize("epoch", ["2014", " 1999 "])

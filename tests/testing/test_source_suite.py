@@ -34,8 +34,7 @@ class TopicSource:
     def __init__(self, password=""):
         self.name, self.password = "topic", password
         self.messages = [
-            Raw(n % self.spread, 10 + 3 * n, b"\xc1" if one is None else pack(list(one)))
-            for n, one in enumerate(TOPIC)
+            Raw(n % self.spread, 10 + 3 * n, b"\xc1" if one is None else pack(list(one))) for n, one in enumerate(TOPIC)
         ]
         self.left = None
 

@@ -46,7 +46,7 @@ Complaint = tuple[str, str, str]  # the parameter, the rule that it breaks, the 
 class DistributionConfig(BaseModel):
     """A distribution of times: ``DistributionConfig("lognormal", mean=300.0, std=60.0)``.
 
-    Args:
+    Attributes:
         dist: the kind; PARAMETERS says which of the others it takes, and it takes no other.
         rate: events per second, for "exponential"; 0 means stopped, which only an arrival may be.
         mean: seconds; above 0 for "exponential" and "lognormal". Of the value itself, not of its logarithm.

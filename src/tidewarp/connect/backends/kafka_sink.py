@@ -51,7 +51,8 @@ class KafkaSink(Sink):
 
     Args:
         bootstrap_servers: ``host:port``, several with commas, or a list.
-        telemetry_topic, event_topic: where outputs go. They have to exist, unless the broker makes them.
+        telemetry_topic: where telemetry goes. It has to exist, unless the broker makes it.
+        event_topic: where events go, likewise.
         router: record -> topic, None to drop the output. The record has ``stream_type``. One that raises, or returns what is no
             name of a topic, is not asked further for that record: it goes to its usual topic.
         serializers: topic -> serializer, where it is not ``default``.

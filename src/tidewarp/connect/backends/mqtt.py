@@ -35,12 +35,14 @@ class MqttSource(Source):
     setting (``max_queued_messages`` of Mosquitto, by default 1,000).
 
     Args:
-        host, port: of the broker.
+        host: of the broker.
+        port: of the broker.
         topics: one topic filter or several, wildcards allowed.
         qos: 1, or 0 for what may be lost. 2 is refused: it hands a message over before the journal has it.
         tls: a context, or True for the default one.
         client_id: name of the session; by default made of name and topics, so two twins on the same topics need their own.
-        username, password: credentials.
+        username: of the credentials.
+        password: likewise.
         expiry_s: how long the broker is to keep the session of an absent client.
         map: field -> path, as in :class:`~tidewarp.connect.decoders.JsonMessages`.
         decoder: in place of JsonMessages: a decoder, or bytes -> mapping.

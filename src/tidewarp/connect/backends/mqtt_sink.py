@@ -27,11 +27,13 @@ class MqttSink:
     receiver drops by it what it has. The broker is asked for nothing, so :meth:`open` cannot tell what it has had.
 
     Args:
-        host, port: of the broker.
+        host: of the broker.
+        port: of the broker.
         topic: where to publish.
         qos: 1 or 2, as a receiver may want it.
         tls: a context, or True for the default one.
-        username, password: credentials.
+        username: of the credentials.
+        password: likewise.
         name: of the sink in the journal.
     """
 

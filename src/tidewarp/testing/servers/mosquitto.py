@@ -22,7 +22,8 @@ class MosquittoServer(Server):
 
     Args:
         folder: of its own.
-        user, password: what a client has to say; None: nothing.
+        user: what a client has to say; None: nothing.
+        password: likewise.
         settings: further lines of its configuration, such as "max_packet_size 65536".
     """
 

@@ -19,7 +19,8 @@ class NatsServer(Server):
 
     Args:
         folder: of its own.
-        user, password: what a client has to say; None: nothing.
+        user: what a client has to say; None: nothing.
+        password: likewise.
         max_payload: bytes that a message may have, headers included.
     """
 
