@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from plant import PARTITIONS, STEP_S, Message, messages
+from kafka_plant import PARTITIONS, STEP_S, Message, messages
 
-PLANT = Path(__file__).with_name("plant.py")
+PLANT = Path(__file__).with_name("kafka_plant.py")
 
 
 class Servers(NamedTuple):

@@ -16,6 +16,7 @@ from tidewarp.connect.decoders import JsonMessages
 from tidewarp.errors import OperatorError
 from tidewarp.testing import ManualClock
 from tidewarp.twin import Build, verify
+from tidewarp.twin.pace import Pace
 
 S = 10**9
 NOON_NS = 1_780_000_000 * S
@@ -257,3 +258,14 @@ def test_a_twin_comes_back_while_a_sink_is_down(tmp_path: Path) -> None:
         summary = twin.run(factor=0)
     assert [output.value for output in sink.held] == [bytes([n]) for n in range(10)]
     assert (summary.sinks["memory"]["sent"], summary.sinks["memory"]["skipped"]) == (2, 8)
+
+
+def test_a_clock_that_holds_back_stays_that_far_behind_the_wall() -> None:
+    """Where the epoch is the present, a run that is held back by 3 s begins to move 3 s later."""
+    clock = ManualClock()
+    pace = Pace(clock, 1.0)
+    pace.start(0, -3.0)
+    assert pace.limit(None) == -3 * S + 1
+    clock.advance(3.5)
+    assert pace.limit(None) == S // 2 + 1
+    assert pace.lag_s_max == 0.0

@@ -232,7 +232,7 @@ class SourceConformance:
         )
         damaged = pieces.map(lambda one: one[0].payload[: one[1]] + one[3] + one[0].payload[one[1] + one[2] :])
 
-        @hypothesis.settings(report_multiple_bugs=False)
+        @hypothesis.settings(report_multiple_bugs=False, suppress_health_check=[hypothesis.HealthCheck.too_slow])
         @hypothesis.given(strategies.binary(max_size=200) | damaged)
         def any_bytes(payload: bytes) -> None:
             refuse_unsound(decoder, Raw(0, 1, payload))

@@ -36,9 +36,12 @@ class Pace:
         return self.factor > 0 and not self._is_behind
 
     def start(self, at: int, due_s: float | None = None) -> None:
-        """Begin: the run stands at tick ``at``, and by the wall virtual time ``due_s`` is due now (None: what it stands at)."""
+        """Begin: the run stands at tick ``at``, and by the wall virtual time ``due_s`` is due now (None: what it stands at).
+
+        A run that stands ahead of the wall waits for it.
+        """
         at_s = in_seconds(at)
-        self._pacer.start(self._clock.now(), at_s if due_s is None else max(at_s, due_s))
+        self._pacer.start(self._clock.now(), at_s if due_s is None else due_s)
         self._is_behind = due_s is not None and due_s > at_s
 
     def limit(self, next_tick: int | None) -> int:

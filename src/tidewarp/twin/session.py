@@ -140,7 +140,8 @@ class Twin(Wiring):
             and self._anchor[1]
         ):
             tick, unix_ns = self._anchor
-            due_s = in_seconds(tick) + (self._clock.unix_ns() - unix_ns) / 1e9 / pace.factor
+            passed_s = (self._clock.unix_ns() - unix_ns) / 1e9
+            due_s = max(in_seconds(at), in_seconds(tick) + passed_s / pace.factor)
         pace.start(at, due_s)
         return pace
 

@@ -1,6 +1,6 @@
 """The plant of the end-to-end test: a Kafka topic drives the factory line, its events go to PostgreSQL and Redis.
 
-python plant.py JOURNAL BOOTSTRAP TOPIC DSN TABLE REDIS_URL STREAM END_S    one life of the twin, until virtual time END_S
+python kafka_plant.py JOURNAL BOOTSTRAP TOPIC DSN TABLE REDIS_URL STREAM END_S    one life of the twin, until virtual time END_S
 """
 
 from __future__ import annotations
