@@ -49,5 +49,5 @@ def open_store(path: str | os.PathLike[str], *, create: bool = False, read_only:
         StoreFull, StoreFailed: it could not be created, or read.
     """
     if path == ":memory:":
-        return MemoryStore()
+        return MemoryStore(os.urandom(32))  # an identity of its own: a sink knows a run by it
     return SqliteStore(path, create=create, read_only=read_only)

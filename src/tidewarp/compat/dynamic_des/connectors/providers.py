@@ -1,0 +1,175 @@
+"""Connectors of the user's own: each has a thread and a loop, and a bounded queue between it and the twin."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+
+from tidewarp.clocks import Clock
+from tidewarp.compat.dynamic_des.connectors.payload import Form
+from tidewarp.connect.contract import HEAD_BYTES, Output, Refused, RunIdentity, Sink
+from tidewarp.connect.payload import event_payload
+from tidewarp.connect.sources import python
+
+__all__ = ["LAG_PATH", "Provider", "QueueSink", "queue_source"]
+
+LAG_PATH = "system.simulation.lag_seconds"
+_POLL_S = 0.01
+_READ_S = 0.1  # how long a thread waits for an update before it hears of the end
+_FAREWELL_S = 0.2  # for what a provider has taken out of its queue and not yet finished
+_JOIN_S = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+class Provider:
+    """Runs ``provider.run(queue)`` until :meth:`stop`. An error of it is logged, and ends it alone."""
+
+    def __init__(self, provider: Any, its_queue: queue.Queue[Any]) -> None:
+        self.provider, self.queue = provider, its_queue
+        self._loop = asyncio.new_event_loop()
+        self._task: asyncio.Task[None] | None = None
+        self._thread = threading.Thread(target=self._run, name=f"tidewarp-{type(provider).__name__}", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            try:
+                runner.run(self._work())
+            except asyncio.CancelledError:
+                pass
+            except Exception:
+                _log.exception("%s has ended with an error", type(self.provider).__name__)
+
+    async def _work(self) -> None:
+        self._task = asyncio.current_task()
+        await self.provider.run(self.queue)
+
+    @property
+    def pending(self) -> int:
+        """Batches that it has not taken, and jobs that it says are under way."""
+        return self.queue.qsize() + int(getattr(self.provider, "active_tasks", 0))
+
+    def drain(self, clock: Clock, stall_s: float) -> None:
+        """Wait while it makes progress: until nothing is pending, or nothing was taken for ``stall_s`` wall seconds."""
+        never: queue.SimpleQueue[None] = queue.SimpleQueue()
+        left, since_s = self.pending, clock.now()
+        while (pending := self.pending) and self._thread.is_alive():
+            if pending < left:
+                left, since_s = pending, clock.now()
+            elif clock.now() - since_s >= stall_s:
+                break
+            clock.wait(never, _POLL_S)
+        if self.pending:
+            _log.warning("%s: %d batches were not taken", type(self.provider).__name__, self.queue.qsize())
+        elif self._thread.is_alive():
+            clock.wait(never, _FAREWELL_S)
+
+    def stop(self) -> None:
+        """Cancel it, and wait for its end."""
+
+        def cancel() -> None:
+            if self._task is not None:
+                self._task.cancel()
+
+        try:
+            self._loop.call_soon_threadsafe(cancel)
+        except RuntimeError:  # it has ended already
+            pass
+        self._thread.join(_JOIN_S)
+        if self._thread.is_alive():
+            _log.warning("%s does not end when it is cancelled", type(self.provider).__name__)
+
+
+class QueueSink(Sink):
+    """Puts batches of records into the queue of one provider, and waits while it is full.
+
+    ``lag_s`` is asked every ``lag_interval_s`` wall seconds (0: never) for (virtual time, lag), which is put beside the outputs.
+    """
+
+    kind = "queue"
+    delivery = "at_least_once"
+
+    def __init__(
+        self,
+        provider: Any,
+        its_queue: queue.Queue[Any],
+        name: str,
+        form: Form,
+        lag_s: Callable[[], tuple[float, float]],
+        lag_interval_s: float,
+    ) -> None:
+        self.name = name
+        self._queue, self._form = its_queue, form
+        self._lag_s, self._lag_interval_s = lag_s, lag_interval_s
+        self._run = RunIdentity("", 0)
+        self._observing: asyncio.Task[None] | None = None
+        self.provider: Provider | None = None
+        self._object = provider
+
+    async def open(self, run: RunIdentity) -> str | None:
+        """Start the provider, once. None: it does not tell what it has."""
+        self._run = run
+        if self.provider is None:
+            self.provider = Provider(self._object, self._queue)
+        if self._lag_interval_s > 0 and self._observing is None:
+            self._observing = asyncio.create_task(self._observe())
+        return None
+
+    async def write(self, batch: Sequence[Output]) -> list[Refused]:
+        """One list; it counts as delivered when it is in the queue."""
+        await self._put([self._form.record(event_payload(output, self._run)) for output in batch])
+        return []
+
+    async def close(self) -> None:
+        """Observe no more. The provider goes on until its queue is drained, see :class:`Provider`."""
+        observing, self._observing = self._observing, None
+        if observing is not None:
+            observing.cancel()
+            await asyncio.gather(observing, return_exceptions=True)
+
+    async def _put(self, records: list[dict[str, Any]]) -> None:
+        while True:
+            try:
+                self._queue.put_nowait(records)
+            except queue.Full:
+                await asyncio.sleep(_POLL_S)
+            else:
+                return
+
+    async def _observe(self) -> None:
+        while True:
+            await asyncio.sleep(self._lag_interval_s)
+            now_s, lag_s = self._lag_s()
+            await self._put([self._form.telemetry(LAG_PATH, round(lag_s, 3), now_s)])
+
+
+def queue_source(updates: queue.Queue[Any], name: str) -> python:
+    """What is put into ``updates``, ``(path, value)`` each, as a source; anything else becomes a dead letter."""
+
+    async def messages() -> AsyncIterator[Mapping[str, Any] | bytes]:
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1, thread_name_prefix="tidewarp-ingress") as thread:
+            while True:
+                try:
+                    item = await loop.run_in_executor(thread, updates.get, True, _READ_S)
+                except queue.Empty:
+                    continue
+                yield _message(item)
+
+    return python(messages, name=name)
+
+
+def _message(item: Any) -> bytes:
+    try:
+        path, value = item
+        return msgspec.json.encode({"path": path, "value": value})
+    except Exception:  # anybody's object: what has no form is kept as text, which its decoder refuses
+        return repr(item)[:HEAD_BYTES].encode(errors="replace")

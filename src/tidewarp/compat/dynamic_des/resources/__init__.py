@@ -1,0 +1,1 @@
+"""Resources, containers and stores whose capacity may change."""
