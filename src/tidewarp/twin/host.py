@@ -107,6 +107,7 @@ class InlineHost:
         self._withheld: deque[Output] = deque()  # a repair may still replace them
         self._marks: deque[Mark] = deque()  # likewise
         self._told_gvt = 0  # the journal holds it
+        self._released_id = ""  # id of the last output that was released: none up to it is released again
         self._telling = False
         self._told_s = -_TELL_S
         self._commit_s = 0.0  # how long the journal takes at present, from submission to the disk
@@ -271,7 +272,8 @@ class InlineHost:
             raise
         stage("apply.after")
         if self._tells_gvt:
-            self._withheld.extend(outputs)
+            # A run that was made anew may stand before instants of which the one before it has told.
+            self._withheld.extend(output for output in outputs if output.id > self._released_id)
         else:
             self.release(outputs)
         if self._run.settled and self._mark_is_due():
@@ -308,7 +310,7 @@ class InlineHost:
         if not due or self._telling or self._clock.now() - self._told_s < _TELL_S:
             return
         gvt = self._gate.gvt
-        if self._gate.arrivals_only and self._pace.factor > 0:
+        if self._gate.arrivals_only and not self._gate.repairs and self._pace.factor > 0:
             gvt = min(gvt + ticks(_AHEAD_S / self._pace.factor), TICK_MAX)
         self._telling, self._told_s = True, self._clock.now()
         future = self._journal.submit([self._released(gvt)])
@@ -322,12 +324,13 @@ class InlineHost:
         self.repairs += 1
         self._probe.add("repairs")
         self._run, outputs = self._rebuild(self._gate.floor, self._run.at)
-        self._withheld = deque(output for output in outputs if output.tick >= self._told_gvt)
+        self._withheld = deque(output for output in outputs if output.id > self._released_id)
         self._marks = deque(mark for mark in self._marks if mark.tick <= tick)
 
     def release(self, outputs: Sequence[Output]) -> None:
         """Hand outputs that GVT has passed to the sinks."""
         if outputs:
+            self._released_id = outputs[-1].id
             self._perform_outbox(self._outbox.handle(outboxes.Published(outputs)))
 
     def release_recovered(self, outputs: Sequence[Output]) -> None:
