@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -289,5 +290,7 @@ def test_a_life_that_raises_is_reported_with_its_traceback(build, tmp_path):
     assert report.kills == 0
     assert "RuntimeError: planted" in report.failures[0].message
     assert report.failures[0].check == "error"
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)  # and it leaves no zombie
+    with contextlib.suppress(
+        ChildProcessError
+    ):  # raised where there is no child at all; servers of other tests may live
+        assert os.waitpid(-1, os.WNOHANG) == (0, 0), "it leaves no zombie"
