@@ -217,18 +217,9 @@ class Outbox:
         counts = {sink.name: sink.backlog for sink in self._sinks.values()}
         return {name: count for name, count in counts.items() if count}
 
-    @property
-    def behind(self) -> dict[str, int]:
-        """Outputs that were shed, of the sinks that lack some: they have to be made again from the journal."""
-        return {sink.name: sink.behind for sink in self._sinks.values() if sink.behind}
-
     def last_ids(self) -> dict[str, str]:
         """Sink -> id of the last output that it holds."""
         return {sink.name: sink.last_id for sink in self._sinks.values() if sink.last_id}
-
-    def is_open(self, name: str) -> bool:
-        """Has this sink said what it holds, and not failed since?"""
-        return self._sinks[name].open
 
     def was_offered(self, name: str) -> bool:
         """Has this sink been sent anything in this life?"""
