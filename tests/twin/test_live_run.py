@@ -15,7 +15,7 @@ from tidewarp.connect import Gap, Output, Raw, Refused, RunIdentity, Sink, Sourc
 from tidewarp.connect.decoders import JsonMessages
 from tidewarp.errors import OperatorError
 from tidewarp.testing import ManualClock
-from tidewarp.twin import Build, verify
+from tidewarp.twin import Build, journal_rows, verify
 from tidewarp.twin.pace import Pace
 
 S = 10**9
@@ -269,3 +269,25 @@ def test_a_clock_that_holds_back_stays_that_far_behind_the_wall() -> None:
     clock.advance(3.5)
     assert pace.limit(None) == S // 2 + 1
     assert pace.lag_s_max == 0.0
+
+
+def test_at_full_speed_nothing_arrives_before_the_processes_have_started(tmp_path: Path) -> None:
+    """Whether a process that waits for its first change sees it is no matter of timing."""
+
+    async def messages() -> AsyncIterator[Any]:
+        yield {"path": "a.level", "value": 1}
+
+    def build(twin: tw.Twin) -> None:
+        level = twin.variable("a.level", float)
+
+        def follow() -> Any:
+            twin.publish_event("level", (yield level.wait_for_change()))
+
+        twin.process(follow())
+        twin.connect(tw.sources.python(messages))
+
+    path = tmp_path / "a.tw"
+    with tw.open(path, build) as twin:
+        summary = twin.run(factor=0)
+    assert summary.outputs == 1
+    assert [row["tick"] >= 1 for row in journal_rows(path, kind="input")] == [True]

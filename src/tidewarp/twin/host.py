@@ -234,7 +234,7 @@ class InlineHost:
         return TICK_MAX
 
     def _present(self) -> int:
-        """The tick for what arrives now: that of virtual time by the wall; 0 at full speed. Called by threads of sources.
+        """The tick for what arrives now: that of virtual time by the wall. Called by threads of sources.
 
         The clock cannot pass what is on its way to the journal. So in a burst, when there is always something on its way,
         a message gets the time at which it is likely to be durable, and the clock goes on meanwhile.

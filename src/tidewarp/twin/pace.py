@@ -58,8 +58,11 @@ class Pace:
             self.lag_s_max = max(self.lag_s_max, lag_s)
 
     def present(self, ahead_s: float = 0.0) -> int:
-        """The tick that virtual time has reached by the wall, or will have in ``ahead_s``; 0 at full speed."""
-        return self._virtual(self._clock.now() + ahead_s) if self.factor > 0 else 0
+        """The tick that virtual time has reached by the wall, or will have in ``ahead_s``; at full speed the first.
+
+        Nothing arrives at tick 0: whether the model's processes have started then would be a matter of timing.
+        """
+        return max(1, self._virtual(self._clock.now() + ahead_s)) if self.factor > 0 else 1
 
     def pause_s(self, tick: int) -> float:
         """Wall seconds until ``tick`` is due."""

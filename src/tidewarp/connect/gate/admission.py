@@ -46,7 +46,7 @@ class Moment(NamedTuple):
 
     floor: int  # nothing is admitted below it, but for a repair
     gvt: int  # nor that
-    present: int  # virtual time by the wall; 0 at full speed
+    present: int  # virtual time by the wall; the first tick at full speed
 
 
 class Admission:

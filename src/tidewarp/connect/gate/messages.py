@@ -87,7 +87,7 @@ class Missing:
 
 @dataclass(frozen=True)
 class Arrived:
-    """What a Read brought, at host time ``now_s``; virtual time then stood at tick ``present``, 0 at full speed."""
+    """What a Read brought, at host time ``now_s``; virtual time then stood at tick ``present``, the first one at full speed."""
 
     source: str
     messages: Sequence[Raw] | Readings
