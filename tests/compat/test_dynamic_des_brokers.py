@@ -141,7 +141,7 @@ def test_the_second_sample_of_the_article(kafka_broker: KafkaServer) -> None:
 
 def test_the_third_sample_of_the_article(kafka_broker: KafkaServer) -> None:
     """Its router fails for telemetry, its model has no event_type, its schema is that of the value: all reach a topic."""
-    pydantic = pytest.importorskip("dataclasses_avroschema.pydantic")
+    pydantic = pytest.importorskip("dataclasses_avroschema.pydantic", reason="pip install 'tidewarp[avro]'")
 
     class MLPrediction(pydantic.AvroBaseModel):
         """High-velocity ML payload"""
@@ -261,7 +261,7 @@ def test_postgres_in_and_out(require: Callable[[str], None], tmp_path: Path) -> 
 
 def test_parquet_widens_what_drifts(tmp_path: Path) -> None:
     """test_parquet_storage_schema_drift: floats, then whole numbers, in one column of floats; no row is lost."""
-    dataset = pytest.importorskip("pyarrow.dataset")
+    dataset = pytest.importorskip("pyarrow.dataset", reason="pip install 'tidewarp[parquet]'")
     env = DynamicRealtimeEnvironment(factor=0)
     env.setup_egress([ParquetStorageEgress(path_router=lambda record: str(tmp_path / "metrics"))], batch_size=2)
     for value in (98.6, 104.2, 99, 105):

@@ -108,7 +108,7 @@ def test_keywords_of_redis():
 @pytest.mark.parametrize("dsn", ["postgresql://h:5/d?application_name=a", "host=h port=5 dbname=d application_name=a"])
 def test_keywords_of_postgres(dsn):
     """They become parts of the DSN, as psycopg reads it."""
-    conninfo = pytest.importorskip("psycopg.conninfo")
+    conninfo = pytest.importorskip("psycopg.conninfo", reason="pip install 'tidewarp[postgres]'")
     given = {"user": "u", "password": r"p'\ &=", "ssl": True, "timeout": 2.4, "min_size": 3}
     read = conninfo.conninfo_to_dict(postgres_dsn("x", dsn, given))
     assert read == {

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 from pydantic import BaseModel
 from registry_server import Registry
 
@@ -23,8 +22,9 @@ from tidewarp.connect.payload import event_payload
 from tidewarp.connect.serializers import ConfluentAvro, GlueAvro, Json
 from tidewarp.errors import MissingExtra, OperatorError
 
-fastavro = pytest.importorskip("fastavro")
-pytest.importorskip("confluent_kafka")
+fastavro = pytest.importorskip("fastavro", reason="pip install 'tidewarp[avro]'")
+pytest.importorskip("confluent_kafka.schema_registry", reason="pip install 'tidewarp[avro]'")
+botocore = pytest.importorskip("botocore.exceptions", reason="pip install 'tidewarp[glue]'")
 
 
 def schema(name: str, **fields: Any) -> str:
@@ -92,7 +92,7 @@ def test_the_schema_of_the_value_writes_the_value_and_that_of_the_record_the_rec
 
 def test_a_dataclass_of_avroschema_is_written(make: Callable[..., Any]) -> None:
     """An AvroBaseModel is a pydantic model that brings its schema."""
-    pydantic = pytest.importorskip("dataclasses_avroschema.pydantic")
+    pydantic = pytest.importorskip("dataclasses_avroschema.pydantic", reason="pip install 'tidewarp[avro]'")
 
     class Done(pydantic.AvroBaseModel):  # type: ignore[misc,name-defined]
         part: int
@@ -344,8 +344,8 @@ class Glue:
         return {"SchemaDefinition": self.versions[asked["SchemaVersionId"]], "DataFormat": "AVRO"}
 
 
-def absent(code: str = "EntityNotFoundException") -> ClientError:
-    return ClientError({"Error": {"Code": code, "Message": "no"}}, "call")
+def absent(code: str = "EntityNotFoundException") -> botocore.ClientError:
+    return botocore.ClientError({"Error": {"Code": code, "Message": "no"}}, "call")
 
 
 @pytest.fixture
@@ -394,11 +394,11 @@ def test_a_version_that_glue_refuses_is_a_dead_letter_and_one_it_checks_is_retri
     [
         (absent("ThrottlingException"), ConnectionError),
         (absent("InternalServiceException"), ConnectionError),
-        (EndpointConnectionError(endpoint_url="glue"), ConnectionError),
+        (botocore.EndpointConnectionError(endpoint_url="glue"), ConnectionError),
         (absent("InvalidInputException"), ValueError),
         (absent("AccessDeniedException"), OperatorError),
         (absent("ExpiredTokenException"), OperatorError),
-        (NoCredentialsError(), OperatorError),
+        (botocore.NoCredentialsError(), OperatorError),
     ],
     ids=lambda value: str(value)[:60],
 )
