@@ -1,4 +1,4 @@
-"""What the tests of connectors to servers share: the suite of sources that give again, a proxy that cuts, kills."""
+"""What the tests of connectors to servers share: an outage amid reading or writing, a proxy that cuts, kills."""
 
 from __future__ import annotations
 
@@ -10,88 +10,14 @@ import socket
 import threading
 import warnings
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from tidewarp.codec import pack
-from tidewarp.connect.contract import Decoder, Output, Raw, Sink, Source
+from tidewarp.connect.contract import Output, Raw, Sink, Source
 from tidewarp.observe import on_stage
-from tidewarp.testing.readings import by_partition, live, positions
+from tidewarp.testing.readings import positions
 from tidewarp.testing.servers.base import HOST, Server
 from tidewarp.testing.sinks import RUN
-from tidewarp.testing.sources import SourceConformance
-from tidewarp.testing.suites import made, perform
-
-
-class RedeliverySuite(SourceConformance):
-    """The suite, for a source that gives again what was not confirmed and names each message: seen as the gate sees it."""
-
-    waits = True
-    test_a_twin_runs_on_it_is_replayed_and_resumed = None  # a server forgets what was confirmed: no second run over it
-
-    def _all(
-        self, folder: Path, done: Sequence[Raw] = (), *, limit: int = 1_000, epoch_ns: int = 0, confirming: bool = False
-    ) -> tuple[list[Raw], Decoder]:
-        left = len(self.messages) if len(done) < len(self.messages) else 0
-        source = self.create(made(folder))
-        raws, decoder = perform(
-            live(source, positions(done), limit, left=left, epoch_ns=epoch_ns, confirming=confirming)
-        )
-        return fresh(raws, done), decoder
-
-    def test_it_can_be_closed_while_it_reads(self, tmp_path: Path) -> None:
-        """A read under way is cancelled, confirmed beside it; what was not confirmed is given again."""
-        raws, _ = self._all(tmp_path)
-
-        async def life() -> list[Raw]:
-            source = self.create(tmp_path)
-            await source.open(positions(raws))
-            again = await drained(source, len(raws))
-            task = asyncio.ensure_future(source.read(1))
-            for _ in range(20):
-                await asyncio.sleep(0)
-            await source.confirm(positions(again[:1]))
-            assert not task.done(), "behind the last message it waits"
-            task.cancel()
-            await asyncio.wait([task])
-            assert task.cancelled()
-            await source.close()
-            return await one_life(self.create(tmp_path), len(raws) - 1, positions(again))
-
-        assert [raw.id for raw in perform(life())] == [raw.id for raw in raws[1:]]
-
-
-def fresh(raws: Sequence[Raw], done: Sequence[Raw]) -> list[Raw]:
-    """What a gate that has ``done`` admits of ``raws``, under the offsets that they would have if nothing had come twice."""
-    known = {raw.id for raw in done}
-    last = positions(done)
-    kept = []
-    for raw in raws:
-        if raw.id not in known:
-            known.add(raw.id)
-            last[raw.partition] = last.get(raw.partition, -1) + 1
-            kept.append(raw._replace(offset=last[raw.partition]))
-    return kept
-
-
-async def drained(source: Source, count: int) -> list[Raw]:
-    """The next ``count`` messages."""
-    raws: list[Raw] = []
-    while len(raws) < count:
-        raws += await source.read(count - len(raws))
-    return raws
-
-
-async def one_life(source: Source, count: int, behind: Any = None, confirm: bool = False) -> list[Raw]:
-    """Open, read so many, perhaps confirm them, close."""
-    try:
-        await source.open(behind or {})
-        raws = await drained(source, count)
-        if confirm:
-            await source.confirm(positions(raws))
-    finally:
-        await source.close()
-    return raws
 
 
 async def through(server: Server, source: Source, count: int, kill_at: Sequence[int]) -> list[Raw]:
@@ -268,16 +194,4 @@ def _shut(peer: socket.socket) -> None:
         return
 
 
-__all__ = [
-    "Proxy",
-    "RedeliverySuite",
-    "by_partition",
-    "deliver",
-    "drained",
-    "fresh",
-    "held_of",
-    "killed_at_random",
-    "one_life",
-    "outputs",
-    "through",
-]
+__all__ = ["Proxy", "deliver", "held_of", "killed_at_random", "outputs", "through"]

@@ -16,7 +16,7 @@ from tidewarp.connect import sources
 from tidewarp.connect.backends import mqtt as backend
 from tidewarp.connect.backends.mqtt import MqttSource
 from tidewarp.connect.backends.mqtt_client import Client
-from tidewarp.connect.contract import HEAD_BYTES, MESSAGE_BYTES_MAX, Gap, Raw
+from tidewarp.connect.contract import HEAD_BYTES, MESSAGE_BYTES_MAX, Gap, Raw, Undecodable
 from tidewarp.errors import OperatorError
 from tidewarp.testing.servers.base import HOST
 from tidewarp.testing.servers.mosquitto import MosquittoServer
@@ -326,3 +326,76 @@ def test_a_broker_that_is_killed_is_an_outage_and_nothing_is_lost(
             return values(raws)
 
         assert perform(run()) == [4, 5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        (b"71.5", {"value": 71.5}),
+        (b" true ", {"value": True}),
+        (b'"on"', {"value": "on"}),
+        (b"on", {"value": "on"}),
+        (b"", {"value": ""}),
+        (b'5,"time":3', {"value": '5,"time":3'}),
+        (b"\xff", {"value": "\ufffd"}),
+        (b"[1, 2]", {"value": [1, 2]}),
+        (b'{"a": 1}', {"value": {"a": 1}}),
+        (b' {"value": 3, "time": 7, "id": "x"} ', {"value": 3, "time": 7, "id": "x"}),
+        (b'{"value": 3, "path": "else.where"}', {"value": 3}),
+    ],
+)
+def test_a_topic_names_the_path_and_the_payload_is_the_value(payload: bytes, expected: dict[str, Any]) -> None:
+    """JSON, or else text; an object with a value brings its time and id. The path is the topic's, whatever is sent."""
+    one = MqttSource(HOST, 1, {"plant/line/temperature": "line.temperature", "plant/+/+": "{1}.{2}"})
+    for topic, path in (("plant/line/temperature", "line.temperature"), ("plant/press/speed", "press.speed")):
+        raw = one._raw(SimpleNamespace(topic=topic, payload=payload, qos=0, properties=None))
+        update = one.decoder(0).decode(raw)
+        assert update.changes == ((path, expected["value"]),)
+        assert update.tick == (expected["time"] * S if "time" in expected else None)
+        assert update.id == expected.get("id", "")
+    assert one.paths() == ["line.temperature"]
+    assert one.describe()["topics"] == {"plant/line/temperature": "line.temperature", "plant/+/+": "{1}.{2}"}
+
+
+@pytest.mark.parametrize(
+    ("topics", "topic", "payload"),
+    [
+        ({"a/#": "{3}.x"}, "a/b", b"1"),
+        ({"a/#": "{name}"}, "a/b", b"1"),
+        ({"a/#": "x"}, "b", b"1"),
+        ({"a/#": "x"}, "a", b"[" * 100_000),
+        ({"a/#": "x"}, "a", b"1" * (MESSAGE_BYTES_MAX + 1)),
+    ],
+    ids=["a level that is not there", "no number of a level", "another topic", "too deep", "too long"],
+)
+def test_what_a_topic_cannot_name_is_a_dead_letter(topics: dict[str, str], topic: str, payload: bytes) -> None:
+    """And not the end of the run; a payload that is no JSON is text, however odd."""
+    one = MqttSource(HOST, 1, topics)
+    raw = one._raw(SimpleNamespace(topic=topic, payload=payload, qos=0, properties=None))
+    if payload.startswith(b"["):
+        assert one.decoder(0).decode(raw).changes == (("x", payload.decode()),)
+        return
+    with pytest.raises(Undecodable):
+        one.decoder(0).decode(raw)
+
+
+@pytest.mark.parametrize("more", [{"map": {"a": "b"}}, {"decoder": json.loads}])
+def test_a_topic_that_names_its_path_needs_nothing_else(more: dict[str, Any]) -> None:
+    """A map or a decoder beside it would contradict it."""
+    with pytest.raises(OperatorError, match="leaves nothing"):
+        MqttSource(HOST, 1, {"a": "b"}, **more)
+
+
+def test_topics_with_paths_arrive_from_the_broker(server: MosquittoServer) -> None:
+    """The filters are subscribed to, and each message knows its topic."""
+
+    async def run() -> list[Any]:
+        one = source(server, {"plant/+/level": "{1}.level"}, client_id="paths")  # type: ignore[arg-type]
+        await one.open({})
+        await publish(server, "plant/tank/level", [b"7"])
+        await publish(server, "plant/silo/level", [b"8"])
+        raws = await some(one, 2)
+        await one.close()
+        return [one.decoder(0).decode(raw).changes[0] for raw in raws]
+
+    assert perform(run()) == [("tank.level", 7), ("silo.level", 8)]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live_servers import RedeliverySuite, drained, fresh, one_life, through
+from live_servers import through
 
 from tidewarp.connect import sources
 from tidewarp.connect.backends import postgres as backend
@@ -17,6 +17,7 @@ from tidewarp.connect.contract import HEAD_BYTES, MESSAGE_BYTES_MAX, Raw, Source
 from tidewarp.connect.decoders import JsonMessages
 from tidewarp.errors import OperatorError
 from tidewarp.testing.readings import positions
+from tidewarp.testing.redelivery import RedeliveryConformance, drained, fresh, one_life
 from tidewarp.testing.servers.base import free_port
 from tidewarp.testing.servers.postgres import PostgresServer
 from tidewarp.testing.suites import perform
@@ -80,7 +81,7 @@ class TimedValues:
         return self._messages.update({"path": path, **whole})
 
 
-class TestPostgresSource(RedeliverySuite):
+class TestPostgresSource(RedeliveryConformance):
     messages = (
         (1_000 * 10**9, {"line.value": 0.5}),
         (1_002 * 10**9, {"line.value": "2"}),

@@ -6,16 +6,19 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from live_servers import RedeliverySuite, drained, fresh, one_life, through
+from live_servers import through
 
 from tidewarp.connect import sources
+from tidewarp.connect.backends.redis import RedisStreamSource
 from tidewarp.connect.contract import HEAD_BYTES, MESSAGE_BYTES_MAX, Gap, Raw, Source, Update
 from tidewarp.connect.decoders import JsonMessages
 from tidewarp.errors import OperatorError
 from tidewarp.testing.readings import positions
+from tidewarp.testing.redelivery import RedeliveryConformance, drained, fresh, one_life
 from tidewarp.testing.servers.base import free_port
 from tidewarp.testing.servers.redis import RedisServer
 from tidewarp.testing.suites import perform
@@ -53,7 +56,7 @@ def values(raws: list[Raw]) -> list[Any]:
     return [decoder.decode(raw).changes[0][1] for raw in raws]
 
 
-class TestRedisStreamSource(RedeliverySuite):
+class TestRedisStreamSource(RedeliveryConformance):
     messages = (
         (1_000 * SECOND, {"line.value": 0}),
         (1_002 * SECOND, {"line.value": 2}),
@@ -417,3 +420,29 @@ def test_fresh_drops_what_was_admitted() -> None:
     """The tests' own model of the gate."""
     raws = [Raw(0, n, b"", id=str(n)) for n in range(3)]
     assert [raw.id for raw in fresh([*raws, *raws], raws[:1])] == ["1", "2"]
+
+
+def test_a_cancellation_that_the_driver_forgets_ends_the_read_all_the_same() -> None:
+    """As wait_for of Python 3.11 does with one that comes together with the answer."""
+    source = RedisStreamSource("redis://127.0.0.1:1", "s", group="g")
+    asked: list[int] = []
+
+    async def xreadgroup(*words: Any, **options: Any) -> None:
+        asked.append(len(asked))
+        if asked == [0]:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                return
+        pytest.fail("it asks again")
+
+    async def life() -> bool:
+        source._client = SimpleNamespace(xreadgroup=xreadgroup)
+        task = asyncio.ensure_future(source.read(1))
+        while not asked:
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        return task.cancelled()
+
+    assert perform(life())

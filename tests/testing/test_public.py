@@ -37,7 +37,7 @@ def test_importing_the_package_imports_no_pytest():
 
 
 @pytest.mark.parametrize("missing", ["pytest", "hypothesis"])
-@pytest.mark.parametrize("suite", ["sources", "sinks", "stores"])
+@pytest.mark.parametrize("suite", ["sources", "redelivery", "sinks", "stores"])
 def test_a_suite_without_its_packages_says_how_to_get_them(suite, missing):
     """MissingExtra, with the command."""
     code = f"import sys; sys.modules[{missing!r}] = None; import tidewarp.testing.{suite}"
@@ -67,7 +67,7 @@ def test_every_public_name_is_there_and_documented():
             ]
             assert not bare, f"{module.__name__}.{name}: {bare}"
     described = {line.split()[0] for line in (tidewarp.testing.__doc__ or "").splitlines() if "  " in line}
-    assert described == {"check_model", "clock", "kill", "faults", "sources", "sinks", "stores", "kernel"}
+    assert described == {"check_model", "clock", "kill", "faults", "sources", "redelivery", "sinks", "stores", "kernel"}
 
 
 def test_a_suite_in_somebodys_test_module_is_collected_and_explains_its_failures(pytester):

@@ -63,8 +63,9 @@ class KillTrial:
         files: what the model reads by a relative path: copied into each run's folder, under its own name.
         seed: of all draws. Run n depends on (seed, mode, n) and on the machine's own timing.
         model_seed: of the twin.
-        batch: inputs per journal record, at most; half of the lives draw a smaller number. Half of them end and go on
-            once on their way, so that orderly stops are among what a kill meets.
+        batch: inputs per journal record, at most; half of the lives draw a smaller number.
+        pauses: half of the lives end and go on once on their way, so that orderly stops are among what a kill meets. Without,
+            for a model that repairs: a stop is final, so what is later than it comes to another result.
         setup: called in every child.
         plant: called in every child but that of the undisturbed run: a mistake that the trial has to find.
         command: for mode ``command``: its words. It runs in the folder of the run, the journal is JOURNAL. Of a model that is
@@ -84,6 +85,7 @@ class KillTrial:
         seed: int = 1,
         model_seed: int = 7,
         batch: int = 64,
+        pauses: bool = True,
         setup: Callable[[], None] | None = None,
         plant: Callable[[], None] | None = None,
         command: Sequence[str] = (),
@@ -92,6 +94,7 @@ class KillTrial:
         self._folder, self._seed, self._model_seed, self._batch = folder, seed, model_seed, batch
         self._files = [Path(file).resolve() for file in files]
         self._command = tuple(command) if callable(build) or command else _run_command(build, model_seed, batch)
+        self._pauses = pauses
         self._prepare = [] if setup is None else [setup]
         folder.mkdir(parents=True, exist_ok=True)
         undisturbed = self._new_folder("undisturbed")
@@ -196,7 +199,7 @@ class KillTrial:
         else:
             chance = course.chance
             batch = self._batch if chance.below(2) else 1 + chance.below(self._batch)
-            pauses_s = [chance.random() * self.done["virtual_time_s"]] * chance.below(2)
+            pauses_s = [chance.random() * self.done["virtual_time_s"]] * chance.below(2) * self._pauses
             life = self._fork(course.folder, aim, batch, pauses_s)
         course.acknowledged |= life.acknowledged
         if life.error is not None:

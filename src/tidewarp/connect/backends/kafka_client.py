@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import re
+import struct
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -18,6 +20,8 @@ TOPIC_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 """What Kafka accepts as the name of a topic."""
 
 _SECRET = re.compile(r"password|secret|token|\.pem$|oauthbearer\.config|sasl\.username|jaas", re.IGNORECASE)
+# One side does not like the other's certificate: ours says so, or the alert of the broker (RFC 8446, section 6).
+_CERTIFICATE = re.compile(r"certificate verify failed|SSL alert number (4[2-68]|116)\b")
 _ASK_S, _ASKS = 0.5, 10  # how long one question waits for an answer, and how often it is asked
 _CALLBACKS = 8
 _SETTLE_S, _SETTLES = 0.1, 20  # a topic that was just made is not known everywhere at once
@@ -71,9 +75,11 @@ class Cluster:
         if taken:
             raise OperatorError(f"{what}: config {', '.join(taken)}", "the connector decides this", "leave it out")
         self._config = dict(config)
+        self._mechanism = str(config.get("sasl.mechanisms", config.get("sasl.mechanism", "GSSAPI")))
         self._secrets = [str(value) for key, value in config.items() if _SECRET.search(key) and str(value)]
         self.target = f"{what} at {self._servers}"
         self.failure: TidewarpError | OSError | None = None  # what a client told of beside its calls
+        self._tokenless: OSError | OperatorError | None = None  # what oauth_cb raised
 
     def __repr__(self) -> str:
         return f"<{self.target}>"
@@ -104,15 +110,42 @@ class Cluster:
         self.failure = None
         ours = {"bootstrap.servers": self._servers, "error_cb": self._hear, "logger": _log}
         known = {"socket.timeout.ms": _SOCKET_MS, **usual, **self._config, **fixed, **ours}
+        if "oauth_cb" in known:
+            known["oauth_cb"] = self._tokens(known["oauth_cb"], str(known.get("sasl.oauthbearer.config", "")))
         try:
             return make(known)
         except (self.driver().KafkaException, TypeError, ValueError) as error:
             raise OperatorError(self.target, self.redacted(str(error)), "correct config=") from None
+        except:  # noqa: E722 # a consumer that got no token raises a KafkaError, which is no exception at all (2.16)
+            raised = sys.exc_info()[1]
+            if isinstance(raised, BaseException):
+                raise
+            raise self.translated(raised) from None
+
+    def _tokens(self, provider: Callable[[str], Any], config: str) -> Callable[[str], Any]:
+        """The user's ``oauth_cb``, asked before the driver does: it would wait for ten seconds and drop what is raised."""
+        first = [self._token(provider, config)]
+        return lambda config: first.pop() if first else self._token(provider, config)
+
+    def _token(self, provider: Callable[[str], Any], config: str) -> Any:
+        try:
+            return provider(config)
+        except Exception as error:  # its text may hold a secret
+            told = f"oauth_cb raised {type(error).__name__}"
+            if isinstance(error, OSError):
+                self._tokenless = ConnectionError(f"{self.target}: {told}")
+            else:
+                self._tokenless = OperatorError(self.target, told, "mend it; what may pass, it raises as an OSError")
+            raise self._tokenless from None
 
     def _hear(self, error: Any) -> None:
         """What librdkafka tells beside its calls; it is called inside of a poll."""
+        kinds = self.driver().KafkaError
+        if self._tokenless is not None and error.code() == kinds._AUTHENTICATION:
+            self.failure, self._tokenless = self._tokenless, None
+            return
         failure = self.translated(error)
-        lost = error.code() == self.driver().KafkaError._ALL_BROKERS_DOWN
+        lost = error.code() == kinds._ALL_BROKERS_DOWN
         if isinstance(failure, OperatorError) or ((lost or error.fatal()) and self.failure is None):
             self.failure = failure
 
@@ -152,13 +185,26 @@ class Cluster:
             raise OperatorError(f"{self.target}, topic {topic!r}", failure.rule, remedy)
         raise failure
 
+    def topic_id(self, topic: str) -> bytes | None:
+        """What the cluster calls this very topic: another one made under its name has another. None: it does not say."""
+        driver, admin = self.driver(), self.admin()  # which has to be there until it has answered
+        asked = driver.TopicCollection([topic])
+        try:
+            answer = admin.describe_topics(asked, request_timeout=_ASK_S * _ASKS)[topic].result()
+        except driver.KafkaException:
+            return None
+        halves = (answer.topic_id.get_most_significant_bits(), answer.topic_id.get_least_significant_bits())
+        return struct.pack(">qq", *halves) if any(halves) else None
+
     # ------------------------------------------------------------------ errors
     def translated(self, error: Any) -> OSError | OperatorError:
         """A KafkaError: ConnectionError where a retry may mend it, else OperatorError."""
         kinds = self.driver().KafkaError
         told = self.redacted(f"{error.str()} ({error.name()})")
+        if error.code() == kinds._AUTHENTICATION and self._mechanism not in told:
+            told = f"{told} by {self._mechanism}"
         is_refused = error.code() in {getattr(kinds, name) for name in _OPERATOR}
-        if is_refused or (error.code() == kinds._SSL and "verify failed" in told):
+        if is_refused or _CERTIFICATE.search(told):
             return OperatorError(
                 self.target, told, "correct the address, the credentials, the rights or the names given"
             )

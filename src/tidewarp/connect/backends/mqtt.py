@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
+import msgspec
+
 from tidewarp.connect.backends.mqtt_client import Client
 from tidewarp.connect.contract import Decoder, Gap, Raw, Source
 from tidewarp.connect.decoders import ID_BYTES_MAX
@@ -37,7 +39,10 @@ class MqttSource(Source):
     Args:
         host: of the broker.
         port: of the broker.
-        topics: one topic filter or several, wildcards allowed.
+        topics: one topic filter or several, wildcards allowed; or filter -> path, for messages that name no path: the
+            payload is then the value, JSON or else text, or an object ``{"value": ...}`` with ``time``, ``id`` and ``cause``
+            as in JsonMessages. ``{n}`` in a path is level n of the topic, from 0: ``{"plant/+/temp": "{1}.temperature"}``.
+            The first filter that fits counts.
         qos: 1, or 0 for what may be lost. 2 is refused: it hands a message over before the journal has it.
         tls: a context, or True for the default one.
         client_id: name of the session; by default made of name and topics, so two twins on the same topics need their own.
@@ -56,7 +61,7 @@ class MqttSource(Source):
         self,
         host: str,
         port: int,
-        topics: str | Sequence[str],
+        topics: str | Sequence[str] | Mapping[str, str],
         *,
         qos: int = 1,
         tls: ssl.SSLContext | bool | None = None,
@@ -74,6 +79,10 @@ class MqttSource(Source):
         self.name, self.replayable = name, qos > 0
         self.dropped = 0  # messages of QoS 0
         self._topics = [topics] if isinstance(topics, str) else list(topics)
+        self._paths = dict(topics) if isinstance(topics, Mapping) else {}
+        if self._paths and (map is not None or decoder is not None):
+            rule = "a topic that names the path leaves nothing to a map or a decoder"
+            raise OperatorError(f"topics={self._paths!r:.200}", rule, "list the topics, or leave the other out")
         self._qos, self._expiry_s, self._decoding = qos, expiry_s, decoder
         self._map = None if map is None else dict(map)
         if client_id is None:
@@ -92,17 +101,21 @@ class MqttSource(Source):
 
     def describe(self) -> dict[str, Any]:
         """Topics and map; not the broker, which may move."""
-        return {"kind": self.kind, "topics": self._topics, "map": self._map}
+        return {"kind": self.kind, "topics": self._paths or self._topics, "map": self._map}
 
     def paths(self) -> Sequence[str]:
-        """The paths that fields are mapped to."""
-        return sorted(set((self._map or {}).values()))
+        """The paths that fields, or topics, are mapped to."""
+        return sorted({*(self._map or {}).values(), *(path for path in self._paths.values() if "{" not in path)})
 
     def decoder(self, epoch_ns: int) -> Decoder:
         """Of JSON messages, or the one that was given."""
         return chosen_decoder(self._decoding, self._map, epoch_ns)
 
     # ------------------------------------------------------------------ life
+    def counts(self) -> dict[str, int]:
+        """Messages of QoS 0 that found no room."""
+        return {"dropped": self.dropped}
+
     async def open(self, positions: Mapping[int, int]) -> None:
         """Connect to the session. A new one, where the journal has messages of an old one, is a Gap."""
         self._begin(positions.get(0, 0))
@@ -159,8 +172,27 @@ class MqttSource(Source):
         self._offset += 1
         if message.qos:
             self._unacked.append((self._offset, message.mid, message.qos))
-        raw = received(0, self._offset, message.payload, id="")
+        raw = received(0, self._offset, self._said(message), id="")
         for key, value in getattr(message.properties, "UserProperty", ()):
             if key == "tw-id" and value.isprintable() and len(value.encode()) <= ID_BYTES_MAX:
                 return raw._replace(cause=value)
         return raw
+
+    def _said(self, message: Any) -> bytes:
+        """The payload; where its topic names a path, the message that sets it."""
+        payload: bytes = message.payload
+        path = next((path for topics, path in self._paths.items() if self._client.fits(topics, message.topic)), None)
+        if path is None:
+            return payload
+        try:
+            value = msgspec.json.decode(payload)
+        except (ValueError, RecursionError):
+            value = payload.decode(errors="replace")
+            payload = msgspec.json.encode(value)
+        try:
+            named = b'"path":' + msgspec.json.encode(path.format(*message.topic.split("/")))
+        except (LookupError, AttributeError, ValueError):
+            named = b'"topic":' + msgspec.json.encode(message.topic)  # it has fewer levels: no path, a dead letter
+        if isinstance(value, dict) and "value" in value:
+            return payload.rstrip()[:-1] + b"," + named + b"}"
+        return b"{" + named + b',"value":' + payload + b"}"

@@ -58,6 +58,7 @@ class Client:
         self._what, self._host, self._port, self._client_id = what, host, port, client_id
         self._username, self._password, self._tls = username, password, tls
         self._paho: Any = None
+        self._complaint = ""  # of the network thread: why a connection ended, which it tells nobody else
         self._answers: dict[int, asyncio.Future[Sequence[Any]]] = {}
 
     # ------------------------------------------------------------------ life
@@ -75,6 +76,7 @@ class Client:
         await self.close()
         mqtt = self._driver()
         loop = asyncio.get_running_loop()
+        self._complaint = ""
         self._answers, self._connected, self._lost = {}, loop.create_future(), loop.create_future()
         paho = self._paho = mqtt.Client(
             mqtt.CallbackAPIVersion.VERSION2,
@@ -95,6 +97,7 @@ class Client:
         paho.on_disconnect = lambda _, __, ___, code, ____: on_loop(self._hear_lost, code)
         paho.on_subscribe = lambda _, __, mid, codes, ___: on_loop(self._hear_answer, mid, codes)
         paho.on_publish = lambda _, __, mid, code, ___: on_loop(self._hear_answer, mid, [code])
+        paho.on_log = lambda _, __, level, text: self._note(text) if level == mqtt.MQTT_LOG_ERR else None
         if take is not None:
             paho.on_message = lambda _, __, message: on_loop(self._hear_message, take, message)
         try:
@@ -140,6 +143,10 @@ class Client:
             await self._wait(self._answer(result, mid))
         except Failed as error:
             raise OperatorError(self.target, f"topics={[*topics]}: {error}", "allow it, or give others") from None
+
+    def fits(self, topics: str, topic: str) -> bool:
+        """Does the filter ``topics`` hold this topic?"""
+        return bool(self._driver().topic_matches_sub(topics, topic))
 
     def publish(
         self, topic: str, payload: bytes, qos: int, user_properties: Mapping[str, str]
@@ -189,7 +196,10 @@ class Client:
         code, reason = self._lost.result()
         if code == _TAKEN_OVER:
             raise OperatorError(self.target, "another client has this client_id", "give each twin its own client_id=")
-        raise ConnectionError(f"{self.target}: the connection is lost ({reason})")
+        raise ConnectionError(f"{self.target}: the connection is lost ({self._complaint or reason})")
+
+    def _note(self, complaint: str) -> None:
+        self._complaint = self._complaint or complaint  # what follows are its consequences
 
     def _hear_connected(self, paho: Any, flags: Any, code: Any, found: Any) -> None:
         if paho is not self._paho or self._connected.done():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -188,6 +189,9 @@ class RedisStreamSource(Source):
         while not self._ready:
             with translated(self._target(", ".join(self._streams))):
                 await self._fetch(self._client, min(limit, _FETCH))
+            task = asyncio.current_task()
+            if task is not None and task.cancelling() and not self._ready:
+                raise asyncio.CancelledError  # wait_for of Python 3.11, in the driver, forgets one that comes with an answer
         return [self._ready.popleft() for _ in range(min(limit, len(self._ready)))]
 
     async def confirm(self, positions: Mapping[int, int]) -> None:

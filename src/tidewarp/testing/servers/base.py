@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,21 @@ _READY_S = 60.0  # a broker on a busy machine
 _POLL_S = 0.02
 _STOP_S = 20.0
 _TAIL_BYTES = 2_000  # of a server's log, for the error that it did not start
+# It holds the reading end of a pipe. The end of the pipe is the end of the process that started the server, however that
+# came: SIGKILL lets nobody tidy up. (The kernel's PR_SET_PDEATHSIG heeds the end of the *thread* that started a child.)
+_GUARD = ("/bin/sh", "-c", 'read -r _; kill -KILL "$1"', "guard")
+_guards: weakref.WeakSet[subprocess.Popen[bytes]] = weakref.WeakSet()
+
+
+def _let_go() -> None:
+    """In a forked child: it must not hold the other end open when its parent is killed."""
+    for guard in _guards:
+        if guard.stdin is not None:
+            guard.stdin.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def free_port() -> int:
@@ -46,6 +62,7 @@ class Server:
     """One server. Subclass it: :meth:`prepare`, :meth:`command`, :meth:`answers`. A context manager that starts and stops it.
 
     It keeps its port and its folder from one :meth:`start` to the next, so that :meth:`kill` and :meth:`start` are an outage.
+    It does not outlive the process that started it, even one that is killed.
     """
 
     name = "server"
@@ -55,6 +72,7 @@ class Server:
         self.folder = folder
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
 
     # ------------------------------------------------------------------ what a subclass says
     def prepare(self) -> None:
@@ -109,6 +127,7 @@ class Server:
         return self
 
     def _start(self) -> None:
+        self.kill()  # what may be left of a life that ended by itself
         log = self.folder / f"{self.name}.log"
         with log.open("ab") as output:
             self._process = subprocess.Popen(
@@ -120,6 +139,14 @@ class Server:
                 start_new_session=True,
                 **self.options(),
             )
+        self._guard = subprocess.Popen(
+            [*_GUARD, str(self._process.pid)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the one that it watches
+        )
+        _guards.add(self._guard)
         clock, nothing = WallClock(), queue.SimpleQueue[None]()
         until_s = clock.now() + _READY_S
         while clock.now() < until_s and self._process.poll() is None:
@@ -163,6 +190,10 @@ class Server:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            with guard:  # waits, and closes the pipe
+                guard.kill()
 
     def __enter__(self) -> Self:
         return self.start()

@@ -14,13 +14,14 @@ from typing import Any
 
 from tidewarp.errors import MissingExtra, OperatorError
 from tidewarp.testing.servers.base import HOST, Server, free_port, program
+from tidewarp.testing.servers.certificates import Certificates
 
 __all__ = ["PASSWORD", "USER", "VERSION", "KafkaServer", "artifacts", "prepare_artifacts"]
 
 VERSION = "3.9.1"
 """Of Kafka: it runs on Java 11 and later."""
 USER, PASSWORD = "operator", "canary-of-the-broker"
-"""Who may use the listener with SASL/PLAIN."""
+"""Who may use the listener with SASL PLAIN and SCRAM-SHA-256."""
 
 _REMEDY = "apt-get install openjdk-17-jre-headless maven; python scripts/kafka_broker.py prepare"
 _FETCH_S = 600.0
@@ -43,14 +44,17 @@ _POM = """\
 _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
-listeners=PLAINTEXT://{host}:{port},SASL://{host}:{sasl_port},CONTROLLER://{host}:{controller_port}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL:SASL_PLAINTEXT
+listeners=PLAINTEXT://{host}:{port},SASL://{host}:{sasl_port},CONTROLLER://{host}:{controller_port}{tls_listener}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,TLS:SSL,SASL:{sasl_protocol}
 controller.listener.names=CONTROLLER
 controller.quorum.voters=1@{host}:{controller_port}
 inter.broker.listener.name=PLAINTEXT
-sasl.enabled.mechanisms=PLAIN
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,OAUTHBEARER
 listener.name.sasl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \
 user_{user}="{password}";
+listener.name.sasl.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.sasl.oauthbearer.sasl.jaas.config=\
+org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=1
 transaction.state.log.replication.factor=1
@@ -63,6 +67,13 @@ broker.heartbeat.interval.ms=500
 group.min.session.timeout.ms=1000
 auto.create.topics.enable=false
 log.dirs={data}
+"""
+_TLS = """\
+ssl.keystore.type=PEM
+ssl.keystore.location={server}
+ssl.truststore.type=PEM
+ssl.truststore.location={authority}
+listener.name.tls.ssl.client.auth=required
 """
 
 
@@ -100,17 +111,20 @@ def prepare_artifacts() -> Path:
 
 
 class KafkaServer(Server):
-    """A broker with one listener for everybody (``bootstrap``) and one for ``USER`` with ``PASSWORD`` (``sasl_bootstrap``).
+    """A broker with one listener for everybody (``bootstrap``) and one with SASL (``sasl_bootstrap``).
 
+    The latter takes ``USER`` with ``PASSWORD`` by PLAIN and SCRAM-SHA-256, and every unsigned token by OAUTHBEARER. With
+    ``certificates`` it is SASL_SSL, and a third listener, SSL, asks each client for a certificate (``tls_bootstrap``).
     Topics are not made by using them. What it holds survives :meth:`kill` and :meth:`start`: the system keeps what was
     written to files.
     """
 
     name = "kafka"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, certificates: Certificates | None = None) -> None:
         super().__init__(folder)
-        self.sasl_port = self._controller_port = 0
+        self._certificates = certificates
+        self.sasl_port = self.tls_port = self._controller_port = 0
 
     @property
     def bootstrap(self) -> str:
@@ -119,8 +133,13 @@ class KafkaServer(Server):
 
     @property
     def sasl_bootstrap(self) -> str:
-        """For ``bootstrap_servers``, with ``security.protocol`` SASL_PLAINTEXT and ``sasl.mechanisms`` PLAIN."""
+        """For ``bootstrap_servers``, with ``security.protocol`` SASL_PLAINTEXT, or SASL_SSL where it has certificates."""
         return f"{HOST}:{self.sasl_port}"
+
+    @property
+    def tls_bootstrap(self) -> str:
+        """For ``bootstrap_servers``, with ``security.protocol`` SSL and a certificate of the same authority."""
+        return f"{HOST}:{self.tls_port}"
 
     @property
     def cluster_id(self) -> str:
@@ -132,14 +151,15 @@ class KafkaServer(Server):
     def prepare(self) -> None:
         """Format its storage."""
         settings = self._write_settings()
-        format_ = ("kafka.tools.StorageTool", "format", "-t", self.cluster_id, "-c", settings)
+        scram = f"SCRAM-SHA-256=[name={USER},password={PASSWORD}]"
+        format_ = ("kafka.tools.StorageTool", "format", "-t", self.cluster_id, "-c", settings, "--add-scram", scram)
         done = subprocess.run(self._java(*format_), capture_output=True, timeout=_FORMAT_S, check=False)
         if done.returncode:
             told = (done.stdout + done.stderr).decode(errors="replace")[-500:]
             raise OperatorError(f"kafka in {self.folder}", f"its storage cannot be formatted: {told}", "name another")
 
     def command(self) -> Sequence[str]:
-        """The broker, on its three ports."""
+        """The broker, on its ports."""
         return self._java("kafka.Kafka", self._write_settings())
 
     def answers(self) -> bool:
@@ -164,16 +184,24 @@ class KafkaServer(Server):
     def _write_settings(self) -> str:
         self.sasl_port = self.sasl_port or free_port()
         self._controller_port = self._controller_port or free_port()
+        tls_listener, tls = "", ""
+        if self._certificates is not None:
+            self.tls_port = self.tls_port or free_port()
+            tls_listener = f",TLS://{HOST}:{self.tls_port}"
+            tls = _TLS.format(server=self._certificates.server, authority=self._certificates.authority)
         file = self.folder / "server.properties"
         file.write_text(
             _PROPERTIES.format(
                 host=HOST,
                 port=self.port,
                 sasl_port=self.sasl_port,
+                sasl_protocol="SASL_SSL" if tls else "SASL_PLAINTEXT",
+                tls_listener=tls_listener,
                 controller_port=self._controller_port,
                 user=USER,
                 password=PASSWORD,
                 data=self.folder / "data",
             )
+            + tls
         )
         return str(file)
