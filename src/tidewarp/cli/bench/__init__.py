@@ -1,7 +1,9 @@
 """``tidewarp bench``: how fast this machine is at what twins do, always beside a reference in the same run.
 
 control    the command for the live control plane: which figures, their table
-figures    the workloads, each with its reference and a digest of what it computed
+figures    all of them by name, and those that are measured in processes of their own: live, resident
+rates      work by time, each with its reference and a digest of what it computed
+published  a published tool beside ours; published_program is what its process runs
 phold      the command for the kernel, beside SimPy
 spiking    the command for a network of neurons, beside Brian2
 stress     the command for its correctness: random cases against the reference
