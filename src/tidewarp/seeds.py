@@ -98,6 +98,10 @@ class Stream:
         """A float in [0, 1): the upper 53 bits of a word, each value equally likely."""
         return (self.bits() >> 11) * _TO_UNIT
 
+    def unit_exponential(self) -> float:
+        """An exponentially distributed value >= 0 of mean 1, by inversion."""
+        return 0.0 - _log(1.0 - self.random())
+
     def below(self, n: int) -> int:
         """A whole number in [0, n), each equally likely: low bits of a word, drawn anew while they are n or more.
 

@@ -56,6 +56,24 @@ def test_the_chain_is_that_of_the_specification(rows: list[tuple[int, bytes]], b
         assert chain.count == count
 
 
+@given(RECORDS, st.integers(1, 20), st.integers(0, 30))
+def test_records_added_together_make_the_same_chain(rows: list[tuple[int, bytes]], block_ticks: int, cut: int) -> None:
+    """Wherever they are divided."""
+    chain = Chain(block_ticks)
+    for part in (rows[:cut], rows[cut:]):
+        chain.extend([tick for tick, _ in part], [record for _, record in part])
+    assert chain.head() == reference(rows, block_ticks)
+    assert chain.count == len(rows)
+
+
+def test_long_records_are_framed_as_short_ones() -> None:
+    """The bytes of short lengths are kept at hand; one long record among them is enough to need others."""
+    rows = [(0, b"a"), (1, bytes(1_023)), (2, bytes(1_024)), (10, bytes(70_000)), (10, b"")]
+    chain = Chain(10)
+    chain.extend([tick for tick, _ in rows], [record for _, record in rows])
+    assert chain.head() == reference(rows, 10)
+
+
 def test_block_ends_count_and_empty_blocks_do_not() -> None:
     """A record moved into the next block changes the head; the same records in one block at other ticks do not."""
     heads = []

@@ -114,7 +114,10 @@ def test_a_model_that_never_lets_time_pass_is_reported(
 
     env = Environment()
     env.process(hot_loop())
-    with pytest.raises(InstantOverrun, match=r"100 events at 1\.25 s, the last of process hot_loop"):
+    with pytest.raises(
+        InstantOverrun,
+        match=r"100 events at 1\.25 s, the last of process hot_loop \(test_process_environment\.py:\d+\)",
+    ):
         run(env)
 
 

@@ -39,6 +39,15 @@ def pack(value: Any) -> bytes:
         CodecError: another type, a key that is not str, an int out of range, a lone surrogate, or more
             than :data:`DEPTH_MAX` containers inside one another; names the path inside the value and the type.
     """
+    if type(value) is dict:  # written out for what most are: flat
+        for key, item in value.items():
+            if type(key) is not str or type(item) not in _SCALARS:
+                break
+        else:
+            try:
+                return _encode(value)
+            except (OverflowError, UnicodeEncodeError):
+                pass  # said below, with the place in the value
     return _pack(value, DEPTH_MAX)
 
 

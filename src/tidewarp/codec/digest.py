@@ -6,7 +6,6 @@ import struct
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from hashlib import sha256
-from itertools import chain
 
 from tidewarp.errors import InternalError
 
@@ -16,8 +15,9 @@ BLOCK_TICKS = 10**9  # 1 s of virtual time
 
 _u32 = struct.Struct(">I").pack
 _u64 = struct.Struct(">Q").pack
-_i64 = struct.Struct(">q").pack
-_LINK, _INDEX, _BLOCK = b"\0\x08TWTRACE1" + _u64(32), _u64(8), _u64(32)
+_link = struct.Struct(">10sQ32sQqQ32s").pack  # what Digest("TWTRACE1") hashes of three parts
+_LABEL = b"\0\x08TWTRACE1"
+_FRAMES = tuple(map(_u32, range(1_024)))  # the lengths of most records
 
 
 class Digest:
@@ -74,21 +74,27 @@ class Chain:
 
     def extend(self, ticks: Sequence[int], records: Sequence[bytes]) -> None:
         """Append many records, their ticks ascending, as :meth:`add` does one: the same chain, sooner."""
-        start = 0
-        while start < len(ticks):
+        framed: list[bytes] = [b""] * (2 * len(records))  # each after its length
+        try:
+            framed[0::2] = map(_FRAMES.__getitem__, map(len, records))
+        except IndexError:
+            framed[0::2] = map(_u32, map(len, records))
+        framed[1::2] = records
+        start, end = 0, len(ticks)
+        while start < end:
             index = ticks[start] // self._block_ticks
             if index != self._index:
                 self._turn_to(index)
             block_end = (index + 1) * self._block_ticks
-            if start + 1 == len(ticks) or ticks[start + 1] >= block_end:  # alone in its block, as sparse data is
-                end = start + 1
-                self._open.update(_u32(len(records[start])) + records[start])
+            if ticks[-1] < block_end:
+                stop = end
+            elif ticks[start + 1] >= block_end:  # alone in its block, as sparse data is
+                stop = start + 1
             else:
-                end = bisect_left(ticks, block_end, lo=start)
-                part = records[start:end]
-                self._open.update(b"".join(chain.from_iterable(zip(map(_u32, map(len, part)), part, strict=True))))
-            self.count += end - start
-            start = end
+                stop = bisect_left(ticks, block_end, lo=start)
+            self._open.update(b"".join(framed[2 * start : 2 * stop]))
+            self.count += stop - start
+            start = stop
 
     def extend_framed(self, index: int, data: bytes | memoryview, count: int) -> None:
         """Append ``count`` records of block ``index``, each already after its U32 length: the chain of :meth:`extend`."""
@@ -110,8 +116,8 @@ class Chain:
         """D (32 bytes) as if the open block closed now; it stays open, so more records may follow."""
         if self._index is None:
             return self._closed
-        # Digest("TWTRACE1") of three parts, written out: sparse data closes a block for each record.
-        return sha256(_LINK + self._closed + _INDEX + _i64(self._index) + _BLOCK + self._open.digest()).digest()
+        # Written out: sparse data closes a block for each record.
+        return sha256(_link(_LABEL, 32, self._closed, 8, self._index, 32, self._open.digest())).digest()
 
     def _turn_to(self, index: int) -> None:
         if self._index is not None and index < self._index:

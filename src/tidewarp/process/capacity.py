@@ -38,7 +38,7 @@ class Capacity:
     ) -> None:
         self.path, self.kind, self.of_units = path, kind, of_units
         self._registry = registry
-        rules = [Rule(f"{path}.{name}", kind, low=0) for name in ("current_cap", "max_cap")]
+        rules = [Rule(f"{path}.{name}", kind, low=0, given=True) for name in ("current_cap", "max_cap")]
         first = rules[0].check(current)
         limit = rules[1].check(max(first, kind(1)) if most is None else most)
         if first > limit:

@@ -46,7 +46,7 @@ class Causality:
     def __init__(self) -> None:
         self.current: list[Origin] = [NO_ORIGIN]
         self.sources: Mapping[int, str] = {}
-        self._started = 0
+        self.started = 0  # roots among the processes
 
     def now(self) -> tuple[str, str]:
         """(cause, root) of what runs now; two empty texts if nothing does."""
@@ -66,8 +66,8 @@ class Causality:
 
     def begin(self, generator: object) -> None:
         """Make the process that is about to be started a root. Its id: ``process:{n}:{name}``, n counted from 0."""
-        name = f"process:{self._started}:{str(getattr(generator, '__name__', ''))[:_NAME_MAX]}"
-        self._started += 1
+        name = f"process:{self.started}:{str(getattr(generator, '__name__', ''))[:_NAME_MAX]}"
+        self.started += 1
         self.current[0] = (name, name)
 
 

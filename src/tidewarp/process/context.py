@@ -80,7 +80,10 @@ class SimulationContext:
         return self
 
     def add_variable(self, name: str, value: Any, **rule: Any) -> SimulationContext:
-        """A value with the type of its first one, or with ``type``; ``rule``: low, high, one_of, unit, as ``registry.declare``."""
+        """A value with the type of its first one, or with ``type``.
+
+        ``rule``: low, high, one_of, unit, nonfinite, coalesce, as ``registry.declare``.
+        """
         kind = rule.pop("type", None if value is None else type(value))
         self.env.registry.declare(self._path("variables", name), kind, value, **rule)
         return self
@@ -229,9 +232,10 @@ class SimulationContext:
 
     def wait_for_arrival(self, arrival_id: str) -> Event:
         """An event for the next arrival, a draw from now. While the rate is 0 it waits for another, then draws."""
-        config = self._distribution("arrival", arrival_id)
+        path = self._path("arrival", arrival_id)
+        config: DistributionConfig = self.env.registry.get_config(path)
         if config.rate != 0.0:
-            return self._draw(f"{self.sim_id}.arrival.{arrival_id}", config)
+            return self._draw(path, config)
         process = self.spawn(self._arrival_after_stop(arrival_id, config))
         process.defused = True  # if the arrival is removed, that is for who waits, if anybody does
         return process
@@ -265,7 +269,8 @@ class SimulationContext:
         if not hasattr(generator, "throw"):  # as SimPy asks
             action = "call it" if callable(generator) else "write it with yield, and call it"
             raise ModelError(f"process {_name(generator)}", "what a function with yield returns", action)
-        self.env.registry.check_writable(f"the processes of {self.sim_id}")
+        if not self.env.writable:
+            self.env.registry.check_writable(f"the processes of {self.sim_id}")  # raises
         return self.env.process(generator)
 
     def service(self, service_id: str) -> DistributionConfig:

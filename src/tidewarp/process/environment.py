@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import simpy
 from simpy.core import EmptySchedule, StopSimulation
-from simpy.events import NORMAL, Event, EventPriority, Process, ProcessGenerator, Timeout
+from simpy.events import NORMAL, URGENT, Event, EventPriority, Initialize, Process, ProcessGenerator, Timeout
 
 from tidewarp import units
 from tidewarp.connect.contract import Input, Output, Refusal
 from tidewarp.errors import InstantOverrun, InternalError, ModelError
 from tidewarp.process.causality import NO_ORIGIN, Causality, makers
+from tidewarp.process.cuts import CutDue
 from tidewarp.process.outputs import Outputs
 from tidewarp.process.registry import Complaint, SimulationRegistry
 from tidewarp.process.sampler import Sampler
@@ -40,6 +41,7 @@ SLICE_OUTPUTS_MAX: Final = 2_000
 _NO_BUDGET: Final = 1 << 62
 _FOREVER: Final = math.nan  # no time lies at or above it, not even infinity
 _RUN: Final = simpy.Environment.run.__code__
+_new_event, _new_process = Initialize.__new__, Process.__new__
 
 
 class Environment(simpy.Environment):
@@ -68,16 +70,21 @@ class Environment(simpy.Environment):
             self.schedule = self._schedule  # type: ignore[method-assign]
             if type(self).timeout is _TIMEOUT:
                 self.timeout = timeout  # type: ignore[method-assign]
+        self._outputs = Outputs()
+        self._publish = self._outputs.publisher(self)
+        if type(self).publish_event is _PUBLISH:
+            self.publish_event = self._publish  # type: ignore[method-assign]
         self.seed = seed
         self.epoch_ns = epoch_ns
         self.events = 0
         self.sealed = False
         self.writable = True
+        self.cutting = False  # has a cut been asked for in this instant?
+        self.cut_at: float | None = None  # time of the cut from which this environment goes on
         self.resources: dict[str, DynamicResource | Buffer] = {}
         self.registry = SimulationRegistry(self)
         self._streams: dict[str, Stream] = {}
         self._samplers: dict[str, Sampler] = {}
-        self._outputs = Outputs()
         # A process that waits for an event nobody else holds is a cycle of garbage: the collector would close its
         # generator, and run its `finally`, at a moment that depends on memory. So each is held until it ends.
         self._live: set[Process] = set()
@@ -119,12 +126,28 @@ class Environment(simpy.Environment):
         if is_root:
             self.causality.begin(generator)
         try:
-            process = Process(self, generator)
+            process = self._started(generator)
         finally:
             if is_root:
                 self._current[0] = NO_ORIGIN
         self._hold(process)
         process.callbacks.append(self._let_go)
+        return process
+
+    def _started(self, generator: ProcessGenerator) -> Process:
+        """As ``Process(self, generator)``, its two constructors written out: a line starts a process for each job."""
+        if not hasattr(generator, "throw"):
+            return Process(self, generator)  # refuses it
+        process = _new_process(Process)
+        process.env = self
+        process.callbacks = []
+        process._generator = generator
+        process._target = begin = _new_event(Initialize)
+        begin.env = self
+        begin.callbacks = [process._resume]
+        begin._value = None
+        begin._ok = True
+        self.schedule(begin, URGENT)
         return process
 
     def stream(self, name: str) -> Stream:
@@ -135,9 +158,10 @@ class Environment(simpy.Environment):
 
     def sampler(self, name: str) -> Sampler:
         """The sampler on the random stream of this name; the same object for the same name."""
-        if name not in self._samplers:
-            self._samplers[name] = Sampler(self.stream(name))
-        return self._samplers[name]
+        sampler = self._samplers.get(name)
+        if sampler is None:
+            sampler = self._samplers[name] = Sampler(self.stream(name))
+        return sampler
 
     def seal(self) -> None:
         """The model is built: from here on only inputs and the model itself change values. Slices and inputs seal too."""
@@ -190,13 +214,14 @@ class Environment(simpy.Environment):
     def _restore_step(self, _: Event) -> None:
         del self.step
 
-    def run_slice(self, limit_tick: int, events_max: int | None = None) -> Literal["limit", "budget", "empty"]:
+    def run_slice(self, limit_tick: int, events_max: int | None = None) -> Literal["limit", "budget", "empty", "cut"]:
         """Process all events before ``limit_tick`` (ns, exclusive), or stop after the instant that spends
         ``events_max`` (then SLICE_OUTPUTS_MAX outputs are too many as well).
 
         Where a slice ends has no influence on the model. "limit": the next event is not before the limit; "empty": there
         is none; in both cases the clock then stands at the limit, or stays where it is if that is later. "budget":
-        there may be more to do before the limit. A stop that was meant for ``run(until)`` does not stop a slice.
+        there may be more to do before the limit. "cut": an instant is over at whose end the run is cut (see ``cuts``): this
+        environment is of no further use. A stop that was meant for ``run(until)`` does not stop a slice.
 
         Raises:
             InstantOverrun: more than INSTANT_EVENTS_MAX events at one time.
@@ -209,6 +234,8 @@ class Environment(simpy.Environment):
         self.writable = True
         try:
             spent = self._slice(limit, self.events + (_NO_BUDGET if events_max is None else events_max))
+        except CutDue:
+            return "cut"
         finally:
             self.writable = False
             self._current[0] = NO_ORIGIN
@@ -307,11 +334,17 @@ class Environment(simpy.Environment):
                 f"input at {inputs[0].tick}", "inputs are applied between instants, in order of time", "report this"
             )
         self.seal()
-        queue, change, free = self._queue, self.registry.change, self.registry.free
+        queue, registry = self._queue, self.registry
         done = 0
         self.writable = True
         try:
-            for given in inputs:
+            while done < len(inputs):
+                quiet = registry.take_quiet(inputs, done, queue[0][0] if queue else math.inf)
+                if quiet > done:
+                    done = quiet
+                    self._now = inputs[done - 1].tick / units.TICKS_PER_SECOND
+                    continue
+                given = inputs[done]
                 at = given.tick / units.TICKS_PER_SECOND
                 if queue and queue[0][0] < at:
                     break
@@ -321,9 +354,9 @@ class Environment(simpy.Environment):
                 changes = given.changes
                 if len(changes) == 1:  # most are one float
                     path, value = changes[0]
-                    if (variable := free.get(path)) is not None and variable.take(value):
+                    if (variable := registry.free.get(path)) is not None and variable.take(value):
                         continue
-                complaint = change(changes)
+                complaint = registry.change(changes)
                 if complaint is not None:
                     refusals.append(self._refused(given, complaint))
         finally:
@@ -355,12 +388,7 @@ class Environment(simpy.Environment):
             ModelError: ``key`` is not 1 to 255 printable ASCII characters.
             InstantOverrun: more than OUTPUTS_MAX outputs in one tick.
         """
-        origin = self._current[0]
-        cause, root = self.causality.now() if isinstance(origin, Input) else origin
-        name = self._outputs.publish(self._now, key, value, self.events, cause, root, stream)
-        if cause:
-            self._current[0] = (name, root)
-        return name
+        return self._publish(key, value, stream)
 
     def publish_telemetry(self, path_id: str, value: object) -> str:
         """Publish ``value`` as a measurement of ``path_id``, on the stream "telemetry"; else as :meth:`publish_event`."""
@@ -386,7 +414,7 @@ class Environment(simpy.Environment):
         }
 
 
-_SCHEDULE, _TIMEOUT = Environment.schedule, Environment.timeout
+_SCHEDULE, _TIMEOUT, _PUBLISH = Environment.schedule, Environment.timeout, Environment.publish_event
 
 
 def _is_called_by_run(frame: FrameType | None) -> bool:
@@ -406,10 +434,17 @@ def _copy(error: BaseException) -> BaseException:
     return failure
 
 
+def _line(process: Process) -> str:
+    """Where its generator stands, for people; "" where nobody can say."""
+    frame = getattr(process._generator, "gi_frame", None)
+    return "" if frame is None else f" ({frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_lineno})"
+
+
 def _overrun(at: float, event: Event | None, resumed: Sequence[Callable[[Any], None]]) -> InstantOverrun:
     """Name the process that the last event resumed, interrupted, or ended."""
     owners = [*(getattr(callback, "__self__", None) for callback in resumed), getattr(event, "process", None), event]
-    name = next((owner.name for owner in owners if isinstance(owner, Process)), type(event).__name__)
+    process = next((owner for owner in owners if isinstance(owner, Process)), None)
+    name = type(event).__name__ if process is None else f"{process.name}{_line(process)}"
     return InstantOverrun(
         f"{INSTANT_EVENTS_MAX} events at {at} s, the last of process {name}",
         "time moves on after finitely many events",

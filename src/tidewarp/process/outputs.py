@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from tidewarp import codec, units
-from tidewarp.connect.contract import Output
+from tidewarp.connect.contract import Input, Output
 from tidewarp.errors import CodecError, InstantOverrun, ModelError
 from tidewarp.process.rules import shown
+
+if TYPE_CHECKING:
+    from tidewarp.process.environment import Environment
 
 __all__ = ["KEY_BYTES_MAX", "OUTPUTS_MAX", "Outputs"]
 
@@ -16,7 +18,13 @@ KEY_BYTES_MAX: Final = 255
 OUTPUTS_MAX: Final = 1_000_000
 """Outputs that one tick may have."""
 _KEYS_REMEMBERED: Final = 1_000
-_output = partial(tuple.__new__, Output)  # Output._make without its call in Python
+_NUMBERS: Final = tuple(f"{n:08x}" for n in range(_KEYS_REMEMBERED))  # of most outputs, written once
+_SECOND: Final = units.TICKS_PER_SECOND
+_new = tuple.__new__  # Output's own constructor is a function in Python
+
+
+class _Publish(Protocol):
+    def __call__(self, key: str, value: object, stream: str = "event", content: bytes | None = None) -> str: ...
 
 
 class Outputs:
@@ -27,33 +35,59 @@ class Outputs:
 
     def __init__(self) -> None:
         self.undeliverable = 0
+        self.behind: dict[int, int] = {}  # tick -> number of the last output that it had before a cut
         self.held: list[Output] = []  # since the last drain
-        self._keys: set[str] = set()  # that were found good
-        self._time: float = -1.0
-        self._tick = -1
-        self._prefix = ""
-        self._n = -1
 
-    def publish(
-        self, now: float, key: str, value: object, events: int, cause: str = "", root: str = "", stream: str = "event"
-    ) -> str:
-        """Hold ``value`` as an output at ``now`` s, which never goes back; its id. Raises as ``Environment.publish_event``."""
-        if type(key) is not str or key not in self._keys:
-            self._check_key(key)
-        try:
-            content = codec.pack(value)
-        except CodecError as error:
-            content = self._packed_otherwise(value, error)
-        if now != self._time:
-            self._begin(now)
-        self._n = n = self._n + 1
-        if n >= OUTPUTS_MAX:
-            raise InstantOverrun(
-                f"output {n} at {now} s", f"at most {OUTPUTS_MAX} outputs in one tick", "let time pass"
-            )
-        name = f"{self._prefix}{n:08x}"
-        self.held.append(_output((name, self._tick, key, content, cause, root, events, stream)))
-        return name
+    def publisher(self, env: Environment) -> _Publish:
+        """``publish_event`` of ``env``.
+
+        A closure, and one function for all of it: a model may publish more often than it waits.
+        """
+        current, resolve, pack = env.causality.current, env.causality.now, codec.pack
+        hold = self.held.append
+        behind = self.behind
+        keys: set[str] = set()  # that were found good
+        time, tick, prefix, n = -1.0, -1, "", -1
+
+        def publish_event(key: str, value: object, stream: str = "event", content: bytes | None = None) -> str:
+            """Publish ``value`` under ``key``, as the class says. ``content``: its canonical bytes, if they are known."""
+            nonlocal time, tick, prefix, n
+            if type(key) is not str or key not in keys:
+                _check_key(key)
+                if len(keys) >= _KEYS_REMEMBERED:
+                    keys.clear()
+                keys.add(key)
+            if content is None:
+                try:
+                    content = pack(value)
+                except CodecError as error:
+                    content = self._packed_otherwise(value, error)
+            now = env._now
+            if now != time:
+                time = now
+                whole = int(now)  # units.ticks, written out
+                new = whole * _SECOND + round((now - whole) * _SECOND)
+                if new > units.TICK_MAX:
+                    units.ticks(float(now))  # raises
+                if new != tick:  # times closer than 1 ns share a tick
+                    tick, prefix, n = new, f"{new.to_bytes(8).hex()}-", behind.get(new, -1)
+            n += 1
+            if n < _KEYS_REMEMBERED:
+                name = prefix + _NUMBERS[n]
+            else:
+                name = f"{prefix}{n:08x}"
+            if n >= OUTPUTS_MAX:
+                raise InstantOverrun(
+                    f"output {n} at {now} s", f"at most {OUTPUTS_MAX} outputs in one tick", "let time pass"
+                )
+            origin = current[0]
+            cause, root = resolve() if isinstance(origin, Input) else origin
+            hold(_new(Output, (name, tick, key, content, cause, root, env.events, stream)))
+            if cause:
+                current[0] = (name, root)
+            return name
+
+        return publish_event
 
     def _packed_otherwise(self, value: object, error: CodecError) -> bytes:
         """A pydantic model as the JSON form of its fields; else a note that takes the value's place."""
@@ -72,20 +106,12 @@ class Outputs:
 
     def drain(self) -> list[Output]:
         """The outputs since the last call, in order."""
-        held, self.held = self.held, []
+        held = self.held[:]
+        self.held.clear()  # the publisher holds on to the list
         return held
 
-    def _check_key(self, key: object) -> None:
-        if type(key) is not str or not 0 < len(key) <= KEY_BYTES_MAX or not key.isascii() or not key.isprintable():
-            rule = f"1 to {KEY_BYTES_MAX} printable ASCII characters"
-            raise ModelError(f"key {shown(key)}", rule, "shorten or rename it")
-        if len(self._keys) < _KEYS_REMEMBERED:
-            self._keys.add(key)
 
-    def _begin(self, now: float) -> None:
-        self._time = now
-        tick = units.ticks(float(now))
-        if tick != self._tick:  # times closer than 1 ns share a tick
-            self._tick = tick
-            self._prefix = f"{tick:016x}-"
-            self._n = -1
+def _check_key(key: object) -> None:
+    if type(key) is not str or not 0 < len(key) <= KEY_BYTES_MAX or not key.isascii() or not key.isprintable():
+        rule = f"1 to {KEY_BYTES_MAX} printable ASCII characters"
+        raise ModelError(f"key {shown(key)}", rule, "shorten or rename it")

@@ -25,6 +25,7 @@ from tidewarp.process.rules import Rule, same, shown
 from tidewarp.process.until import Until
 
 if TYPE_CHECKING:
+    from tidewarp.connect.contract import Input
     from tidewarp.process.capacity import Capacity
     from tidewarp.process.environment import Environment
     from tidewarp.process.live import LiveDistribution
@@ -186,6 +187,14 @@ class DynamicValue:
         for until in tuple(self.awaited):
             until.look()
 
+    def show(self, value: Any, version: int) -> None:
+        """Have the value of another process: for a picture of its registry, in which nobody waits."""
+        self._value, self.version = value, version
+
+    def resume(self, value: Any, version: int) -> None:
+        """Take over the value and the version of another life, and tell nobody."""
+        self._value, self.version = value, version
+
     def end(self) -> None:
         """It is taken out of the registry: who waits for it gets :class:`Removed`, its readers are closed."""
         self.removed = Removed(f"path {self.name}", "it was taken out of the model", "wait for something else")
@@ -222,6 +231,7 @@ class SimulationRegistry:
         self.capacities: dict[str, Capacity] = {}
         self.distributions: dict[str, LiveDistribution] = {}
         self._sorted: list[str] | None = None
+        self.topology = 0  # raised by every path that is added or taken out
 
     def declare(
         self,
@@ -233,6 +243,8 @@ class SimulationRegistry:
         high: float | None = None,
         one_of: Iterable[object] | None = None,
         unit: str = "",
+        nonfinite: bool = False,
+        coalesce: bool = False,
     ) -> DynamicValue:
         """A new value at ``path``; ``initial`` None leaves it unset. For the other arguments see :class:`Rule`.
 
@@ -241,7 +253,8 @@ class SimulationRegistry:
             RuleViolation: ``initial`` breaks the rule.
         """
         self.check_new(path)
-        return self.add(Rule(path, type, low, high, None if one_of is None else tuple(one_of), unit), initial)
+        choice = None if one_of is None else tuple(one_of)
+        return self.add(Rule(path, type, low, high, choice, unit, nonfinite, coalesce), initial)
 
     def add(self, rule: Rule, initial: object = None) -> DynamicValue:
         """A new value with ``rule``; otherwise as :meth:`declare`."""
@@ -250,6 +263,7 @@ class SimulationRegistry:
         value = DynamicValue(self, rule, None if initial is None else rule.check(initial))
         self._values[path] = self.free[path] = value
         self._sorted = None
+        self.topology += 1
         return value
 
     def remove(self, path: str) -> None:
@@ -274,6 +288,7 @@ class SimulationRegistry:
             self._governors.pop(path, None)
             value.end()
         self._sorted = None
+        self.topology += 1
 
     def register_sim_parameter(self, param: SimParameter) -> None:
         """Declare all parameters of a unit; a resource at one of the paths then takes its capacity from there.
@@ -369,6 +384,39 @@ class SimulationRegistry:
         found = [governor for path in planned if (governor := self._governors.get(path)) is not None]
         return found if len(found) < 2 else list(dict.fromkeys(found))
 
+    def take_quiet(self, inputs: Sequence[Input], start: int, end_s: float) -> int:
+        """Store ``inputs`` from ``start`` on, as far as each is one float as its path takes it, nobody waits for it, and it
+        is not behind ``end_s``. The index of the first that is not stored.
+
+        As :meth:`DynamicValue.take` does it, in one loop: most inputs are these, and nothing follows from them.
+        """
+        free = self.free
+        for at in range(start, len(inputs)):
+            given = inputs[at]
+            now = given.tick / units.TICKS_PER_SECOND
+            changes = given.changes
+            if now > end_s or len(changes) != 1:
+                return at
+            path, value = changes[0]
+            variable = free.get(path)
+            if (
+                variable is None
+                or type(value) is not float
+                or not variable._low <= value <= variable._high
+                or variable._signal is not None
+                or variable._readers
+                or variable.awaited
+            ):
+                return at
+            old = variable._value
+            if type(old) is not float or old != value:
+                variable._old = old
+                variable._value = value
+                variable.version += 1
+                variable._at = now
+                variable._origin = given
+        return len(inputs)
+
     def govern(
         self,
         paths: Iterable[str],
@@ -394,10 +442,59 @@ class SimulationRegistry:
         """Path to [value, version], sorted by path: what a digest of the state takes in."""
         return {path: [(value := self._values[path]).value, value.version] for path in self._in_order()}
 
+    def changed_topology(self) -> str | None:
+        """The first path by which an update has changed what a line is made of; None if none did."""
+        for path in self._in_order():
+            value = self._values[path]
+            if path.endswith(".topology") and path in self._governors and value.value is not None:
+                return path
+        return None
+
+    def resume(self, state: Mapping[str, Sequence[Any]]) -> None:
+        """Take over what :meth:`state` gave elsewhere. Nobody is told: those who would be do not wait yet.
+
+        Raises:
+            ModelError: a path is not declared, or the values do not fit it.
+        """
+        planned: dict[Governor, dict[str, Any]] = {}
+        for path, (value, version) in state.items():
+            if path not in self._values:
+                raise ModelError(f"path {path}", "the cut has it, and build did not declare it", "declare it in build")
+            self._values[path].resume(value, version)
+            governor = self._governors.get(path)
+            if governor is not None and value is not None:
+                planned.setdefault(governor, {})[path] = value
+        for governor, values in planned.items():
+            complaint = governor.allow(values)
+            if complaint is not None:
+                raise complaint[1]
+            governor.changed()
+
     def _in_order(self) -> list[str]:
         if self._sorted is None:
             self._sorted = sorted(self._values)
         return self._sorted
+
+    def rules(self) -> list[Rule]:
+        """The rules of all paths, in the order of declaration."""
+        return [value.rule for value in self._values.values()]
+
+    def mirror(self, rules: Iterable[Rule]) -> None:
+        """Have these paths and no others: for a picture of the registry of another process. Nobody who waits is told."""
+        before = self._values
+        self._values = {
+            rule.path: before[rule.path]
+            if rule.path in before and before[rule.path].rule == rule
+            else DynamicValue(self, rule, None)
+            for rule in rules
+        }
+        self._sorted = None
+
+    def show(self, state: Mapping[str, Sequence[Any]]) -> None:
+        """Have the values of another registry's ``state()``, as far as their paths are here. Nobody who waits is told."""
+        for path, (value, version) in state.items():
+            if path in self._values:
+                self._values[path].show(value, version)
 
     def check_writable(self, what: str) -> None:
         """Raise ModelError if nothing may be changed now: between the slices of a sealed run."""

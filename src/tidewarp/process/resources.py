@@ -21,7 +21,7 @@ from tidewarp.process.usage import Usage
 if TYPE_CHECKING:
     from tidewarp.process.environment import Environment
 
-__all__ = ["Breakdown", "Claim", "DynamicResource", "Request", "remaining_s"]
+__all__ = ["Breakdown", "Claim", "DynamicResource", "Reclaim", "Request", "remaining_s"]
 
 _AHEAD = 1 << 62  # more than any resource numbers requests
 
@@ -77,13 +77,15 @@ class Request(Event):
 
 
 class Claim(Request):
-    """A request of a process that handles losing its unit. ``returning``: it has lost one, and goes before its equals."""
+    """A request of a process that handles losing its unit."""
 
     heeds_alarms = True
 
-    def __init__(self, resource: DynamicResource, priority: int, *, returning: bool = False) -> None:
-        self._ahead = _AHEAD if returning else 0
-        super().__init__(resource, priority)
+
+class Reclaim(Claim):
+    """Of one that has lost its unit: it goes before its equals."""
+
+    _ahead = _AHEAD
 
 
 class Breakdown(NamedTuple):

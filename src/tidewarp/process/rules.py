@@ -26,6 +26,13 @@ _SHOWN_MAX: Final = 80
 
 _DECIMAL = re.compile(r"[+-]?[0-9]+")
 _JSON_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_NONFINITE_TEXT: Final = {
+    "nan": math.nan,
+    "inf": math.inf,
+    "infinity": math.inf,
+    "-inf": -math.inf,
+    "-infinity": -math.inf,
+}
 _BOOL_TEXT: Final = {
     "true": True,
     "yes": True,
@@ -55,12 +62,12 @@ def shown(value: object) -> str:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Equal in type and value at every depth: ``1``, ``1.0`` and ``True`` are three values, also inside a list."""
+    """Equal in type and value at every depth: ``1``, ``1.0`` and ``True`` are three values, also inside a list. NaN is NaN."""
     kind = type(a)
     if kind is not type(b):
         return False
     if kind is float:
-        return bool(a == b)
+        return bool(a == b or (a != a and b != b))  # NaN after NaN is no change
     if kind is list:
         return len(a) == len(b) and all(map(same, a, b))
     if kind is dict:
@@ -111,6 +118,15 @@ def _float(value: object) -> float:
     if isinstance(value, str) and len(value) <= _NUMBER_TEXT_MAX and _JSON_NUMBER.fullmatch(value):
         return _finite(float(value))
     raise _Unfit("not a number", "send a number, or the text of one as JSON writes it")
+
+
+def _any_float(value: object) -> float:
+    """As :func:`_float`, and NaN and the infinities; there is one NaN. A number too large for a float stays refused."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return math.nan if value != value else float(value)
+    if isinstance(value, str) and len(value) <= _NUMBER_TEXT_MAX and value.lower() in _NONFINITE_TEXT:
+        return _NONFINITE_TEXT[value.lower()]
+    return _float(value)
 
 
 def _str(value: object) -> str:
@@ -196,6 +212,9 @@ class Rule:
 
     ``type`` is bool, int, float, str, list, dict, or None (any of these, stays untyped). ``low`` and ``high``
     (inclusive) are for int and float, ``one_of`` for bool, int, float and str; ``unit`` is text for people.
+    ``nonfinite`` lets a float be NaN, which has no place in a range, and an infinity, if the range has room for it.
+    ``coalesce``: of the values that a live source sends at once, the last is enough; see ``twin.variable``.
+    ``given``: it comes with the thing that it belongs to, and no author can declare it otherwise.
     ``floats`` is the closed range of floats that pass as they are: what most readings are can be asked for in one
     comparison. (inf, -inf): none.
 
@@ -209,13 +228,16 @@ class Rule:
     high: float | None = None
     one_of: tuple[Any, ...] | None = None
     unit: str = ""
+    nonfinite: bool = False
+    coalesce: bool = False
+    given: bool = False
     floats: tuple[float, float] = field(init=False, repr=False, compare=False)
     _cast: Callable[[object], Any] = field(init=False, repr=False, compare=False)
     _limited: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self._check_kind()
-        object.__setattr__(self, "_cast", _CASTS[self.type])
+        object.__setattr__(self, "_cast", _any_float if self.nonfinite else _CASTS[self.type])
         object.__setattr__(self, "_limited", False)
         if self.one_of is not None:
             object.__setattr__(self, "one_of", tuple(map(self.check, self.one_of)))
@@ -226,7 +248,8 @@ class Rule:
     def _plain_floats(self) -> tuple[float, float]:
         if self.type is not float or self.one_of is not None:
             return math.inf, -math.inf
-        return -_FLOAT_MAX if self.low is None else self.low, _FLOAT_MAX if self.high is None else self.high
+        most = math.inf if self.nonfinite else _FLOAT_MAX
+        return -most if self.low is None else self.low, most if self.high is None else self.high
 
     def check(self, value: object) -> Any:
         """``value`` as the declared type.
@@ -240,6 +263,7 @@ class Rule:
                 self._check_limits(value)
         except _Unfit as unfit:
             rule, action = unfit.args
+            action = action.partition(", or declare")[0] if self.given else action
             raise self.violation(value, rule, action) from None
         return value
 
@@ -266,6 +290,12 @@ class Rule:
                 f"type {self.type!r} of {self.path}",
                 "a path holds plain data",
                 "use bool, int, float, str, list, dict or None",
+            )
+        if self.nonfinite and (self.type is not float or self.one_of is not None):
+            raise ModelError(
+                f"nonfinite=True of {self.path}",
+                "only a float without a choice can be NaN or infinite",
+                "declare the path as float, without one_of",
             )
         if type(self.unit) is not str or len(self.unit) > 64 or not self.unit.isprintable():
             raise ModelError(

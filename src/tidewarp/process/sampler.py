@@ -118,14 +118,15 @@ def _triangle(config: Any, u: float) -> Any:
 
 def _of_stream(stream: Stream) -> dict[str, _Draw]:
     """Kind -> its draw, by inversion of one uniform."""
-    random = stream.random
+    random, unit = stream.random, stream.unit_exponential
 
     def constant(config: Any) -> Any:
         random()  # as every kind: a change of the kind shifts nothing
         return config.mean
 
     def exponential(config: Any) -> Any:
-        return -exact_log(1.0 - random()) * _rate_or_mean(config)
+        rate = config.rate  # _rate_or_mean, written out
+        return unit() * (config.mean if rate is None else 1.0 / rate)
 
     def weibull(config: Any) -> Any:
         x = -exact_log(1.0 - random())

@@ -22,8 +22,9 @@ from pydantic import BaseModel
 from simpy.events import Event
 from simpy.resources.resource import Preempted
 
+from tidewarp import codec
 from tidewarp.errors import ModelError, Removed, UnknownPath
-from tidewarp.process.resources import Breakdown, Claim, DynamicResource, remaining_s
+from tidewarp.process.resources import Breakdown, Claim, DynamicResource, Reclaim, remaining_s
 from tidewarp.process.rules import shown
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ class Task:
         self.service_id, self.resource_id = service_id, resource_id
         self._line = line
         self._path_id = f"{line.sim_id}.service.{service_id}"
+        self._resource_path = f"{line.sim_id}.resources.{resource_id}"
+        self._contents: dict[str, bytes] = {}  # of events that say no more than a status
         self._is_generator = inspect.isgeneratorfunction(function)
 
     def __call__(self, *arguments: Any, **keywords: Any) -> _Work:
@@ -73,15 +76,16 @@ class Task:
 
     def _job(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> _Work:
         """One generator for all of it: each level below would be paid for at every event."""
-        name = next(iter((*arguments, *keywords.values())), None)
+        name = arguments[0] if arguments else next(iter(keywords.values()), None)
         key = f"task-{name if type(name) in (int, str) else self._line.next_number()}"
         self._tell(key, "queued")
         resource: DynamicResource | None = None
         service: _Timed | _Driven | None = None
         try:
-            resource = self._line.get_resource(self.resource_id)
+            found = self._line.env.resources.get(self._resource_path)
+            resource = found if isinstance(found, DynamicResource) else self._line.get_resource(self.resource_id)
             while True:
-                with Claim(resource, self.priority, returning=service is not None) as place:
+                with (Claim if service is None else Reclaim)(resource, self.priority) as place:
                     yield place
                     if service is None or self.on_breakdown == "restart":
                         self._tell(key, "started" if service is None else "restarted")
@@ -121,11 +125,12 @@ class Task:
 
     def _service(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> _Timed | _Driven:
         line = self._line
-        config = line.service(self.service_id)
+        env = line.env
+        config = env.registry.configs.get(self._path_id) or line.service(self.service_id)
         result = self.function(*arguments, **keywords)
         if self._is_generator:
-            return _Driven(line.env, result)
-        return _Timed(line.env, result, line.env.sampler(self._path_id).sample(config))
+            return _Driven(env, result)
+        return _Timed(env, result, env.sampler(self._path_id).sample(config))
 
     def _is_whole(self) -> bool:
         """Is everything still there that a job needs?"""
@@ -137,15 +142,24 @@ class Task:
         return True
 
     def _tell(self, key: str, status: str, fields: Mapping[Any, Any] | None = None) -> None:
+        env = self._line.env
         event: dict[Any, Any] = {"path_id": self._path_id, "status": status}
         if fields:
             event.update(fields)
+        elif env.publish_event is env._publish:  # else somebody has put his own there
+            content = self._contents.get(status)
+            if content is None:
+                content = self._contents[status] = codec.pack({**event, "lifecycle": status})
+            env._publish(key, None, content=content)
+            return
         event["lifecycle"] = status
-        self._line.env.publish_event(key, event)
+        env.publish_event(key, event)
 
 
 class _Timed:
     """A service that takes a drawn time. ``go_on``, ``send`` and ``throw`` give what to wait for; None: it is done."""
+
+    __slots__ = ("_env", "_left_s", "result")
 
     def __init__(self, env: Environment, result: Any, duration_s: float) -> None:
         self.result = result

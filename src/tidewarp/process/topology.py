@@ -21,14 +21,17 @@ OPERATIONS: Final[Mapping[str, tuple[frozenset[str], frozenset[str]]]] = {
     "add_resource": (frozenset({"name", "current_cap"}), frozenset({"max_cap", "preemptive"})),
     "add_container": (frozenset({"name", "current_cap"}), frozenset({"max_cap", "init"})),
     "add_store": (frozenset({"name", "current_cap"}), frozenset({"max_cap", "priority"})),
-    "add_variable": (frozenset({"name", "value"}), frozenset({"type", "low", "high", "one_of", "unit"})),
+    "add_variable": (
+        frozenset({"name", "value"}),
+        frozenset({"type", "low", "high", "one_of", "unit", "nonfinite", "coalesce"}),
+    ),
     "add_service": (frozenset({"name", "dist"}), _DISTRIBUTION),
     "add_arrival": (frozenset({"name", "dist"}), _DISTRIBUTION),
     "remove": (frozenset({"name"}), frozenset()),
 }
 """Operation -> the fields that it needs, and those that it may have besides."""
 _TYPES: Final = {"bool": bool, "int": int, "float": float, "str": str, "list": list, "dict": dict, "any": None}
-_FLAGS: Final = ("preemptive", "priority")
+_FLAGS: Final = ("preemptive", "priority", "nonfinite", "coalesce")
 
 
 class Topology:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Statistics", "Usage"]
 
 _SECOND = units.TICKS_PER_SECOND
+_COUNTS = ("_first_tick", "_busy", "_available", "_waited", "_wait", "_wait_max", "_given_up")
 
 
 class Statistics(NamedTuple):
@@ -74,6 +75,17 @@ class Usage:
         """
         statistics = self.statistics
         return statistics.busy_ticks / statistics.capacity_ticks if statistics.capacity_ticks else 0.0
+
+    def usage_saved(self) -> list[int]:
+        """The counts up to now, of a resource that nobody uses and nobody waits for."""
+        self._set_limit(self._limit)
+        return [getattr(self, name) for name in _COUNTS]
+
+    def resume_usage(self, counts: Sequence[int]) -> None:
+        """Count on from what :meth:`usage_saved` gave at this time."""
+        self._set_limit(self._limit)
+        for name, count in zip(_COUNTS, counts, strict=True):
+            setattr(self, name, count)
 
     def _move(self, now: float) -> None:
         """Count the time up to ``now`` (s): before the first change of an instant."""
