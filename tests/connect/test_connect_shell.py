@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from tidewarp.codec import pack
-from tidewarp.connect import shell
+from tidewarp.connect import outbox, shell
 from tidewarp.connect.contract import Decoder, Gap, Output, Raw, Refused, RunIdentity
 from tidewarp.connect.gate import Arrived, Connected, Disconnected, Ended, Missing
 from tidewarp.connect.outbox import Failed, Fetch, Fetched, Opened, Send, Sent, Spill
 from tidewarp.connect.shell import Inbox, Lost, SinkThread, SourceThread, SpillThread
+from tidewarp.connect.spill import SpillFile
 from tidewarp.errors import InternalError, OperatorError
 
 RUN = RunIdentity("ab" * 32, 0)
@@ -487,3 +488,28 @@ def test_a_spill_file_that_cannot_be_made_ends_the_run_with_what_to_do(inbox: In
     thread.close()
     assert isinstance(lost, Lost)
     assert "TIDEWARP_SPILL_DIR" in str(lost.error)
+
+
+def test_a_spill_file_that_has_failed_takes_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when there is space again: what it took then would stand behind a hole. What waits is given back."""
+    made = [Output(f"{n:016x}-00000000", n, "k", b"\0", "", "", n) for n in range(3)]
+    inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    thread = SpillThread(lambda sink: tmp_path / sink, inbox)
+    thread.spill(outbox.Spill("a", (made[0],)))
+    append, failing = SpillFile.append, [OSError(28, "No space left on device")]
+
+    def full(file: SpillFile, outputs: Any) -> None:
+        if failing:
+            raise failing.pop()
+        append(file, outputs)
+
+    thread.fetch(outbox.Fetch("a", 0))
+    assert inbox.get(timeout=10) == outbox.Fetched("a", [])
+    monkeypatch.setattr(SpillFile, "append", full)
+    thread.spill(outbox.Spill("a", (made[1],)))
+    thread.spill(outbox.Spill("a", (made[2],)))
+    thread.fetch(outbox.Fetch("a", 3))
+    told = [inbox.get(timeout=10) for _ in range(3)]
+    assert [one.first_id for one in told[:2]] == [made[1].id, made[2].id]
+    assert told[2] == outbox.Fetched("a", [made[0]])
+    thread.close()

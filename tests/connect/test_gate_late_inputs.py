@@ -99,7 +99,7 @@ def test_a_dropped_input_is_a_dead_letter() -> None:
 
 def test_an_event_before_the_epoch_is_too_late_and_the_message_says_why() -> None:
     """No disorder bound would help."""
-    with pytest.raises(OperatorError, match="give an earlier epoch"):
+    with pytest.raises(OperatorError, match="begin a new journal with an earlier --epoch"):
         Driver(x=Policy(disorder=S)).arrive("x", message(0, -1))
     driver = Driver(x=Policy(late="clamp"))
     (append,) = driver.arrive("x", message(0, -7))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tidewarp.codec import pack, unpack
 from tidewarp.connect.contract import Gap, Input, Raw, Update
+from tidewarp.connect.decoders import JsonMessages
 from tidewarp.connect.gate import (
     Append,
     Appended,
@@ -30,6 +31,7 @@ from tidewarp.connect.gate import (
     Reconnect,
     Repair,
     Replayed,
+    buried,
     state,
 )
 from tidewarp.errors import OperatorError
@@ -86,6 +88,25 @@ class Live(Driver):
         told = [one.positions for one in self.others if isinstance(one, Confirm)]
         self.others.clear()
         return told
+
+
+def test_what_tells_a_target_from_another_is_journaled_before_its_first_message() -> None:
+    """Once; and it is among the positions of a later life."""
+    live = Live(x=LIVE)
+    live.handle(Disconnected("x", "as if", 0.0))
+    connected = Connected("x", Words(), identity={4_095: 77})
+    first, *rest = live.gate.handle(connected)
+    assert isinstance(first, Append)
+    assert (first.positions, first.shed and first.shed.positions) == ({4_095: 77}, {4_095: 77})
+    assert [type(one) for one in rest] == [Read]
+    live.reads["x"] = 1
+    (append,) = live.come("x", said(0))
+    assert append.positions == {4_095: 77, 0: 0}
+    live.handle(Disconnected("x", "as if", 0.0))
+    assert not any(isinstance(one, Append) for one in live.gate.handle(connected))
+    later = Live(x=LIVE)
+    later.handle(Replayed("x", 0, positions={4_095: 77}))
+    assert later.gate.positions("x") == {4_095: 77}
 
 
 # ---------------------------------------------------------------------------- stamps
@@ -327,8 +348,36 @@ def test_a_dead_letter_that_is_delivered_again_is_no_second_letter() -> None:
     garbage = Raw(0, 1, b"\xc1", None, None, "t")
     (append,) = live.come("x", said(0, value=-1, id="bad"), garbage)
     assert [letter.id for letter in append.letters] == ["id:bad", "at:t"]
-    assert live.come("x", said(2, value=5, id="bad"), garbage._replace(offset=3)) == []
+    assert live.come("x", said(0, value=-1, id="bad")._replace(offset=2), garbage._replace(offset=3)) == []
     assert live.gate.counts() | {"duplicates": 2, "dead_letters": 2} == live.gate.counts()
+
+
+def test_a_corrected_message_may_have_the_id_of_the_dead_letter() -> None:
+    """A letter is known by its id and its bytes, also in a later life; what was admitted, by its id alone."""
+    live = Live(x=LIVE)
+    (append,) = live.come("x", said(0, value=-1, id="fix"))
+    later = Live(x=LIVE)
+    letter = append.letters[0]
+    later.handle(Replayed("x", 0, positions={0: 0}, dead={"value": 1}, ids=[buried(letter.id, letter.sha256)]))
+    for one in (live, later):
+        assert one.come("x", said(0, value=-1, id="fix")._replace(offset=1)) == []
+        (admitted,) = one.come("x", said(2, value=5, id="fix"))
+        assert [made.id for made in admitted.inputs] == ["id:fix"]
+        assert one.come("x", said(3, value=5, id="fix"), said(0, value=-1, id="fix")._replace(offset=4)) == []
+        assert one.gate.counts() | {"duplicates": 3, "dead_letters": 1} == one.gate.counts()
+
+
+def test_a_plain_copy_of_a_letter_is_still_a_duplicate_where_the_model_would_take_it_now() -> None:
+    """Known by the id that its target gives it, before it comes to its value."""
+    live = Live(x=LIVE)
+    live.handle(Connected("x", JsonMessages(0)))
+    bad = Raw(0, 0, b'{"path": "a", "value": -1}', id="t")
+    (append,) = live.come("x", bad)
+    assert [letter.id for letter in append.letters] == ["at:t"]
+    live.gate.judge_by(lambda path: rule("any"))
+    assert live.come("x", bad._replace(offset=1)) == []
+    (append,) = live.come("x", bad._replace(offset=2, id="u"))
+    assert len(append.inputs) == 1
 
 
 def test_the_window_is_the_last_65536_ids(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -541,3 +590,21 @@ def test_a_connection_that_is_not_answered_holds_the_clock_no_longer_than_silenc
     for now_s, floor in ((0.0, 0), (100.0, 0), (100.9, 0), (101.0, 99)):
         driver.handle(Asked(99, now_s))
         assert driver.gate.floor == floor
+
+
+def test_what_comes_later_is_not_stamped_earlier() -> None:
+    """While the journal is busy arrivals are stamped ahead of the wall, and the next one, alone, is not: their order stays.
+
+    In a second life too, which knows the stamps from the journal.
+    """
+    live = Live(x=LIVE)
+    stamps = []
+    for offset, present in enumerate((50, 40, 60, 55)):
+        (append,) = live.come("x", said(offset), present=present)
+        stamps += ticks_of(append.inputs)
+        live.handle(Appended(append.ticket))
+    assert stamps == [50, 50, 60, 60]
+    again = Live(x=LIVE)
+    again.handle(Replayed("x", 0, live.gate._held))
+    (append,) = again.come("x", said(4), present=1)
+    assert ticks_of(append.inputs) == [60]

@@ -14,6 +14,7 @@ import pytest
 import tidewarp as tw
 from tidewarp.clocks import WallClock
 from tidewarp.connect import sinks, sources
+from tidewarp.connect.backends.kafka_client import Cluster
 from tidewarp.connect.contract import Raw
 from tidewarp.errors import OperatorError, TidewarpError
 from tidewarp.testing.servers.certificates import Certificates, make_certificates
@@ -238,3 +239,11 @@ def test_a_token_that_has_expired_is_refused(require: Callable[[str], None]) -> 
     require("kafka")
     expired = sasl("OAUTHBEARER", oauth_cb=lambda _: (token()[0], WallClock().unix_ns() / 1e9 - 60))
     assert refusal(CLOSED, expired).count("OAuth token not set") == 2
+
+
+def test_a_user_name_is_masked_as_a_word_and_a_password_anywhere() -> None:
+    """A user "u" must not make "a***thentication" of what the broker says."""
+    pytest.importorskip("confluent_kafka")
+    cluster = Cluster("x", "localhost:1", {"sasl.username": "u", "sasl.password": "pass"})
+    assert cluster.redacted("authentication of 'u' by mypassword") == "authentication of '***' by my***word"
+    assert Cluster("x", "localhost:1", {}).redacted("as it is") == "as it is"

@@ -343,6 +343,47 @@ def test_a_topic_that_was_made_anew_is_a_gap(kafka_broker: KafkaServer) -> None:
     assert read(source, {0: fresh[0][1]}, 1) == fresh[1:]
 
 
+def test_a_topic_that_was_made_anew_and_filled_past_the_journal_is_a_gap(kafka_broker: KafkaServer) -> None:
+    """Its offsets say nothing: its id does. Accepted, each of its partitions is read from the beginning, once."""
+    from confluent_kafka.admin import AdminClient
+
+    topic = kafka.new_topic(kafka_broker)
+    kafka.send(kafka_broker, topic, *(b"%d" % n for n in range(5)))
+    source = make(kafka_broker, topic)
+    last = read(source, {}, 5)[-1][1]
+    identity, older = source.identity(), {0: last}
+    assert set(identity) == {4_095}
+    assert read(source, {**identity, 0: last - 1}, 1)[0][2] == b"4", "it is the same topic"
+    admin = AdminClient(kafka.client(kafka_broker))
+    admin.delete_topics([topic])[topic].result(kafka.ENOUGH_S)
+    kafka.new_topic(kafka_broker, name=topic)
+    kafka.send(kafka_broker, topic, *(b"new %d" % n for n in range(9)))
+    assert read(source, older, 1)[0][2] == b"new 5", "an older journal does not know which topic it read"
+    with pytest.raises(Gap, match="made anew") as told:
+        read(source, {**identity, 0: last}, 1)
+    assert told.value.first == told.value.end, "nobody knows how many"
+    with pytest.raises(Gap):
+        read(source, {**identity, 0: last}, 1)
+    source.accept(told.value)
+    fresh = read(source, {**identity, 0: last}, 9)
+    assert [payload for _, _, payload in fresh] == [b"new %d" % n for n in range(9)]
+    assert fresh[0][1] > last
+    assert source.identity()[4_095] > identity[4_095]
+    later = make(kafka_broker, topic)
+    assert read(later, {**source.identity(), 0: fresh[6][1]}, 2) == fresh[7:]
+
+
+def test_without_a_topic_id_nothing_is_compared(kafka_broker: KafkaServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a broker that gives none the journal keeps what it has."""
+    topic = kafka.new_topic(kafka_broker)
+    kafka.send(kafka_broker, topic, b"a", b"b")
+    monkeypatch.setattr("tidewarp.connect.backends.kafka_client.Cluster.topic_id", lambda *_: None)
+    source = make(kafka_broker, topic)
+    assert (read(source, {}, 2)[-1][2], source.identity()) == (b"b", {})
+    assert read(source, {4_095: 7, 0: 0}, 1) == [(0, 1, b"b")]
+    assert source.identity() == {4_095: 7}
+
+
 # ---------------------------------------------------------------------- refusals and secrets
 def test_sasl_opens_the_listener_and_a_wrong_password_says_so(kafka_broker: KafkaServer) -> None:
     """SASL/PLAIN with the right password reads; a wrong one is an OperatorError at once, and no error shows a password."""

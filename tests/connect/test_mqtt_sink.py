@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import queue
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 from tidewarp.codec import pack
 from tidewarp.connect import sinks
+from tidewarp.connect.backends.mqtt_client import Client
 from tidewarp.connect.backends.mqtt_sink import MqttSink
 from tidewarp.errors import MissingExtra, OperatorError
 from tidewarp.testing import armed, raising
@@ -222,3 +224,21 @@ def test_a_missing_package_is_named_when_it_is_needed(monkeypatch: pytest.Monkey
     with pytest.raises(MissingExtra, match=r"tidewarp\[mqtt\]"):
         perform(sink.open(RUN))
     perform(sink.close())
+
+
+def test_a_connection_that_is_lost_under_a_batch_leaves_no_complaint() -> None:
+    """asyncio would print that nobody has asked for what it had gathered."""
+    complaints: list[Any] = []
+
+    async def life() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: complaints.append(context))
+        client = Client("mqtt sink", "localhost", 1)
+        client._lost = loop.create_future()
+        client._lost.set_result((1, "gone"))
+        with pytest.raises(ConnectionError, match="gone"):
+            await client.acknowledged([loop.create_future(), loop.create_future()])
+        gc.collect()
+
+    perform(life())
+    assert complaints == []

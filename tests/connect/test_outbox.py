@@ -27,6 +27,7 @@ from tidewarp.connect.outbox import (
     Send,
     Sent,
     Spill,
+    Unspilled,
     Woken,
 )
 from tidewarp.errors import InternalError, OperatorError
@@ -677,3 +678,47 @@ class OutboxMachine(RuleBasedStateMachine):
 
 OutboxMachine.TestCase.settings = settings(settings(), stateful_step_count=40)
 TestOutboxMachine = OutboxMachine.TestCase
+
+
+def test_a_batch_waits_to_fill_and_no_longer_than_it_may() -> None:
+    """From when its first output came; a full one goes at once, and at the end of a run each does."""
+    box = outbox(x=Delivery(batch=3, flush_s=2.0))
+    assert box.handle(Published(outputs(0, 1), 10.0)) == [Retry("x", 12.0)]
+    assert box.handle(Published(outputs(1, 2), 11.0)) == []
+    assert box.handle(Woken(11.9)) == []
+    assert box.handle(Woken(12.0)) == [Send("x", tuple(outputs(0, 2)))]
+    assert box.handle(Published(outputs(2, 3), 12.5)) == []
+    assert box.handle(Sent("x")) == [Retry("x", 14.5)]
+    assert box.handle(Published(outputs(3, 6), 13.0)) == [Send("x", tuple(outputs(2, 5)))]
+    assert box.handle(Sent("x")) == [Retry("x", 15.0)]
+    box.ending = True
+    assert box.handle(Woken(13.5)) == [Send("x", tuple(outputs(5, 6)))]
+
+
+def test_a_batch_that_failed_has_waited_long_enough() -> None:
+    """It is offered again when its pause is over, and not a flush later."""
+    box = outbox(x=Delivery(batch=3, flush_s=60.0))
+    box.handle(Published(outputs(0, 3), 1.0))
+    box.handle(Failed("x", "no", 2.0))
+    assert box.handle(Woken(2.5)) == [Reopen("x")]
+    assert box.handle(Opened("x", output(1).id)) == [Send("x", tuple(outputs(2, 3)))]
+
+
+def test_what_a_disk_does_not_take_is_left_to_the_next_life_with_all_behind_it() -> None:
+    """A hole in the order could never be filled: the sink would drop what is below its last id."""
+    box = outbox(x=Delivery(batch=2, queue=2))
+    box.spills = True
+    box.handle(Published(outputs(0, 2)))
+    assert box.handle(Published(outputs(2, 6))) == [Spill("x", tuple(outputs(4, 6)))]
+    assert box.handle(Published(outputs(6, 8))) == [Spill("x", tuple(outputs(6, 8)))]
+    assert box.handle(Unspilled("x", output(6).id, "no space")) == []
+    assert box.handle(Published(outputs(8, 9))) == [], "nothing more goes to the file"
+    assert (behind(box), box.counts()["x"]["spilled"], box.states()["x"]) == ({"x": 3}, 2, ("behind", "no space"))
+    assert "no space" in box.lacking()["x"]
+    assert box.handle(Unspilled("x", output(6).id, "no space")) == [], "said once more"
+    assert box.handle(Sent("x")) == [Send("x", tuple(outputs(2, 4)))]
+    assert box.handle(Sent("x")) == [Fetch("x", 2)]
+    assert box.handle(Fetched("x", outputs(4, 5))) == [Send("x", tuple(outputs(4, 5)))]
+    assert behind(box) == {"x": 4}, "what the file does not give back is missing too"
+    assert box.handle(Sent("x")) == []
+    assert (box.backlog, box.last_ids()) == ({}, {"x": output(4).id})

@@ -446,3 +446,32 @@ def test_a_cancellation_that_the_driver_forgets_ends_the_read_all_the_same() -> 
         return task.cancelled()
 
     assert perform(life())
+
+
+def test_a_burst_leaves_reading_its_turn() -> None:
+    """Where more has come already the driver gives no turn to others: the listener does."""
+
+    class Burst:
+        """2,000 messages that are there already, then silence."""
+
+        left = 2_000
+
+        async def get_message(self, timeout: float) -> dict[str, Any] | None:
+            if self.left == 0:
+                await asyncio.Event().wait()
+            self.left -= 1
+            return {"type": "message", "data": message(self.left)}
+
+        async def aclose(self) -> None:
+            return
+
+    async def life() -> None:
+        source = sources.redis_pubsub("redis://localhost", "a", buffer=128)
+        source._listening = asyncio.create_task(source._listen(Burst(), 1.0))
+        read = 0
+        while read < 2_000 - source.dropped:
+            read += len(await source.read(512))
+        assert source.counts() == {"dropped": 0}
+        await source.close()
+
+    perform(life())

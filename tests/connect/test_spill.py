@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
 from collections import deque
 from pathlib import Path
@@ -92,3 +94,24 @@ def test_taking_from_what_was_never_filled_is_refused(tmp_path: Path) -> None:
     """There is no file to read."""
     with pytest.raises(InternalError, match="nothing was put into it"):
         SpillFile(tmp_path / "x").take(1)
+
+
+def test_a_full_disk_takes_nothing_of_what_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was put in before is given back; of what failed nothing is, though a part of it was written."""
+    write = os.pwrite
+    file = SpillFile(tmp_path / "x")
+    file.append([output(0), output(1)])
+
+    def full(fd: int, data: bytes, at: int) -> int:
+        if len(data) > 10:
+            return write(fd, bytes(data[:10]), at)
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr("tidewarp.connect.spill.os.pwrite", full)
+    with pytest.raises(OSError, match="full"):
+        file.append([output(2), output(3)])
+    monkeypatch.undo()
+    assert file.take(1) == [output(0)]
+    file.append([output(4)])
+    assert file.take(5) == [output(1), output(4)]
+    file.close()

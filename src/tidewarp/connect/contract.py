@@ -7,7 +7,7 @@ Source ──Raw──► gate ──Input──► process ──Output──�
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from tidewarp.codec import pack
@@ -19,8 +19,10 @@ __all__ = [
     "Checker",
     "DeadLetter",
     "Decoder",
+    "Form",
     "Gap",
     "Input",
+    "Observation",
     "Output",
     "Raw",
     "Readings",
@@ -31,6 +33,7 @@ __all__ = [
     "Source",
     "Undecodable",
     "Update",
+    "counts_of",
 ]
 
 MESSAGE_BYTES_MAX = 1 << 20
@@ -128,11 +131,24 @@ class DeadLetter(NamedTuple):
     id: str = ""  # as of an input: delivered again, it is no second letter
 
 
+Form = Callable[[dict[str, Any]], Mapping[str, Any]]
+"""Makes of a record (see ``connect.payload``) the record that a sink writes: other values, fewer fields. Pure."""
+
+
 class RunIdentity(NamedTuple):
-    """Whose outputs these are."""
+    """Whose outputs these are, and in which form a sink writes them."""
 
     domain: str  # 64 hex digits
     epoch_ns: int  # Unix ns of tick 0
+    form: Form | None = None  # None: as ``connect.payload.event_payload`` makes them
+
+
+class Observation(NamedTuple):
+    """What a host measured of itself: no output, in no journal, in no digest, and told at most once."""
+
+    tick: int  # virtual time
+    path: str  # below "system."
+    value: float | int | str
 
 
 class Refused(NamedTuple):
@@ -148,6 +164,10 @@ class Checker(Protocol):
     @property
     def floats(self) -> tuple[float, float]:
         """The closed range of floats that :meth:`check` returns as they are; (inf, -inf) if there are none."""
+
+    @property
+    def coalesce(self) -> bool:
+        """Of the values that a live source sends at once, is the last enough?"""
 
     def check(self, value: object) -> Any:
         """The value as the declared type. Raises RuleViolation."""
@@ -198,8 +218,13 @@ class Source(Protocol):
     def decoder(self, epoch_ns: int) -> Decoder | None:
         """The decoder of its messages for a twin whose tick 0 is ``epoch_ns`` (Unix ns); None if it gives Readings.
 
-        Called once, after ``open`` and before the first ``read``.
+        Called once in the life of a twin, after ``open`` and before the first ``read``; once more, without ``open``, by
+        who drives dead letters again.
         """
+
+    def counts(self) -> Mapping[str, int]:
+        """What it dropped, lost or could not do in this life, by name: a summary and ``tidewarp run`` tell of it."""
+        return {}
 
     def partitions(self) -> Collection[int]:
         """The partitions that it reads at present, as far as it knows, also those of which nothing has come yet.
@@ -207,6 +232,14 @@ class Source(Protocol):
         A clock that waits for the source waits for each of them. Asked after ``open`` and after each ``read``.
         """
         return ()
+
+    def identity(self) -> Mapping[int, int]:
+        """What tells its target from another one of the same name, after ``open``: position -> number, as of partitions.
+
+        They are journaled before the first message, and among the positions of the next ``open``. The partitions have no
+        messages, and a number never becomes less.
+        """
+        return {}
 
     async def open(self, positions: Mapping[int, int]) -> None:
         """Connect and stand behind ``positions``: partition -> last offset that is durable; none = the beginning.
@@ -241,12 +274,19 @@ class Gap(OperatorError):
     """
 
     def __init__(self, partition: int, first: int, end: int, target: str) -> None:
+        left = f"the next message would be {first}, the first that is left is {end}"
         super().__init__(
-            f"{target}: the next message would be {first}, the first that is left is {end}",
+            f"{target}: {left if end > first else 'messages may be lost, nobody knows how many'}",
             "a run goes on without a gap in its inputs",
             "restore what is missing, or connect with gap='accept': the gap is then journaled and counted",
         )
         self.partition, self.first, self.end = partition, first, end
+
+
+def counts_of(connector: object) -> dict[str, int]:
+    """What a source or sink counts itself; nothing of one that has only the methods it needs."""
+    counts: Callable[[], Mapping[str, int]] = getattr(connector, "counts", dict)
+    return dict(counts())
 
 
 class Undecodable(PeerError):
@@ -284,3 +324,13 @@ class Sink(Protocol):
     async def close(self) -> None:
         """Flush and release. Safe to call twice."""
         return
+
+    def counts(self) -> Mapping[str, int]:
+        """What it dropped or altered in this life, by name: a summary and ``tidewarp run`` tell of it."""
+        return {}
+
+    # A sink may have one method more, for who asks for observations with sink(observe=True):
+    #
+    #     async def observe(self, rows: Sequence[Observation]) -> None:
+    #
+    # Never while `open`, `write` or `close` runs. What it raises, or does not do within 5 s, is counted and not repeated.

@@ -17,6 +17,9 @@ lowest tick it speaks of.
                   [partition, last offset] that this record moves past
 ``tw.gap/1``      {source, admitted, partition, first, end}: messages from ``first`` up to, not including, ``end`` are lost, and
                   the operator accepted that; ``first == end`` where their number is not known
+``tw.shed/1``     {source, admitted, counted, positions, ids}: messages that became no inputs because there were others,
+                  ``counted`` {"coalesced": n, "shed": n}; ``positions`` and the ``ids`` of those that have one as above.
+                  Nothing counted: the positions tell which target the source reads (``Source.identity``)
 ``tw.ended/1``    {source, admitted}: the source has no more data, so it no longer holds the clock back. That
                   fact comes from outside and lets the clock move, hence it is journaled like any input.
 """
@@ -38,6 +41,7 @@ __all__ = [
     "GAP",
     "INPUTS",
     "PATHS",
+    "SHED",
     "TEXT_MAX",
     "PathTable",
     "decode_inputs",
@@ -45,6 +49,7 @@ __all__ = [
     "encode_ended",
     "encode_gap",
     "encode_inputs",
+    "encode_shed",
     "pack_positions",
     "text_of",
     "value_bytes",
@@ -52,7 +57,7 @@ __all__ = [
 
 TEXT_MAX = 2_000  # characters that an error may have in the journal
 
-INPUTS, PATHS, DEAD, ENDED, GAP = "tw.inputs", "tw.paths", "tw.dead", "tw.ended", "tw.gap"
+INPUTS, PATHS, DEAD, ENDED, GAP, SHED = "tw.inputs", "tw.paths", "tw.dead", "tw.ended", "tw.gap", "tw.shed"
 _NONE, _BOOL, _INT, _FLOAT, _TEXT, _TREE = range(6)
 _KIND = {type(None): _NONE, bool: _BOOL, int: _INT, float: _FLOAT, str: _TEXT, list: _TREE, dict: _TREE}
 _PATHS_PER_RECORD = 2_000  # times 255 bytes stays below the journal's 1 MiB
@@ -304,6 +309,20 @@ def encode_gap(source: str, admitted: int, partition: int, first: int, end: int)
     """The ``tw.gap`` document."""
     document = {"source": source, "admitted": admitted, "partition": partition, "first": first, "end": end}
     return pack_document(GAP, 1, document)
+
+
+def encode_shed(
+    source: str, admitted: int, counted: Mapping[str, int], positions: Mapping[int, int], ids: Sequence[str]
+) -> bytes:
+    """The ``tw.shed`` document."""
+    document = {
+        "source": source,
+        "admitted": admitted,
+        "counted": dict(counted),
+        "positions": [[partition, positions[partition]] for partition in sorted(positions)],
+        "ids": list(ids),
+    }
+    return pack_document(SHED, 1, document)
 
 
 def pack_positions(positions: Mapping[int, int]) -> bytes:

@@ -10,18 +10,21 @@ way at a time. What becomes of a batch that was not held:
 * the target refuses single outputs for good: these are given up, the others are held.
 
 A full queue: a host that has time waits (:attr:`Outbox.full`); one that is paced by the wall lets it overflow into a
-spill file (:attr:`Outbox.spills`), and what does not fit there either is shed and counted (``behind``): the journal can
-make every output again.
+spill file (:attr:`Outbox.spills`), and what does not fit there either, or what the disk does not take, is shed and counted
+(``behind``), and so is all that comes behind it: the next life makes it again, from the journal.
+
+A batch waits at most ``flush_s`` to fill; 0: it goes as soon as the one before it is held, and fills meanwhile.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tidewarp.connect.contract import Output, Refused
+from tidewarp.connect.contract import Form, Output, Refused
 from tidewarp.errors import InternalError, OperatorError
 
 __all__ = [
@@ -37,6 +40,7 @@ __all__ = [
     "Send",
     "Sent",
     "Spill",
+    "Unspilled",
     "Woken",
 ]
 
@@ -53,6 +57,10 @@ class Delivery:
     poison: int = 8  # attempts at an output that fails alone, without a clear reason
     spill: int = 1 << 30  # bytes that may wait in a file
     select: Callable[[Output], bool] | None = None  # which outputs it gets; None: all
+    flush_s: float = 0.0  # how long a batch may wait to fill
+    stall_s: float = 30.0  # how long the sink may make no progress at the end of a run
+    form: Form | None = None  # of its records
+    observe: bool = False  # is it sent observations too?
 
 
 # Events
@@ -66,9 +74,10 @@ class Opened:
 
 @dataclass(frozen=True)
 class Published:
-    """Outputs that GVT has passed, ascending."""
+    """Outputs that GVT has passed, ascending, at host time ``now_s``."""
 
     outputs: Sequence[Output]
+    now_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -94,10 +103,19 @@ class Failed:
 
 @dataclass(frozen=True)
 class Fetched:
-    """What the last Fetch brought back from the spill file."""
+    """What the last Fetch brought back from the spill file: less than asked for, if it held no more."""
 
     sink: str
     outputs: Sequence[Output]
+
+
+@dataclass(frozen=True)
+class Unspilled:
+    """The spill file did not take the outputs from ``first_id`` on, nor will it take later ones; "": it gives nothing back."""
+
+    sink: str
+    first_id: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -147,7 +165,7 @@ class Fetch:
     count: int
 
 
-Event = Opened | Published | Sent | Failed | Fetched | Woken
+Event = Opened | Published | Sent | Failed | Fetched | Unspilled | Woken
 Instruction = Send | Retry | Reopen | Spill | Fetch
 
 
@@ -159,16 +177,19 @@ class _Sink:
         self.offered = False  # has it been sent anything in this life?
         self.waiting: deque[Output] = deque()
         self.sending: tuple[Output, ...] = ()
-        self.spilled: deque[int] = deque()  # bytes of each output in the spill file
+        self.spilled: deque[tuple[str, int]] = deque()  # id and bytes of each output in the spill file
         self.spilled_bytes = 0
         self.fetching = 0
         self.part = delivery.batch  # outputs of the next batch, at most: less while a bad one is looked for
         self.attempts = 0  # at the output that fails alone
         self.last_id = ""  # it is done with all up to this one
         self.held_id = ""  # the last that the target has acknowledged; what was given up it never held
+        self.since_s = 0.0  # when the first of those that wait came, at the latest
+        self.flush_at_s: float | None = None  # when the batch that fills has to go
         self.retry_at_s: float | None = None
         self.pause_s = delivery.retry_s[0]
         self.reason = ""
+        self.shortage = ""  # why it is behind
         self.refusal: str | None = None  # the last output that was refused for good, and why
         self.sent = self.retried = self.dead = self.skipped = self.spills = self.behind = 0
 
@@ -186,10 +207,15 @@ class _Sink:
 
 
 class Outbox:
-    """See the module's docstring. ``spills``: may a full queue overflow into a file?"""
+    """See the module's docstring.
+
+    ``spills``: may a full queue overflow into a file? ``ending``: the run comes to its end, and no batch waits to fill.
+    """
 
     def __init__(self) -> None:
         self.spills = False
+        self.ending = False
+        self._now_s = 0.0  # host time, as far as it was told
         self._sinks: dict[str, _Sink] = {}
         self._handlers: dict[type, Callable[[Any], list[Instruction]]] = {
             Opened: self._handle_opened,
@@ -197,6 +223,7 @@ class Outbox:
             Sent: self._handle_sent,
             Failed: self._handle_failed,
             Fetched: self._handle_fetched,
+            Unspilled: self._handle_unspilled,
             Woken: self._handle_woken,
         }
 
@@ -220,6 +247,23 @@ class Outbox:
     def last_ids(self) -> dict[str, str]:
         """Sink -> id of the last output that it holds."""
         return {sink.name: sink.last_id for sink in self._sinks.values() if sink.last_id}
+
+    def delivery(self, name: str) -> Delivery:
+        """How this sink is served."""
+        return self._sinks[name].delivery
+
+    def states(self) -> dict[str, tuple[str, str]]:
+        """Sink -> its state, and why it is down or behind ("" if it is not)."""
+        return {sink.name: (sink.state, sink.shortage or sink.reason) for sink in self._sinks.values()}
+
+    def lacking(self) -> dict[str, str]:
+        """Sink -> what it lacks and what to do, of the sinks that are behind."""
+        return {
+            sink.name: f"{sink.behind:,} outputs are not delivered ({sink.shortage}): see to the sink, then --resume, "
+            "which makes them again"
+            for sink in self._sinks.values()
+            if sink.behind
+        }
 
     def was_offered(self, name: str) -> bool:
         """Has this sink been sent anything in this life?"""
@@ -273,11 +317,14 @@ class Outbox:
 
     def _handle_published(self, event: Published) -> list[Instruction]:
         instructions: list[Instruction] = []
+        self._now_s = max(self._now_s, event.now_s)
         for sink in self._sinks.values():
             wanted = event.outputs
             if sink.delivery.select is not None:
                 wanted = [output for output in wanted if sink.delivery.select(output)]
-            fresh = [output for output in wanted if output.id > sink.last_id]
+            fresh = wanted  # ids ascend
+            if wanted and wanted[0].id <= sink.last_id:
+                fresh = [output for output in wanted if output.id > sink.last_id]
             sink.skipped += len(wanted) - len(fresh)
             instructions += self._take(sink, fresh)
             instructions += self._next(sink)
@@ -288,6 +335,8 @@ class Outbox:
         room = sink.delivery.queue - len(sink.waiting) if self.spills else len(outputs)
         if sink.spilled or sink.fetching or sink.behind:
             room = 0
+        if not sink.waiting:
+            sink.since_s = self._now_s
         sink.waiting.extend(outputs[: max(0, room)])
         rest = outputs[max(0, room) :]
         spilling: list[Output] = []
@@ -295,8 +344,9 @@ class Outbox:
             size = len(output.value) + _FRAME_BYTES
             if sink.behind or sink.spilled_bytes + size > sink.delivery.spill:
                 sink.behind += 1
+                sink.shortage = sink.shortage or f"its file of {sink.delivery.spill:,} bytes is full"
                 continue
-            sink.spilled.append(size)
+            sink.spilled.append((output.id, size))
             sink.spilled_bytes += size
             spilling.append(output)
         sink.spills += len(spilling)
@@ -304,11 +354,26 @@ class Outbox:
 
     def _handle_fetched(self, event: Fetched) -> list[Instruction]:
         sink = self._sinks[event.sink]
-        sink.fetching = 0
+        missing, sink.fetching = sink.fetching - len(event.outputs), 0
+        self._shed(sink, missing)
         fresh = [output for output in event.outputs if output.id > sink.last_id]
         sink.skipped += len(event.outputs) - len(fresh)
         sink.waiting.extend(fresh)
         return self._next(sink)
+
+    def _handle_unspilled(self, event: Unspilled) -> list[Instruction]:
+        sink = self._sinks[event.sink]
+        sink.shortage = sink.shortage or event.reason
+        count = len(sink.spilled)
+        while sink.spilled and sink.spilled[-1][0] >= event.first_id:
+            sink.spilled_bytes -= sink.spilled.pop()[1]
+        self._shed(sink, count - len(sink.spilled))
+        return self._next(sink)
+
+    def _shed(self, sink: _Sink, count: int) -> None:
+        """So many outputs of the file are lost to this life."""
+        sink.behind += count
+        sink.spills -= count
 
     def _handle_sent(self, event: Sent) -> list[Instruction]:
         sink = self._sinks[event.sink]
@@ -319,7 +384,7 @@ class Outbox:
             sink.refusal = f"{event.refused[-1].id}: {event.refused[-1].reason}"
         sink.sent += len(sink.sending) - len(event.refused)
         refused = {one.id for one in event.refused}
-        sink.held_id = max((one.id for one in sink.sending if one.id not in refused), default=sink.held_id)
+        sink.held_id = next((one.id for one in reversed(sink.sending) if one.id not in refused), sink.held_id)
         sink.last_id = sink.sending[-1].id
         sink.sending, sink.pause_s, sink.reason, sink.attempts = (), sink.delivery.retry_s[0], "", 0
         sink.part = min(2 * sink.part, sink.delivery.batch)
@@ -338,8 +403,7 @@ class Outbox:
         """Look for the output that fails."""
         if len(sink.sending) > 1:
             sink.part = len(sink.sending) // 2
-            sink.waiting.extendleft(reversed(sink.sending))
-            sink.sending = ()
+            self._put_back(sink)
             return self._next(sink)
         sink.attempts += 1
         if sink.attempts < sink.delivery.poison:
@@ -352,30 +416,46 @@ class Outbox:
 
     def _give_back(self, sink: _Sink, now_s: float) -> list[Instruction]:
         """The batch waits again, until the next attempt."""
-        sink.waiting.extendleft(reversed(sink.sending))
-        sink.sending = ()
+        self._put_back(sink)
         sink.retry_at_s = now_s + sink.pause_s
         sink.pause_s = min(2 * sink.pause_s, sink.delivery.retry_s[1])
         return [Retry(sink.name, sink.retry_at_s)]
 
+    def _put_back(self, sink: _Sink) -> None:
+        sink.waiting.extendleft(reversed(sink.sending))
+        sink.sending, sink.since_s = (), -math.inf  # it has waited for others already
+
     def _handle_woken(self, event: Woken) -> list[Instruction]:
         instructions: list[Instruction] = []
+        self._now_s = max(self._now_s, event.now_s)
         for sink in self._sinks.values():
             if sink.retry_at_s is not None and event.now_s >= sink.retry_at_s:
                 sink.retry_at_s = None
                 instructions += self._next(sink) if sink.open else [Reopen(sink.name)]
+            elif sink.flush_at_s is not None:
+                instructions += self._next(sink)
         return instructions
+
+    def _may_fill(self, sink: _Sink) -> bool:
+        """Is the next batch short, and has it time?"""
+        is_short = len(sink.waiting) < min(sink.part, sink.delivery.queue) and not (sink.spilled or sink.fetching)
+        return is_short and not self.ending and self._now_s < sink.since_s + sink.delivery.flush_s
 
     def _next(self, sink: _Sink) -> list[Instruction]:
         instructions: list[Instruction] = []
         if sink.spilled and not sink.fetching and len(sink.waiting) < sink.delivery.batch and sink.open:
             count = min(len(sink.spilled), sink.delivery.queue)
             sink.fetching = count
-            sink.spilled_bytes -= sum(sink.spilled.popleft() for _ in range(count))
+            sink.spilled_bytes -= sum(sink.spilled.popleft()[1] for _ in range(count))
             instructions.append(Fetch(sink.name, count))
         if sink.sending or not sink.waiting or not sink.open or sink.retry_at_s is not None:
             return instructions
+        if self._may_fill(sink):
+            told_s, sink.flush_at_s = sink.flush_at_s, sink.since_s + sink.delivery.flush_s
+            return instructions if told_s == sink.flush_at_s else [*instructions, Retry(sink.name, sink.flush_at_s)]
+        sink.flush_at_s = None
         count = min(len(sink.waiting), sink.part)
-        sink.sending = tuple(sink.waiting.popleft() for _ in range(count))
+        sink.sending = tuple([sink.waiting.popleft() for _ in range(count)])
+        sink.since_s = self._now_s
         sink.offered = True
         return [*instructions, Send(sink.name, sink.sending)]

@@ -14,16 +14,42 @@ from typing import Any
 import msgspec
 
 from tidewarp.codec import unpack
-from tidewarp.connect.contract import Output, RunIdentity
+from tidewarp.connect.contract import Observation, Output, RunIdentity
 from tidewarp.units import format_instant, in_seconds
 
-__all__ = ["event_payload", "nonfinite", "to_json"]
+__all__ = ["event_payload", "nonfinite", "observation_payload", "to_json", "whole_payload"]
 
 _encode = msgspec.json.Encoder().encode
 
 
 def event_payload(output: Output, run: RunIdentity) -> dict[str, Any]:
-    """The mapping of one output."""
+    """The mapping of one output, in the form of the run."""
+    payload = _payload(output, run)
+    return payload if run.form is None else dict(run.form(payload))
+
+
+def whole_payload(output: Output, run: RunIdentity) -> dict[str, Any]:
+    """Likewise with all its fields: a form changes them, and leaves none out. For sinks that read what they hold."""
+    payload = _payload(output, run)
+    return (
+        payload if run.form is None else {**payload, **run.form(dict(payload)), "id": output.id, "domain": run.domain}
+    )
+
+
+def observation_payload(observation: Observation, run: RunIdentity) -> dict[str, Any]:
+    """The mapping of one observation, in the form of the run: as of telemetry, without what only an output has."""
+    payload = {
+        "sim_ts": in_seconds(observation.tick),
+        "timestamp": format_instant(run.epoch_ns + observation.tick),
+        "stream_type": "telemetry",
+        "path_id": observation.path,
+        "value": observation.value,
+        "domain": run.domain,
+    }
+    return payload if run.form is None else dict(run.form(payload))
+
+
+def _payload(output: Output, run: RunIdentity) -> dict[str, Any]:
     return {
         "id": output.id,
         "tick": output.tick,
@@ -38,10 +64,10 @@ def event_payload(output: Output, run: RunIdentity) -> dict[str, Any]:
     }
 
 
-def to_json(output: Output, run: RunIdentity) -> tuple[bytes, int]:
-    """One line of JSON without its line end, and how many non-finite numbers became null."""
-    payload = event_payload(output, run)
-    return _encode(payload), nonfinite(payload["value"])
+def to_json(output: Output, run: RunIdentity, *, whole: bool = False) -> tuple[bytes, int]:
+    """One line of JSON (of all fields, if ``whole``) without its line end, and how many non-finite numbers became null."""
+    payload = whole_payload(output, run) if whole else event_payload(output, run)
+    return _encode(payload), nonfinite(payload.get("value"))
 
 
 def nonfinite(value: Any) -> int:

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from tidewarp.connect import gate, outbox
-from tidewarp.connect.contract import Decoder, Gap, Raw, Readings, RunIdentity, Sink, Source
+from tidewarp.connect.contract import Decoder, Gap, Observation, Output, Raw, Readings, RunIdentity, Sink, Source
 from tidewarp.connect.spill import SpillFile
 from tidewarp.errors import OperatorError, TidewarpError
 from tidewarp.observe import stage
 
 __all__ = ["Inbox", "Lost", "SinkThread", "SourceThread", "SpillThread"]
 
+_OBSERVE_S = 5.0
 _CLOSE_S = 10.0  # how long a connector may take to finish what it does when it is told to close
 
 
@@ -168,7 +169,8 @@ class SourceThread(_Thread):
             return self._lost(error)
         if not self._is_decoding:
             self._is_decoding, self._decodes = True, self._decoder(self._epoch_ns)
-        return gate.Connected(self._source.name, self._decodes, self._epoch_ns, self._now_s())
+        identity: Mapping[int, int] = getattr(self._source, "identity", dict)()
+        return gate.Connected(self._source.name, self._decodes, self._epoch_ns, self._now_s(), identity)
 
     def _lost(self, error: OSError) -> gate.Disconnected:
         return gate.Disconnected(self._source.name, f"{type(error).__name__}: {error}", self._now_s())
@@ -226,11 +228,15 @@ class SourceThread(_Thread):
 
 
 class SpillThread(_Thread):
-    """Performs Spill and Fetch for all sinks, so that no slow disk stops the clock. ``place(sink)`` is the path of its file."""
+    """Performs Spill and Fetch for all sinks, so that no slow disk stops the clock. ``place(sink)`` is the path of its file.
+
+    A file that fails (a full disk) takes nothing more in this life: Unspilled reaches the inbox, the run goes on.
+    """
 
     def __init__(self, place: Callable[[str], Path], inbox: Inbox) -> None:
         self._place = place
         self._files: dict[str, SpillFile] = {}
+        self._full: dict[str, str] = {}  # sink -> why its file takes nothing more
 
         async def nothing() -> None:
             return
@@ -240,10 +246,17 @@ class SpillThread(_Thread):
     def spill(self, instruction: outbox.Spill) -> None:
         """Put these behind what waits in the file of their sink."""
 
-        async def job() -> None:
-            if instruction.sink not in self._files:
-                self._files[instruction.sink] = SpillFile(self._place(instruction.sink))
-            self._files[instruction.sink].append(instruction.outputs)
+        async def job() -> outbox.Unspilled | None:
+            first_id = instruction.outputs[0].id
+            if instruction.sink in self._full:  # what came behind a hole could never be delivered in order
+                return outbox.Unspilled(instruction.sink, first_id, self._full[instruction.sink])
+            try:
+                if instruction.sink not in self._files:
+                    self._files[instruction.sink] = SpillFile(self._place(instruction.sink))
+                self._files[instruction.sink].append(instruction.outputs)
+            except OSError as error:
+                return self._fails(instruction.sink, first_id, error)
+            return None
 
         self._do(job)
 
@@ -251,9 +264,18 @@ class SpillThread(_Thread):
         """Take some back: Fetched reaches the inbox."""
 
         async def job() -> outbox.Fetched:
-            return outbox.Fetched(instruction.sink, self._files[instruction.sink].take(instruction.count))
+            outputs: list[Output] = []
+            try:
+                outputs = self._files[instruction.sink].take(instruction.count)
+            except OSError as error:
+                self._inbox.put(self._fails(instruction.sink, "", error))
+            return outbox.Fetched(instruction.sink, outputs)
 
         self._do(job)
+
+    def _fails(self, sink: str, first_id: str, error: OSError) -> outbox.Unspilled:
+        self._full[sink] = f"its file: {error.strerror or error}"
+        return outbox.Unspilled(sink, first_id, self._full[sink])
 
     async def _remove(self) -> None:
         for file in self._files.values():
@@ -261,12 +283,17 @@ class SpillThread(_Thread):
 
 
 class SinkThread(_Thread):
-    """Performs Send and Reopen for one sink. ``now_s`` is read when something fails, to time its retry."""
+    """Performs Send and Reopen for one sink. ``now_s`` is read when something fails, to time its retry.
+
+    ``unobserved`` counts the observations that it was not told.
+    """
 
     def __init__(self, sink: Sink, run: RunIdentity, released: str, inbox: Inbox, now_s: Callable[[], float]) -> None:
         self._sink, self._identity, self._released = sink, run, released
         self._now_s = now_s
         self._opened = False
+        self._is_open = self._is_observing = False
+        self.unobserved = 0
         super().__init__(sink.name, inbox, self._open, sink.close)
 
     async def _open(self) -> outbox.Opened | outbox.Failed:
@@ -276,10 +303,11 @@ class SinkThread(_Thread):
             return self._failed(error)
         if last is None and not self._opened:
             last = self._released
-        self._opened = True
+        self._opened = self._is_open = True
         return outbox.Opened(self._sink.name, last)
 
     def _failed(self, error: Exception) -> outbox.Failed:
+        self._is_open = self._is_open and not isinstance(error, OSError)
         reason = f"{type(error).__name__}: {error}"
         return outbox.Failed(self._sink.name, reason, self._now_s(), isinstance(error, OSError))
 
@@ -294,6 +322,23 @@ class SinkThread(_Thread):
             return await self._open()
 
         self._do_unless_ending(job)
+
+    def observe(self, rows: Sequence[Observation]) -> None:
+        """Tell the sink, behind the batch under way. What it does not take is counted: nobody waits, nothing is repeated."""
+        if self._is_observing or not self._is_open:
+            self.unobserved += len(rows)
+            return
+        self._is_observing = True
+
+        async def job() -> None:
+            try:
+                await asyncio.wait_for(self._sink.observe(rows), _OBSERVE_S)  # type: ignore[attr-defined]  # wiring asked
+            except Exception:  # advice to people: `write` meets the same outage, and reports it
+                self.unobserved += len(rows)
+            finally:
+                self._is_observing = False
+
+        self._do(job)
 
     def send(self, batch: outbox.Send) -> None:
         """Write one batch: Sent or Failed reaches the inbox."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import TextIO
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
 
 import msgspec
 
-from tidewarp.connect.contract import Output, Refused, RunIdentity, Sink
-from tidewarp.connect.payload import event_payload
+from tidewarp.connect.contract import Observation, Output, Refused, RunIdentity, Sink
+from tidewarp.connect.payload import event_payload, observation_payload
 from tidewarp.errors import OperatorError
 
 __all__ = ["ConsoleSink"]
@@ -37,10 +37,8 @@ class ConsoleSink(Sink):
         """Print and flush. Raises OperatorError when nobody reads the stream any more."""
         try:
             for output in batch:
-                payload = event_payload(output, self._run)
                 tag = "TEL" if output.stream == "telemetry" else "EVT"
-                value = msgspec.json.encode(payload["value"]).decode()
-                self._stream.write(self._writable(f"[{tag}] {payload['timestamp']} {output.key} {value}\n"))
+                self._print(tag, output.key, event_payload(output, self._run))
             self._stream.flush()
         except BrokenPipeError:
             rule = "its reader has gone, and will not come back"
@@ -48,6 +46,16 @@ class ConsoleSink(Sink):
                 f"sink {self.name!r}: the stream", rule, "send it where it is read, then --resume"
             ) from None
         return []
+
+    async def observe(self, rows: Sequence[Observation]) -> None:
+        """Print each as a line ``[OBS] timestamp path value``."""
+        for row in rows:
+            self._print("OBS", row.path, observation_payload(row, self._run))
+        self._stream.flush()
+
+    def _print(self, tag: str, key: str, payload: Mapping[str, Any]) -> None:
+        value = msgspec.json.encode(payload.get("value")).decode()
+        self._stream.write(self._writable(f"[{tag}] {payload.get('timestamp', '-')} {key} {value}\n"))
 
     def _writable(self, line: str) -> str:
         """A terminal that has no such character gets its number: an output must not end the run."""

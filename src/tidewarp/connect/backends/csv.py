@@ -177,12 +177,12 @@ class _Decoder:
 
     def decode(self, raw: Raw) -> Update:
         if raw.sha256 is not None:
-            raise _bad(raw, "line", f"longer than {MESSAGE_BYTES_MAX} bytes", "split it", "too-long")
+            raise _bad(raw, "line", f"longer than {MESSAGE_BYTES_MAX} bytes", "split it", "size")
         try:
             cells = _cells(raw.payload.decode(), self._sep)
         except UnicodeDecodeError as error:
             raise _bad(
-                raw, repr(raw.payload[error.start : error.end]), "text is UTF-8", "convert the file", "utf-8"
+                raw, repr(raw.payload[error.start : error.end]), "text is UTF-8", "convert the file", "encoding"
             ) from None
         except csv.Error as error:
             raise _bad(raw, repr(raw.payload[:80]), f"not CSV: {error}", "repair the row", "csv") from None

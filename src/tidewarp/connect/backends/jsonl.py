@@ -58,6 +58,10 @@ class JsonlSink:
         self._size = 0
         self._last = ""
 
+    def counts(self) -> dict[str, int]:
+        """Numbers that became null, and what the router dropped or could not say."""
+        return {"nonfinite": self.nonfinite, **self.router.counts()}
+
     async def open(self, run: RunIdentity) -> str | None:
         """Cut a torn last line; the id in the last whole one, "" for an empty file. None with a router."""
         self._run = run
@@ -95,7 +99,7 @@ class JsonlSink:
         if found.st_size != self._size or not found.st_nlink:
             rule = f"it was {'cut or written by another' if found.st_nlink else 'removed'} while this run writes it"
             raise OperatorError(str(self.path), rule, "restore it, then --resume")
-        lines = [to_json(output, self._run) for output in batch]
+        lines = [to_json(output, self._run, whole=True) for output in batch]
         fresh = [
             (output.id, line, nonfinite)
             for output, (line, nonfinite) in zip(batch, lines, strict=True)

@@ -6,6 +6,7 @@ One thread owns the consumer, as librdkafka asks for; its callbacks run inside o
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from tidewarp.errors import InternalError, OperatorError
 __all__ = ["KafkaSource"]
 
 _TOPICS_MAX, _PARTITION_BITS = 16, 12
+_ID_PARTITION = (1 << _PARTITION_BITS) - 1  # Kafka's numbers are below; its place holds which topic it is
 _OFFSET_BITS = 40  # the 8 above count how often a partition was made anew: its offsets then begin again
 _POLL_S = 0.1  # how long the thread may be busy before it hears of a confirm or a close
 _KEEP_S = 1.0  # a group drops a member that does not poll
@@ -60,10 +62,10 @@ class KafkaSource(Source):
         name: of the source in the journal; default: the first topic.
 
     A header ``tw-id`` is taken as the cause of a message, as the Kafka sink of another twin sends it. A partition's number is
-    the topic's place * 4,096 + Kafka's number, of which there may be 4,096.
+    the topic's place * 4,096 + Kafka's number, of which there may be 4,095; the last number holds the topic's id.
 
     Raises OperatorError when it is opened and a topic is missing, or the credentials are wrong; Gap where the broker has no
-    longer what comes next, or has less than was read (the topic was made anew).
+    longer what comes next, or has less than was read, or gives the topic another id (it was made anew).
     """
 
     kind = "kafka"
@@ -104,6 +106,9 @@ class KafkaSource(Source):
             self._usual = {"session.timeout.ms": 10_000, "heartbeat.interval.ms": 2_000}
         self._decoders, self._map, self._start = dict(decoders), map, start
         self.commits_failed = 0  # they are advice to others, and are repeated with the next
+        self._identity: dict[int, int] = {}  # the number of each topic's _ID_PARTITION -> its life, and what its id is
+        self._anew: dict[int, int] = {}  # of the topics that were made anew: the last gap of each, and what it has now
+        self._accepted: dict[int, int] = {}
         self._thread: ThreadPoolExecutor | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._forget()
@@ -141,15 +146,29 @@ class KafkaSource(Source):
         """What the group has assigned."""
         return frozenset(self._assigned or ())
 
+    def counts(self) -> dict[str, int]:
+        """Commits that the group did not take. They are advice to others: nothing is lost by it."""
+        return {"commits_failed": self.commits_failed}
+
     async def open(self, positions: Mapping[int, int]) -> None:
         """Join the group, and check what it assigns against what the broker has."""
         self._forget()
-        self._next = {number: offset + 1 for number, offset in positions.items()}
+        self._identity = {number: code for number, code in positions.items() if _is_identity(number)}
+        self._next = {number: offset + 1 for number, offset in positions.items() if not _is_identity(number)}
         self._thread = self._thread or ThreadPoolExecutor(1, thread_name_prefix=f"tidewarp-{self.name}-kafka")
         await self._do(self._connect)
         while self._assigned is None:
             await self._do(self._poll)
         self._keeper = asyncio.get_running_loop().create_task(self._keep())
+
+    def identity(self) -> Mapping[int, int]:
+        """Which topics these are, by their ids; of a broker that gives none, nothing."""
+        return dict(self._identity)
+
+    def accept(self, gap: Gap) -> None:
+        """A topic that was made anew is read from its beginning."""
+        if _is_identity(gap.partition):
+            self._accepted[gap.partition] = self._anew[gap.partition]
 
     async def read(self, limit: int) -> Sequence[Raw]:
         """The next messages; waits for the first."""
@@ -212,9 +231,30 @@ class KafkaSource(Source):
             for topic in self._topics
             for partition in cluster.partitions(self._consumer, topic)
         ]
+        self._identify()
         if self._start == "latest":
             self._mark_start(numbers)
         self._consumer.subscribe(self._topics, on_assign=self._assign, on_revoke=self._revoke, on_lost=self._revoke)
+
+    def _identify(self) -> None:
+        """Raise Gap if a topic is not the one that the journal knows: another may have its name, and as many messages."""
+        for place, topic in enumerate(self._topics):
+            number = place << _PARTITION_BITS | _ID_PARTITION
+            known, found = self._identity.get(number), self._cluster.topic_id(topic)
+            if found is None:
+                continue
+            digest = int.from_bytes(hashlib.sha256(found).digest()) >> 256 - _OFFSET_BITS
+            if known is None:
+                self._identity[number] = digest
+            elif known & ((1 << _OFFSET_BITS) - 1) != digest:
+                lives = [one >> _OFFSET_BITS for p, one in self._next.items() if p >> _PARTITION_BITS == place]
+                life = max(known >> _OFFSET_BITS, *lives) + 1 if lives else (known >> _OFFSET_BITS) + 1
+                self._anew[number] = self._identity[number] = life << _OFFSET_BITS | digest
+                if self._accepted.get(number) != self._anew[number]:
+                    target = f"{self._cluster.target}, topic {topic!r}"
+                    gap = Gap(number, 0, 0, target)
+                    gap.value = f"{target}: it was made anew since its messages were journaled, with another topic id"
+                    raise gap
 
     def _mark_start(self, numbers: Sequence[int]) -> None:
         """Find where this source began, or begin at the end of every partition and commit that before anything is read.
@@ -266,6 +306,9 @@ class KafkaSource(Source):
             raise self._cluster.translated(error.args[0]) from None
         # A number rather than OFFSET_BEGINNING: the driver waits half a second before it resolves that.
         expected = self._next.get(number, self._marks.get(number, low))
+        life = self._identity.get(number | _ID_PARTITION, 0) >> _OFFSET_BITS
+        if expected >> _OFFSET_BITS < life:  # the topic was made anew, and the gap is accepted
+            expected = self._next[number] = (life << _OFFSET_BITS) + low
         life = expected >> _OFFSET_BITS
         place.offset = expected & ((1 << _OFFSET_BITS) - 1)
         target = f"{self._cluster.target}, topic {place.topic!r} partition {place.partition}"
@@ -388,9 +431,9 @@ class KafkaSource(Source):
 
     # ------------------------------------------------------------------ numbers
     def _number(self, topic: str, partition: int) -> int:
-        if partition >> _PARTITION_BITS:
+        if partition >= _ID_PARTITION:
             value = f"{self._cluster.target}, topic {topic!r} partition {partition}"
-            raise OperatorError(value, f"a topic may have {1 << _PARTITION_BITS}", "read a topic with less")
+            raise OperatorError(value, f"a topic may have {_ID_PARTITION}", "read a topic with less")
         return self._topics.index(topic) << _PARTITION_BITS | partition
 
     def _of(self, place: Any) -> int:
@@ -420,6 +463,10 @@ class _ByTopic:
         prepare = getattr(self._decoders[raw.partition >> _PARTITION_BITS], "prepare", None)
         if prepare is not None:
             prepare(raw)
+
+
+def _is_identity(number: int) -> bool:
+    return number & _ID_PARTITION == _ID_PARTITION
 
 
 def _checked_topics(topics: list[str]) -> list[str]:

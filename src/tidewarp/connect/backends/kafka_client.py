@@ -76,7 +76,9 @@ class Cluster:
             raise OperatorError(f"{what}: config {', '.join(taken)}", "the connector decides this", "leave it out")
         self._config = dict(config)
         self._mechanism = str(config.get("sasl.mechanisms", config.get("sasl.mechanism", "GSSAPI")))
-        self._secrets = [str(value) for key, value in config.items() if _SECRET.search(key) and str(value)]
+        secrets = {key: re.escape(str(value)) for key, value in config.items() if _SECRET.search(key) and str(value)}
+        words = (rf"(?<!\w){one}(?!\w)" if key == "sasl.username" else one for key, one in secrets.items())
+        self._secret = re.compile("|".join(sorted(words, key=len, reverse=True)) or "(?!)")
         self.target = f"{what} at {self._servers}"
         self.failure: TidewarpError | OSError | None = None  # what a client told of beside its calls
         self._tokenless: OSError | OperatorError | None = None  # what oauth_cb raised
@@ -211,7 +213,5 @@ class Cluster:
         return ConnectionError(f"{self.target}: {told}")
 
     def redacted(self, text: str) -> str:
-        """``text`` without the secrets of the settings."""
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text
+        """``text`` without the secrets of the settings; a user's name only where it stands as a word."""
+        return self._secret.sub("***", text)

@@ -16,8 +16,8 @@ import msgspec
 
 from tidewarp.connect.backends.kafka_client import TOPIC_NAME, Cluster
 from tidewarp.connect.backends.kafka_progress import PROGRESS_TOPIC, Progress, make_topic, read_progress
-from tidewarp.connect.contract import Output, Refused, RunIdentity, Sink
-from tidewarp.connect.payload import event_payload, nonfinite
+from tidewarp.connect.contract import Observation, Output, Refused, RunIdentity, Sink
+from tidewarp.connect.payload import event_payload, nonfinite, observation_payload
 from tidewarp.connect.serializers import Json, Serializer
 from tidewarp.errors import InternalError, ModelError, OperatorError, PeerError
 from tidewarp.observe import stage
@@ -97,11 +97,16 @@ class KafkaSink(Sink):
         self._run = RunIdentity("", 0)
         self._thread: ThreadPoolExecutor | None = None
         self._producer: Any = None
+        self._observer: Any = None  # a producer of its own, without transactions
         self._life: int | None = None  # of this object; None before it is opened
         self._known: set[str] = set()  # topics that are there
         self._reports: dict[str, Any] = {}  # id -> KafkaError or None, of what is under way
 
     # ------------------------------------------------------------------ life
+    def counts(self) -> dict[str, int]:
+        """Numbers that became null, and what the router dropped or could not say."""
+        return {"nonfinite": self.nonfinite, "dropped": self.dropped, "misrouted": self.misrouted}
+
     async def open(self, run: RunIdentity) -> str | None:
         """Connect and fence a former life; the last id that Kafka holds, None for at_least_once."""
         self._run = run
@@ -111,6 +116,10 @@ class KafkaSink(Sink):
     async def write(self, batch: Sequence[Output]) -> list[Refused]:
         """One transaction, or all delivery reports."""
         return await self._do(partial(self._write, batch))
+
+    async def observe(self, rows: Sequence[Observation]) -> None:
+        """Produce a message for each to the topic of telemetry (or where the router says), outside of any transaction."""
+        await self._do(partial(self._observe, rows))
 
     async def close(self) -> None:
         """Disconnect."""
@@ -167,7 +176,7 @@ class KafkaSink(Sink):
 
     def _drop(self) -> None:
         """Let go of the producer, at once: what it had under way counts as not delivered."""
-        producer, self._producer = self._producer, None
+        producer, self._producer, self._observer = self._producer, None, None
         self._known.clear()
         if producer is not None:
             producer.purge(blocking=False)
@@ -305,8 +314,20 @@ class KafkaSink(Sink):
             refused.append(Refused(output.id, f"its serializer refuses it: {told:.300}"))
             return None
         if isinstance(serializer, Json):
-            self.nonfinite += nonfinite(payload["value"])
+            self.nonfinite += nonfinite(payload.get("value"))
         return _Record(output.id, topic, output.key.encode(), value)
+
+    def _observe(self, rows: Sequence[Observation]) -> None:
+        if self._observer is None:
+            self._observer = self._cluster.producer({}, {"linger.ms": 10})
+        for row in rows:
+            payload = observation_payload(row, self._run)
+            topic = self._route(payload, self._topics["telemetry"])
+            if topic is not None:
+                payload.pop("stream_type", None)
+                value = self._serializers.get(topic, self._default).serialize(topic, payload)
+                self._observer.produce(topic, value, row.path.encode())
+        self._observer.poll(0)
 
     def _route(self, payload: Mapping[str, Any], usual: str) -> str | None:
         if self._router is None:

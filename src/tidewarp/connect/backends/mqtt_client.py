@@ -191,6 +191,9 @@ class Client:
             future.result()
             return
         future.cancel()
+        await asyncio.wait({future})
+        if not future.cancelled():  # of several together: else asyncio complains that nobody has asked for it
+            future.exception()
         if not self._lost.done():
             raise TimeoutError(f"{self.target}: no answer in {timeout_s:g} s")
         code, reason = self._lost.result()

@@ -62,6 +62,10 @@ class MqttSink:
         self._client = Client(f"mqtt sink {topic!r}", host, port, username=username, password=password, tls=tls)
         self._run = RunIdentity("", 0)
 
+    def counts(self) -> dict[str, int]:
+        """Numbers that became null."""
+        return {"nonfinite": self.nonfinite}
+
     async def open(self, run: RunIdentity) -> None:
         """Connect; None: it cannot tell."""
         self._run = run

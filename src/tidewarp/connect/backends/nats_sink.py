@@ -58,6 +58,10 @@ class NatsSink:
         self._sequence: int | None = None  # of the last message of the subject; None: not known
         self._bytes_max = 0
 
+    def counts(self) -> dict[str, int]:
+        """Numbers that became null."""
+        return {"nonfinite": self.nonfinite}
+
     async def open(self, run: RunIdentity) -> str | None:
         """Connect; the id in the last message of the subject. OperatorError if that is another's."""
         self._run, self._sequence = run, None

@@ -9,7 +9,7 @@ from typing import Any
 from tidewarp.connect.backends.parquet_table import Files, Table
 from tidewarp.connect.backends.routing import PathRouter, Router
 from tidewarp.connect.contract import Output, Refused, RunIdentity
-from tidewarp.connect.payload import event_payload
+from tidewarp.connect.payload import whole_payload
 from tidewarp.errors import MissingExtra, OperatorError
 
 __all__ = ["ParquetSink"]
@@ -64,6 +64,10 @@ class ParquetSink:
         self._files: Files | None = None
         self._tables: dict[str, Table] = {}
 
+    def counts(self) -> dict[str, int]:
+        """What the router dropped or could not say."""
+        return self.router.counts()
+
     async def open(self, run: RunIdentity) -> None:
         """Make the folder. None: each folder below knows what it holds, and drops what it is offered again."""
         await self.close()
@@ -80,7 +84,7 @@ class ParquetSink:
         """Add the outputs to their folders, one part each, and merge what has piled up."""
         groups: dict[str, list[dict[str, Any]]] = {}
         for output in batch:
-            record = event_payload(output, self._run)
+            record = whole_payload(output, self._run)
             folder = self._folder(record)
             if folder is not None:
                 groups.setdefault(folder, []).append(record)

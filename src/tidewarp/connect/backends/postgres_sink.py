@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tidewarp.connect.backends.postgres import connected, driver, identifier, quoted, translated, within
-from tidewarp.connect.contract import Output, Refused, RunIdentity, Sink
-from tidewarp.connect.payload import event_payload, nonfinite
+from tidewarp.connect.contract import Observation, Output, Refused, RunIdentity, Sink
+from tidewarp.connect.payload import event_payload, nonfinite, observation_payload
 from tidewarp.errors import OperatorError
 from tidewarp.observe import stage
 
@@ -79,6 +79,10 @@ class PostgresSink(Sink):
         self._connection: Any = None
         self._columns: dict[str, Mapping[str, tuple[str, str]]] = {}  # table -> column -> name and category of its type
 
+    def counts(self) -> dict[str, int]:
+        """Numbers within JSON that became null, and keys without a column."""
+        return {"nonfinite": self.nonfinite, "left_out": self.left_out}
+
     async def open(self, run: RunIdentity) -> str | None:
         """Connect; the id in ``tidewarp_delivery``, after the server has settled what an earlier life left half-way.
 
@@ -116,6 +120,22 @@ class PostgresSink(Sink):
                 stage("release.inside")
         stage("release.inside")  # PostgreSQL holds them, nobody knows
         return sorted(refused)
+
+    async def observe(self, rows: Sequence[Observation]) -> None:
+        """Insert a row for each into ``table``, with its ``path_id`` and no ``tw_id``."""
+        connection = self._connection
+        if connection is None or connection.closed:
+            raise ConnectionError(f"{self._target}: not connected")
+        refused: list[Refused] = []
+        with translated(self._target):
+            async with within(connection), connection.transaction():
+                columns = await self._columns_of(connection, self._table)
+                records = [self._record(observation_payload(row, self._run), self._table, columns) for row in rows]
+                made = [_Row("", self._table, tuple(record), tuple(record.values())) for record in records]
+                for _, some in groupby(made, key=lambda row: row.columns):
+                    await self._insert(connection, [*some], refused)
+        if refused:
+            raise _Unfit(refused[0].reason)
 
     async def close(self) -> None:
         """Disconnect."""
@@ -165,8 +185,8 @@ class PostgresSink(Sink):
 
     async def _rows(self, connection: Any, outputs: Sequence[Output], refused: list[Refused]) -> Any:
         for output in outputs:
-            payload = event_payload(output, self._run)
-            value = payload["value"]
+            payload = {**event_payload(output, self._run), "id": output.id}
+            value = payload.get("value")
             table = value.pop(_ROUTE, self._table) if isinstance(value, dict) else self._table
             try:
                 if not isinstance(table, str) or not all(table.split(".")) or "\0" in table:
@@ -182,8 +202,8 @@ class PostgresSink(Sink):
             yield _Row(output.id, table, tuple(record), tuple(record.values()))
 
     def _record(self, payload: Mapping[str, Any], table: str, columns: Mapping[str, Any]) -> dict[str, Any]:
-        """Column -> value of one output."""
-        value = payload["value"]
+        """Column -> value of one output, or of one observation, which has no id."""
+        value = payload.get("value")
         whole = {"value": value}
         taken = value if isinstance(value, dict) and not (value and value.keys().isdisjoint(columns)) else whole
         if taken and taken.keys().isdisjoint(columns):
@@ -191,11 +211,11 @@ class PostgresSink(Sink):
         self.left_out += len(taken.keys() - columns.keys())
         stamped = {
             **taken,
-            "sim_ts": payload["sim_ts"],
-            "timestamp": payload["timestamp"],
+            "sim_ts": payload.get("sim_ts"),
+            "timestamp": payload.get("timestamp"),
             "event_id": payload.get("key"),
             "path_id": payload.get("path_id"),
-            "tw_id": payload["id"],
+            "tw_id": payload.get("id"),
         }
         return {name: self._fitted(one, *columns[name]) for name, one in stamped.items() if name in columns}
 

@@ -227,7 +227,10 @@ class RedisStreamSource(Source):
         if is_resumed and (group is None or lost != 0) and self._accepted.get(partition) != found:
             self._reported[partition] = found
             first = self._next[partition]
-            raise Gap(partition, first, first + (lost or 0), self._target(stream))
+            gap = Gap(partition, first, first + (lost or 0), self._target(stream))
+            if group is None:
+                gap.value = f"{self._target(stream)}: the stream or its group is gone, with what was not read"
+            raise gap
         if group is None:
             self._accepted.pop(partition, None)
             await client.xgroup_create(stream, self._group, id="0", mkstream=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from tidewarp.errors import OperatorError
 __all__ = ["RedisPubSubSource"]
 
 _BUFFER_BYTES = 64 << 20
+_TURN = 64  # messages after which others get their turn: where more has come already, the driver gives none
 
 
 class RedisPubSubSource(Source):
@@ -72,6 +74,10 @@ class RedisPubSubSource(Source):
         """The user's, or JSON."""
         return chosen_decoder(self._decoding, self._map, epoch_ns)
 
+    def counts(self) -> dict[str, int]:
+        """Messages that found no room."""
+        return {"dropped": self.dropped}
+
     async def open(self, positions: Mapping[int, int]) -> None:
         """Subscribe. Raises Gap if this journal, or this object, has listened before."""
         await self.close()
@@ -127,7 +133,9 @@ class RedisPubSubSource(Source):
         is_asked = False
         try:
             with translated(self._target):
-                while True:
+                for n in itertools.count(1):
+                    if n % _TURN == 0:
+                        await asyncio.sleep(0)
                     message = await pubsub.get_message(timeout=wait_s)
                     if message is None and is_asked:
                         raise ConnectionError(f"{self._target}: no answer to PING within {wait_s:g} s")

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from tidewarp.codec import pack, unpack
 from tidewarp.connect.backends.redis import Client, connected, shown, translated
-from tidewarp.connect.contract import Output, Refused, RunIdentity, Sink
-from tidewarp.connect.payload import to_json
+from tidewarp.connect.contract import Observation, Output, Refused, RunIdentity, Sink
+from tidewarp.connect.payload import observation_payload, to_json
 from tidewarp.errors import OperatorError
 from tidewarp.observe import stage
 
@@ -44,6 +46,10 @@ class RedisStreamSink(Sink):
         self._url, self._stream = url, stream
         self._run = RunIdentity("", 0)
         self._client: Client | None = None
+
+    def counts(self) -> dict[str, int]:
+        """Numbers that became null."""
+        return {"nonfinite": self.nonfinite}
 
     async def open(self, run: RunIdentity) -> str | None:
         """Connect; the id in the key."""
@@ -87,6 +93,16 @@ class RedisStreamSink(Sink):
             if isinstance(answer, Exception):
                 refused.append(Refused(added_id, f"{answer}"))
         return sorted(refused)
+
+    async def observe(self, rows: Sequence[Observation]) -> None:
+        """Add an entry for each to ``stream``, outside of any MULTI."""
+        if self._client is None:
+            raise ConnectionError(f"{self._target}: not connected")
+        with translated(self._target):
+            async with self._client.pipeline(transaction=False) as pipe:
+                for row in rows:
+                    pipe.xadd(self._stream, {"payload": msgspec.json.encode(observation_payload(row, self._run))})
+                await pipe.execute()
 
     async def close(self) -> None:
         """Disconnect."""

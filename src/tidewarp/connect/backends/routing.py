@@ -20,6 +20,10 @@ class Router:
         self.dropped = self.misrouted = 0
         self._route = route
 
+    def counts(self) -> dict[str, int]:
+        """Both, by name."""
+        return {"dropped": self.dropped, "misrouted": self.misrouted}
+
     def path(self, record: Mapping[str, Any], default: str) -> str | None:
         """None for nowhere. ``default`` where there is no route, or it raises or names no path below the folder."""
         if self._route is None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from hashlib import sha256
 from typing import Any, NamedTuple
 
 from tidewarp.clocks import input_key
@@ -25,8 +24,9 @@ from tidewarp.connect.contract import (
 )
 from tidewarp.connect.documents import text_of
 from tidewarp.connect.gate.batch import BATCH_BYTES, ID_MAX, Batch
+from tidewarp.connect.gate.coalescing import Counts, coalesce
 from tidewarp.connect.gate.plain import plain_messages, plain_readings
-from tidewarp.connect.gate.state import SourceState
+from tidewarp.connect.gate.state import SourceState, buried, digest_of
 from tidewarp.errors import OperatorError, PeerError, RuleViolation, UnknownPath
 from tidewarp.observe import Probe
 from tidewarp.units import TICK_MAX
@@ -56,14 +56,30 @@ class Admission:
         self._rule = rule
         self._probe = probe
         self._checkers: dict[str, Checker] = {}
+        self._coalescing: set[str] = set()  # paths whose last value of a drain is enough
 
     def judge_by(self, rule: Callable[[str], Checker]) -> None:
         """Ask this for the checker of a path from now on."""
         self._rule = rule
         self._checkers.clear()
+        self._coalescing.clear()
 
-    def messages(self, source: SourceState, decoder: Decoder, raws: Sequence[Raw], moment: Moment) -> list[Batch]:
-        """Decode, check and stamp: together what is plain, message by message, with the same result, what is not."""
+    def drain(self, source: SourceState, messages: Sequence[Raw] | Readings, moment: Moment) -> list[Batch]:
+        """Decode, check and stamp what one read has brought, and leave out what is coalesced. Raises OperatorError."""
+        before = None if source.policy.wait else Counts(source)
+        if isinstance(messages, Readings):
+            batches = self._readings(source, messages, moment)
+        elif source.decoder is not None:
+            batches = self._messages(source, source.decoder, messages, moment)
+        else:
+            value = f"source {source.name!r}: messages"
+            raise OperatorError(value, "without a decoder it gives Readings", "return one from decoder()")
+        if before is not None and self._coalescing:
+            self._probe.add("coalesced", coalesce(source, batches, self._coalescing, before, moment.floor))
+        return batches
+
+    def _messages(self, source: SourceState, decoder: Decoder, raws: Sequence[Raw], moment: Moment) -> list[Batch]:
+        """Together what is plain, message by message, with the same result, what is not."""
         columns = getattr(decoder, "columns", None)
         if columns is not None and 0 < len(raws) <= source.policy.batch:
             bound = _bound(source, moment)
@@ -71,9 +87,10 @@ class Admission:
             batch = plain_messages(source, raws, columns, now, bound, self._checked)
             if batch is not None:
                 return [batch.closed(source.positions)]
-        return self._one_by_one(source, decoder, raws, moment)
+        return self.one_by_one(source, decoder, raws, moment)
 
-    def _one_by_one(self, source: SourceState, decoder: Decoder, raws: Iterable[Raw], moment: Moment) -> list[Batch]:
+    def one_by_one(self, source: SourceState, decoder: Decoder, raws: Iterable[Raw], moment: Moment) -> list[Batch]:
+        """Message by message. Raises OperatorError if a policy says stop."""
         batches: list[Batch] = []
         batch = Batch()
         for raw in raws:
@@ -96,7 +113,7 @@ class Admission:
             batches.append(batch.closed(source.positions))
         return batches
 
-    def readings(self, source: SourceState, readings: Readings, moment: Moment) -> list[Batch]:
+    def _readings(self, source: SourceState, readings: Readings, moment: Moment) -> list[Batch]:
         """Column by column what is plain and in order; message by message, with the same result, what is not."""
         partition, first, ticks, paths, values = readings
         if not len(ticks) == len(paths) == len(values):
@@ -113,7 +130,7 @@ class Admission:
             batch = plain_readings(source, part, bound, self._checked)
             if batch is None:
                 rows_of = [part.raw(k) for k in range(len(part.ticks))]
-                batches += self._one_by_one(source, _Rows(part), rows_of, moment)
+                batches += self.one_by_one(source, _Rows(part), rows_of, moment)
             else:
                 batches.append(batch.closed(source.positions))
         return batches
@@ -124,6 +141,8 @@ class Admission:
             checkers = {path: self._checker(path) for path in set(paths)}
             if set(map(type, values)) == {float}:
                 ranges = {path: checker.floats for path, checker in checkers.items()}
+                if len(spans := {*ranges.values()}) == 1 and _lie_in(values, *spans):
+                    return values
                 ranged = zip(values, map(ranges.__getitem__, paths), strict=True)
                 if False not in [low <= value <= high for value, (low, high) in ranged]:
                     return values
@@ -137,6 +156,8 @@ class Admission:
         checker = self._checkers.get(path)
         if checker is None:
             checker = self._checkers[path] = self._rule(path)
+            if checker.coalesce:
+                self._coalescing.add(path)
         return checker
 
     def _admit(self, source: SourceState, decoder: Decoder, raw: Raw, batch: Batch, moment: Moment) -> bool:
@@ -153,12 +174,12 @@ class Admission:
             event = _event_tick(source, raw, update)
             if update.id:
                 identity = f"id:{update.id}"
-            if identity and source.seen(identity):
+            if identity in source.ids or source.has_buried(identity, raw):
                 return False
             rule = "value"
             changes = tuple([(path, self._checker(path).check(value)) for path, value in update.changes])
         except (PeerError, RuleViolation, UnknownPath) as error:
-            if rule == "decode" and identity and source.seen(identity):
+            if identity in source.ids or source.has_buried(identity, raw):
                 return False
             short = error.short if isinstance(error, Undecodable) and _is_word(error.short) else rule
             self._bury(source, raw, short, text_of(error), batch, identity)
@@ -183,6 +204,8 @@ class Admission:
         source.counts["repaired"] += tick < moment.floor
         cause = update.cause or raw.cause
         one = _input((tick, source.rank, raw.partition, raw.offset, changes, event, identity, cause))
+        if identity:
+            source.remember(identity)
         source.note(one)
         source.outstanding += 1
         if size > _LONG_BYTES:
@@ -214,13 +237,20 @@ class Admission:
         source.dead[rule] += 1
         self._probe.add("dead_letters")
         batch.moved[raw.partition] = raw.offset
+        if identity:
+            source.remember(buried(identity, digest_of(raw)))
         if not kept:
             batch.counted[rule] += 1
             return
         head = raw.payload[:HEAD_BYTES]
         source.letter_bytes += len(head)
-        digest = raw.sha256 if raw.sha256 is not None else sha256(raw.payload).digest()
+        digest = digest_of(raw)
         batch.letters.append(DeadLetter(raw.partition, raw.offset, rule, message[:1000], head, digest, identity))
+
+
+def _lie_in(values: Sequence[float], span: tuple[float, float]) -> bool:
+    total = sum(values)  # NaN if one of them is
+    return total == total and span[0] <= min(values) and max(values) <= span[1]
 
 
 class _Rows(NamedTuple):
@@ -247,7 +277,8 @@ def _bound(source: SourceState, moment: Moment) -> int:
 def _late(source: SourceState, raw: Raw, tick: int, floor: int) -> tuple[str, str, str]:
     value = f"source {source.name!r}, message {raw.offset}: event time {tick / 10**9:.3f} s of the twin"
     if tick < 0:
-        return value, "time begins at the epoch, tick 0", "give an earlier epoch, or late='clamp' or late='drop'"
+        action = "begin a new journal with an earlier --epoch (epoch=), or connect with late='clamp' or late='drop'"
+        return value, "time begins at the epoch, tick 0", action
     if tick >= source.bound:
         rule = f"the clock stands at {floor / 10**9:.3f} s already"
         return value, rule, "connect with late='clamp' or late='drop'"

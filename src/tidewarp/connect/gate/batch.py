@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from tidewarp.connect.contract import DeadLetter, Input, Readings
+from tidewarp.connect.gate.messages import Shed
 
 __all__ = ["BATCH_BYTES", "ID_MAX", "Batch"]
 
@@ -25,10 +26,11 @@ class Batch:
         self.counted: Counter[str] = Counter()
         self.moved: dict[int, int] = {}  # partition -> last offset of its dead letters
         self.positions: dict[int, int] = {}  # of the source, behind the last message of the batch
+        self.shed: Shed | None = None  # beside them
         self._bytes = 0
 
     def __bool__(self) -> bool:
-        return bool(self.inputs or self.letters or self.counted)
+        return bool(self.inputs or self.letters or self.counted or self.shed)
 
     def full(self, batch: int) -> bool:
         """No room for a further message?"""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tidewarp.connect.contract import DeadLetter, Decoder, Gap, Input, Raw, Readings
 
 __all__ = [
     "BEYOND_POLICIES",
+    "FULL_POLICIES",
     "GAP_POLICIES",
     "LATE_POLICIES",
     "TIMES",
@@ -23,6 +25,7 @@ __all__ = [
     "Event",
     "Grant",
     "Instruction",
+    "Local",
     "Missing",
     "Passed",
     "Paused",
@@ -31,12 +34,15 @@ __all__ = [
     "Reconnect",
     "Repair",
     "Replayed",
+    "Settled",
+    "Shed",
 ]
 
 TIMES = ("arrival", "payload", "record")
 LATE_POLICIES = ("repair", "clamp", "drop", "stop")
 BEYOND_POLICIES = ("clamp", "drop", "stop")
 GAP_POLICIES = ("stop", "accept")
+FULL_POLICIES = ("block", "drop_oldest", "drop_newest")
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,8 @@ class Policy:
 
     disorder: int = 0  # how far below the highest event time a further event may lie
     late: str = "stop"  # what becomes of an event below that: one of LATE_POLICIES
-    queue: int = 65_536  # admitted and not yet granted, at most; full: the source is not read
+    queue: int = 65_536  # admitted and not yet granted, at most
+    full: str = "block"  # then it is not read | of "drop_oldest" and "drop_newest", the queue waits to be admitted
     batch: int = 8_192  # inputs per journal record, at most
     time: str = "payload"  # where the event time is: in the message, in the broker's record, or it is that of arrival
     wait: bool = True  # does the clock wait for the watermark?
@@ -65,6 +72,7 @@ class Connected:
     decoder: Decoder | None  # None: it gives Readings
     epoch_ns: int = 0  # Unix ns of tick 0, by which a broker's times are read
     now_s: float = 0.0  # host time
+    identity: Mapping[int, int] = field(default_factory=dict)  # partition without messages -> what tells its target
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,18 @@ class Arrived:
     now_s: float = 0.0
     present: int = 0
     partitions: Collection[int] = ()  # that the source reads at present
+
+
+@dataclass(frozen=True)
+class Local:
+    """What the program itself sets: (tick of virtual time by the wall, changes), in order."""
+
+    updates: Sequence[tuple[int, tuple[tuple[str, Any], ...]]]
+
+
+@dataclass(frozen=True)
+class Settled:
+    """No instant is under way: what the program itself has set at the floor may be granted at once."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +149,9 @@ class Replayed:
     letter_bytes: int = 0  # that the journal keeps of them
     positions: Mapping[int, int] = field(default_factory=dict)
     ended: bool = False
-    ids: Sequence[str] = ()  # of inputs and dead letters, in order of arrival
+    ids: Sequence[str] = ()  # of inputs, dead letters and what was shed, in order of arrival
     gaps: int = 0
+    shed: Mapping[str, int] = field(default_factory=dict)  # as in Shed
 
 
 @dataclass(frozen=True)
@@ -143,6 +164,15 @@ class Passed:
 @dataclass(frozen=True)
 class Paused:
     """The run comes to rest: read no further until the simulation asks again."""
+
+
+@dataclass(frozen=True)
+class Shed:
+    """Messages that became no inputs because there were others: "coalesced", or "shed" by a full queue."""
+
+    counted: Mapping[str, int]
+    positions: Mapping[int, int]  # partition -> last of them
+    ids: Sequence[str] = ()  # of those that have one
 
 
 # Instructions: what is to be done.
@@ -169,6 +199,7 @@ class Append:
     ended: bool = False
     columns: Readings | None = None  # the inputs once more, where they came as columns: as they were admitted
     gap: Gap | None = None
+    shed: Shed | None = None
 
 
 @dataclass(frozen=True)
@@ -193,15 +224,32 @@ class Repair:
     """Inputs have come in below the floor, from ``tick`` on: execute again from there. The journal holds them."""
 
     tick: int
+    inputs: tuple[Input, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
 class Grant:
-    """The simulation may process instants below ``floor``, with these inputs, ascending."""
+    """The simulation may process instants below ``floor``, with these inputs, ascending.
+
+    Inputs at ``floor`` itself (of the program: no other can come before them) are applied where it then stands.
+    """
 
     floor: int
     inputs: tuple[Input, ...]
 
 
-Event = Connected | Disconnected | Missing | Arrived | Ended | Appended | Asked | Paused | Replayed | Passed
+Event = (
+    Connected
+    | Disconnected
+    | Missing
+    | Arrived
+    | Local
+    | Ended
+    | Appended
+    | Asked
+    | Settled
+    | Paused
+    | Replayed
+    | Passed
+)
 Instruction = Read | Append | Confirm | Grant | Reconnect | Repair

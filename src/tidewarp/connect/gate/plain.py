@@ -82,6 +82,8 @@ def plain_messages(
         return None
     if any(ids) and (len({*ids}) != len(ids) or not source.ids.keys().isdisjoint(ids)):
         return None
+    if source.dead and any(map(source.has_buried, ids, raws)):
+        return None
     if (found := checked(paths, values)) is None:
         return None
     changes = zip(zip(paths, found, strict=True), strict=True)

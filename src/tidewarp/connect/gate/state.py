@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Final
 
-from tidewarp.connect.contract import Decoder, Input
+from tidewarp.connect.contract import Decoder, Input, Raw
 from tidewarp.connect.gate.messages import Policy
+from tidewarp.connect.gate.room import Room
 from tidewarp.units import TICK_MAX
 
-__all__ = ["IDS_MAX", "QUEUE_BYTES_MAX", "SourceState"]
+__all__ = ["IDS_MAX", "QUEUE_BYTES_MAX", "SourceState", "buried", "digest_of"]
 
 QUEUE_BYTES_MAX: Final = 64 << 20  # of the long inputs that may wait, per source
 IDS_MAX: Final = 65_536  # of the last messages, per source
@@ -36,7 +38,9 @@ class SourceState:
         self.to_confirm: dict[
             int, Mapping[int, int]
         ] = {}  # ticket -> positions that are durable, others before them not
-        self.ids: dict[str, None] = {}  # of the last messages that have one, in order of arrival
+        self.ids: dict[
+            str, None
+        ] = {}  # of the last messages that have one, in order of arrival; of letters see `buried`
         self.epoch_ns = 0  # Unix ns of tick 0
         self.highest: dict[int, int] = {}  # partition -> highest event tick admitted: what late is measured by
         self.durable: dict[int, int] = {}  # likewise of what the journal holds: the watermark, since it moves the clock
@@ -57,6 +61,10 @@ class SourceState:
         self.opened_s = 0.0
         self._unread_s = 0.0  # how far that clock is behind the host's
         self._unread_since_s: float | None = 0.0  # host time from which it stands still
+        self.room: Room | None = None  # of a source that sheds
+        if policy.full != "block":
+            self.room = Room(policy.queue, QUEUE_BYTES_MAX, oldest=policy.full == "drop_oldest")
+        self.present = 0  # the highest tick that virtual time had reached by the wall when it was heard
         self.pause_s = policy.retry_s[0]  # before it is opened again
         self.reason = ""  # why it is down
 
@@ -109,22 +117,31 @@ class SourceState:
         return self.policy.horizon if self.policy.late == "repair" else 0
 
     @property
+    def state(self) -> str:
+        """For people: starting, connected, paused (its queue is full), down (it is tried again), ended."""
+        if self.ended:
+            return "ended"
+        if not self.open:
+            return "down" if self.reason else "starting"
+        return "paused" if self.full else "connected"
+
+    @property
     def acknowledged(self) -> dict[int, int]:
         """What the target may forget once all of it is durable."""
-        return {
-            p: max(self.positions.get(p, -1), self.repeated.get(p, -1)) for p in {**self.positions, **self.repeated}
-        }
+        return _furthest(self.positions, self.repeated)
+
+    @property
+    def heard(self) -> dict[int, int]:
+        """Behind what it is opened again: all that came, what waits to be admitted among it."""
+        return self.acknowledged if self.room is None else _furthest(self.acknowledged, self.room.arrived)
 
     def acknowledged_in(self, partition: int) -> int:
         """The last offset of a partition that came; -1 if none did."""
         return max(self.positions.get(partition, -1), self.repeated.get(partition, -1))
 
-    def seen(self, identity: str) -> bool:
-        """Has one of the last messages this id? If not, it is remembered."""
-        if identity in self.ids:
-            return True
-        self.remember(identity)
-        return False
+    def has_buried(self, identity: str, raw: Raw) -> bool:
+        """Did one of the last dead letters have this id, and these bytes? Others with its id may be its correction."""
+        return bool(identity and self.dead) and buried(identity, digest_of(raw)) in self.ids
 
     def remember(self, identity: str) -> None:
         """Know this id again."""
@@ -176,3 +193,17 @@ class SourceState:
         """The journal has inputs up to these event ticks, by partition."""
         for partition, event_tick in highest.items():
             self.durable[partition] = max(event_tick, self.durable.get(partition, event_tick))
+
+
+def digest_of(raw: Raw) -> bytes:
+    """The SHA-256 of all bytes of a message."""
+    return hashlib.sha256(raw.payload).digest() if raw.sha256 is None else raw.sha256
+
+
+def buried(identity: str, sha256: bytes) -> str:
+    """Under which a dead letter is remembered. No input has such an id: theirs begin with ``id:`` or ``at:``."""
+    return f"dead:{sha256.hex()}:{identity}"
+
+
+def _furthest(one: Mapping[int, int], other: Mapping[int, int]) -> dict[int, int]:
+    return {p: max(one.get(p, -1), other.get(p, -1)) for p in {**one, **other}}
