@@ -70,7 +70,8 @@ def test_what_a_sink_met_is_shown():
         ),
         0,
     )
-    document |= {"interrupted": False, "dead": {}, "digest": "d", "head": "h", "journal": "j.tw", "journal_records": 1}
+    document |= {"reason": "end", "dead": {}, "digest": "d", "head": "h", "journal": "j.tw", "journal_records": 1}
+    document["behind"] = {"out": "9 outputs are not delivered (its file is full)"}
     sink = {
         "sent": 5,
         "skipped": 0,
@@ -83,8 +84,9 @@ def test_what_a_sink_met_is_shown():
     }
     shown = _render({**document, "sinks": {"out": sink}}).splitlines()
     assert "lag          1.500 s of wall time, at most" in shown
+    assert shown[-1] == "sink out is behind: 9 outputs are not delivered (its file is full)"
     assert (
-        shown[-1]
+        shown[-2]
         == "sink out: 5 sent, 0 held already, 2 retried, 3 waited in a file, 1 refused for good (too large), last id 7"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,29 @@ def test_an_end_before_the_epoch(plant, run):
         "run", "model.py", "--journal", "k.tw", "--epoch", "1700-01-01T00:00:00Z", "--until", "2200-01-01T00:00:00Z"
     )
     assert "292 years" in far.refusal(2)
+
+
+def test_an_end_that_lies_behind_the_run(plant, run):
+    """Exit 2 with where it stands, and nothing is written; to where it stands is no error."""
+    stands_s = run(*NEW).done()["virtual_time_s"]
+    line = run(*RESUMED, "--until", "0.5").refusal(2)
+    assert "until=0.5: the run stands at" in line
+    run(*RESUMED, "--until", repr(stands_s)).done()
+
+
+def test_another_epoch_is_refused_as_it_was_given(plant, run):
+    """Not as nanoseconds that nobody has typed."""
+    run(*NEW).done()
+    line = run(*RESUMED, "--epoch", "2013-12-31").refusal(2)
+    assert "epoch=2013-12-31: j.tw was begun with 20" in line
+    assert "begin a new journal" in line
+
+
+def test_a_model_whose_name_is_no_text(plant, run):
+    """Journals hold text: exit 2, and no journal is begun."""
+    name = os.fsdecode(b"m\xff.py")
+    Path(name).write_bytes(Path("model.py").read_bytes())
+    assert "rename the file" in run("run", name, "--journal", "k.tw").refusal(2)
 
 
 def test_an_end_may_be_a_small_number(plant, run):

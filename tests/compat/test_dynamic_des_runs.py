@@ -14,6 +14,7 @@ from enum import Enum
 
 import pytest
 
+import tidewarp
 from tidewarp.compat.dynamic_des import (
     CapacityConfig,
     ConsoleEgress,
@@ -284,7 +285,7 @@ def test_lag_counts_with_the_factor(factor, spent_s, lag_s):
         clock.advance(spent_s)  # as if the model computed for so long
         assert clock.now() - begun_s == pytest.approx(spent_s)
         env.timeout(2.0)
-        seen.append(env._lag()[1])
+        seen.append(env._hosting.twin.lag_s)
         yield env.timeout(3.0)
 
     env.process(work())
@@ -483,16 +484,88 @@ def test_a_program_goes_on_where_its_journal_ends(tmp_path):
     assert lines[9]["value"]["capacity"] == 1 + 10 % 5
 
 
-def test_with_a_journal_only_what_is_journaled_changes_the_model(tmp_path, monkeypatch):
-    """An update between two runs would be lost to the next life."""
-    monkeypatch.setenv("TIDEWARP_JOURNAL", str(tmp_path / "b.tw"))
+def test_a_program_replays_its_journal(tmp_path, caplog):
+    """With its own set-up: equal to the run, whatever came in; a program that is another one is not."""
+    caplog.set_level(logging.INFO)
+
+    def make(step=1.0, into=None):
+        env = DynamicRealtimeEnvironment(factor=0, journal=tmp_path / "a.tw")
+        lathe = a_line(env)
+        env.setup_ingress([LocalIngress([(1.5, LATHE, 3), (1.6, "no.such\npath", 3), (1.7, LATHE, "many")])])
+        if into is not None:
+            env.setup_egress([into])
+
+        def work():
+            for n in range(5):
+                env.publish_event("n", {"n": n, "capacity": lathe.capacity})
+                yield env.timeout(step)
+
+        env.process(work())
+        return env
+
+    env = make()
+    env.run(until=4)
+    env.teardown()
+    letters = [record.getMessage() for record in caplog.records if "dead letter" in record.getMessage()]
+    assert [(" 1: " in one, " 2: " in one) for one in letters] == [(True, False), (False, True)]
+    assert all(one.isprintable() for one in letters)
+    again = make()
+    found = again.replay()
+    assert (found.equal, found.outputs, found.inputs) == (True, 4, 1)
+    assert make(step=0.9).replay().equal is False
+    with pytest.raises(OperatorError, match="has not run"):
+        again.replay()
+    with pytest.raises(OperatorError, match=r"env\.replay\(FILE\)"):
+        tidewarp.replay(tmp_path / "a.tw")
+
+
+def test_of_many_dead_letters_the_log_shows_some(caplog, monkeypatch):
+    """Ten lines a second, and one that says that there are more."""
+    caplog.set_level(logging.INFO)
     env = DynamicRealtimeEnvironment(factor=0)
     a_line(env)
-    env.run(until=1)
-    with pytest.raises(ModelError, match="journaled"):
-        env.registry.update(LATHE, 2)
+    env._clock = ManualClock()
+    env.setup_ingress([LocalIngress([(n / 100, "no.such.path", n) for n in range(100)])])
+    env.run(until=2)
     env.teardown()
-    assert (tmp_path / "b.tw").exists()
+    letters = [record.getMessage() for record in caplog.records if "dead letter" in record.getMessage()]
+    assert len(letters) == 11
+    assert letters[-1].startswith("more dead letters of source ingress-0")
+
+
+def test_a_context_replays_its_journal(tmp_path):
+    """As the environment does that it builds."""
+
+    def make():
+        app = SimulationContext(sim_id="Line_A", factor=0.0, random_seed=4, journal=tmp_path / "a.tw")
+        app.add_resource("lathe", current_cap=1, max_cap=5).add_ingress(LocalIngress([(1.0, LATHE, 3)]))
+        return app
+
+    make().run(until=3.0)
+    assert make().replay().equal is True
+
+
+def test_an_update_between_two_runs_is_journaled(tmp_path, monkeypatch, caplog):
+    """It acts at once, cut to its range like any other, and the next life has it; one that is refused is a line in the log."""
+    monkeypatch.setenv("TIDEWARP_JOURNAL", str(tmp_path / "b.tw"))
+    env = DynamicRealtimeEnvironment(factor=0)
+    lathe = a_line(env)
+    env.run(until=1)
+    env.registry.update(LATHE, 2)
+    env.registry.update("no.such.path", 2)
+    assert (lathe.capacity, env.now, env.registry.refused) == (2, 1.0, 1)
+    assert "no.such.path" in caplog.text
+    env.registry.update(LATHE, 17)
+    assert (lathe.capacity, env.registry.clamped) == (5, 1)
+    env.run(until=2)
+    env.teardown()
+    env = DynamicRealtimeEnvironment(factor=0)
+    lathe = a_line(env)
+    env.run(until=3)
+    env.teardown()
+    assert lathe.capacity == 5
+    with pytest.raises(ModelError, match="a twin is wired"):
+        env._hosting.twin.adopt(env)
 
 
 def test_files_by_a_router(tmp_path):

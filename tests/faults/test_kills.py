@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -22,7 +24,7 @@ from tidewarp.seeds import Stream
 from tidewarp.store import Written
 from tidewarp.store.journal import SqliteJournal
 from tidewarp.testing.kill import JOURNAL, KillTrial, Report
-from tidewarp.twin import Build, Twin, host
+from tidewarp.twin import Build, Twin, forked, host, open_twin, snapshots
 
 pytestmark = pytest.mark.proof("killed anywhere, a run ends as if nothing had happened")
 teeth = pytest.mark.proof("a mistake planted in the runtime is found by killing it")
@@ -139,6 +141,47 @@ def test_late_data_of_two_sources_survives_kills(kills, tmp_path, show, require)
     require("fork")
     trial = KillTrial(two_sources, tmp_path, seed=seed_and_run()[0], batch=16, setup=many_marks)
     assert min(trial.done[name] for name in ("clamped", "dropped", "dead_letters")) > 50
+    show(kill(trial, "armed", kills))
+
+
+def two_repaired(twin: Twin) -> None:
+    """What is late is put in its place; outputs leave 200 s later."""
+
+    def follow(path, changes):
+        while True:
+            change = yield changes.next()
+            twin.publish_event(path, {"new": change.new, "draw": twin.stream(path).random()})
+
+    for path, count, gap_s in (("a.level", 500, 2.0), ("b.level", 350, 3.0)):
+        twin.process(follow(path, twin.variable(path, int).changes()))
+        twin.connect(schedule(disordered(path, count, gap_s), name=path), disorder=4, late="repair", horizon=200)
+    twin.sink(jsonl("events.jsonl"), batch=10)
+
+
+def frail() -> None:
+    """Each 30th slice the simulation process is killed alone, under its host; a snapshot is taken behind each third."""
+    slice_of, count = forked.ForkedRun._slice, itertools.count(1)
+
+    def slice_and_die(self, limit, events_max):
+        if next(count) % 30 == 0:
+            os.kill(self._simulation.pid, signal.SIGKILL)
+        return slice_of(self, limit, events_max)
+
+    forked.ForkedRun._slice, forked._SLICE_EVENTS, snapshots._SHARE = slice_and_die, 50, 3
+
+
+@pytest.mark.parametrize("kills", [16, pytest.param(1_000, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("setup", [many_marks, frail])
+def test_repairs_from_snapshots_survive_kills(kills, setup, tmp_path, show, require):
+    """The forked host, killed as a whole, and its simulation alone as well: the run of the inline host, each output once."""
+    require("fork")
+    (tmp_path / "inline").mkdir()
+    with contextlib.chdir(tmp_path / "inline"), open_twin("a.tw", two_repaired, seed=7, host="inline") as twin:
+        inline = twin.run()
+    seed = seed_and_run()[0]
+    trial = KillTrial(two_repaired, tmp_path / "trial", seed=seed, model_seed=7, batch=16, pauses=False, setup=setup)
+    assert trial.done["late"] > 100
+    assert trial.done["digest"] == inline.digest
     show(kill(trial, "armed", kills))
 
 

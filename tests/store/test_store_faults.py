@@ -220,6 +220,22 @@ def test_errors_at_commit(tmp_path: Path, code: int, expected: type[Exception], 
                 journal.append(big(1))
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_journal_that_is_removed_is_not_written_on(tmp_path: Path, replaced: bool) -> None:
+    """What would be acknowledged then, nobody would ever find: the append that comes next fails, and all others."""
+    path = tmp_path / "a.tw"
+    with open_store(path, create=True) as store:
+        store.journal.append(big(1))
+        if replaced:
+            (tmp_path / "b").write_bytes(path.read_bytes())
+            (tmp_path / "b").replace(path)
+        else:
+            path.unlink()
+        for _ in range(2):
+            with pytest.raises(StoreFailed, match="removed or replaced"):
+                store.journal.append(big(1))
+
+
 def test_another_holder_of_the_database_is_waited_for_and_then_named(tmp_path: Path) -> None:
     path = tmp_path / "j.tw"
     with SqliteStore(path, create=True) as store:

@@ -291,3 +291,30 @@ def test_at_full_speed_nothing_arrives_before_the_processes_have_started(tmp_pat
         summary = twin.run(factor=0)
     assert summary.outputs == 1
     assert [row["tick"] >= 1 for row in journal_rows(path, kind="input")] == [True]
+
+
+def test_the_replay_of_a_live_run_that_did_not_stop_in_order_ends_behind_its_last_input(tmp_path: Path) -> None:
+    """How far the wall had brought the clock is not in the journal of a run that was killed."""
+
+    async def messages() -> AsyncIterator[Any]:
+        yield {"path": "a.level", "value": 1, "time": "2026-01-01T00:00:03Z"}
+        await asyncio.sleep(0)
+        raise ValueError("it ends here")
+
+    def build(twin: tw.Twin) -> None:
+        twin.variable("a.level", float)
+
+        def for_ever() -> Any:
+            while True:
+                yield twin.env.timeout(1)
+                twin.publish_event("tick", 1)
+
+        twin.process(for_ever())
+        twin.connect(tw.sources.python(messages), time="payload", hold=0)
+
+    path, clock = tmp_path / "a.tw", ManualClock(unix_ns=1_767_225_600 * S)
+    with pytest.raises(OperatorError, match="it ends here"), tw.open(path, build, clock=clock) as twin:
+        twin.run()
+    again = tw.replay(path, build)
+    assert (again.equal, again.recorded, again.inputs) == (None, None, 1)
+    assert 3.0 < again.virtual_time_s < 4.0

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 import tidewarp as tw
 from tidewarp.connect import Raw, Source
 from tidewarp.connect.decoders import JsonMessages
-from tidewarp.twin import Build, Summary, host, verify
-from tidewarp.twin.host import InlineHost
+from tidewarp.observe import SilentProbe
+from tidewarp.twin import Build, Summary, host, snapshots, verify
+from tidewarp.twin.host import Host
 
 S = 10**9
 Messages = Sequence[tuple[int, int, float]]  # partition, event time in s, value
@@ -79,9 +80,12 @@ def model(source: Source, folder: Path, **policy: Any) -> Build:
     return build
 
 
-def live(folder: Path, source: Source, **policy: Any) -> Summary:
+HOSTS = ("inline", "forked")
+
+
+def live(folder: Path, source: Source, at: str = "inline", **policy: Any) -> Summary:
     folder.mkdir(parents=True)
-    with tw.open(folder / "a.tw", model(source, folder, **policy), epoch="1970-01-01T00:00:00Z") as twin:
+    with tw.open(folder / "a.tw", model(source, folder, **policy), epoch="1970-01-01T00:00:00Z", host=at) as twin:
         return twin.run()
 
 
@@ -109,16 +113,16 @@ MESSAGES = st.lists(
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
-@given(messages=MESSAGES, seed=st.integers(0, 2**16), step=st.integers(1, 6))
+@given(messages=MESSAGES, seed=st.integers(0, 2**16), step=st.integers(1, 6), at=st.sampled_from(HOSTS))
 def test_four_partitions_in_any_order_are_one_run(
-    tmp_path_factory: pytest.TempPathFactory, messages: Messages, seed: int, step: int
+    tmp_path_factory: pytest.TempPathFactory, messages: Messages, seed: int, step: int, at: str
 ) -> None:
     """State, outputs and every id are those of the run in order; nothing is told twice or otherwise, and it replays."""
     folder = tmp_path_factory.mktemp("repair")
     expected = live(folder / "ordered", Broker(in_order(messages), step), late="repair", horizon=100)
     shuffled = list(messages)
     random.Random(seed).shuffle(shuffled)
-    found = live(folder / "shuffled", Broker(shuffled, step), late="repair", horizon=100)
+    found = live(folder / "shuffled", Broker(shuffled, step), at, late="repair", horizon=100)
     assert told(folder / "shuffled") == told(folder / "ordered")
     assert (found.outputs, found.inputs, found.events) == (expected.outputs, expected.inputs, expected.events)
     assert found.clamped == found.dropped == 0
@@ -127,7 +131,8 @@ def test_four_partitions_in_any_order_are_one_run(
     assert verify(folder / "shuffled" / "a.tw").digest == found.digest
 
 
-def test_a_late_input_changes_what_came_after_it_and_nothing_that_has_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at", HOSTS)
+def test_a_late_input_changes_what_came_after_it_and_nothing_that_has_left(tmp_path: Path, at: str) -> None:
     """The last of six comes when the clock is 20 s past it: everything behind it is told once, as if it had been in time."""
     messages = [(0, at, float(at)) for at in (0, 10, 20, 30, 40)]
     late = [*messages, (0, 18, 99.0)]
@@ -139,16 +144,13 @@ def test_a_late_input_changes_what_came_after_it_and_nothing_that_has_left(tmp_p
                 await asyncio.to_thread(passed.wait)
             return await super().read(limit)
 
-    def build(twin: tw.Twin) -> None:
-        model(Patient(late, 1), tmp_path, late="repair", horizon=60)(twin)
+    class Watch(SilentProbe):
+        def progress(self, done: float, total: float | None) -> None:
+            if done >= 39:
+                passed.set()
 
-        def pass_on() -> Any:
-            yield twin.env.timeout(39)
-            passed.set()
-
-        twin.process(pass_on())
-
-    with tw.open(tmp_path / "a.tw", build, epoch="1970-01-01T00:00:00Z") as twin:
+    build = model(Patient(late, 1), tmp_path, late="repair", horizon=60)
+    with tw.open(tmp_path / "a.tw", build, epoch="1970-01-01T00:00:00Z", host=at, probe=Watch()) as twin:
         found = twin.run()
     assert (found.late, found.repaired, found.repairs, found.clamped) == (1, 1, 1, 0)
     live(tmp_path / "ordered", Broker(in_order(late), 1), late="repair", horizon=60)
@@ -166,18 +168,21 @@ def test_beyond_the_horizon_the_policy_decides(tmp_path: Path, beyond: str, coun
     assert (again.equal, again.digest) == (True, found.digest)
 
 
+@pytest.mark.parametrize("at", HOSTS)
 @pytest.mark.parametrize("seed", range(8))
 def test_a_repair_between_the_journal_and_the_release_loses_no_output(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int, at: str
 ) -> None:
     """GVT is in the journal, the outputs below it have not left yet, and then a late input makes the run anew."""
-    draw, settle = random.Random(seed), InlineHost._settle
+    draw, settle = random.Random(seed), Host._settle
     monkeypatch.setattr(host, "_TELL_S", 0.0)
-    monkeypatch.setattr(InlineHost, "_settle", lambda self: settle(self) if draw.random() < 0.3 else None)
+    monkeypatch.setattr(Host, "_settle", lambda self: settle(self) if draw.random() < 0.3 else None)
     monkeypatch.setattr(host, "EVENTS_PER_STEP", draw.choice([1, 2, 20_000]))
+    monkeypatch.setattr(snapshots, "_SHARE", draw.choice([0, 3]))
+    monkeypatch.setattr(snapshots, "SNAPSHOTS_MAX", draw.choice([1, 2, 12]))
     times = [(at + draw.choice([0, 0, 12]), at) for at in range(0, 200, 2)]
     messages = [(0, at, float(at % 5)) for _, at in sorted(times)]
-    found = live(tmp_path / "late", Broker(messages, 1), late="repair", horizon=15)
+    found = live(tmp_path / "late", Broker(messages, 1), at, late="repair", horizon=15)
     monkeypatch.undo()
     live(tmp_path / "ordered", Broker(in_order(messages), 1), late="repair", horizon=15)
     assert found.late > 0
@@ -185,8 +190,9 @@ def test_a_repair_between_the_journal_and_the_release_loses_no_output(
     assert told(tmp_path / "late") == told(tmp_path / "ordered")
 
 
+@pytest.mark.parametrize("at", HOSTS)
 @pytest.mark.parametrize("cut", range(1, 7))
-def test_a_run_that_is_opened_again_goes_on_where_it_was(tmp_path: Path, cut: int) -> None:
+def test_a_run_that_is_opened_again_goes_on_where_it_was(tmp_path: Path, cut: int, at: str) -> None:
     """Cut off without a stop after any message, late ones before and behind the cut: the digest of one run in order."""
     messages = [(0, 0, 1.0), (1, 3, 2.0), (0, 30, 3.0), (1, 12, 4.0), (0, 20, 5.0), (1, 50, 6.0), (0, 10, 7.0)]
 
@@ -203,9 +209,9 @@ def test_a_run_that_is_opened_again_goes_on_where_it_was(tmp_path: Path, cut: in
     expected = live(tmp_path / "ordered", Broker(in_order(messages)), late="repair", horizon=100)
     folder = tmp_path / "cut"
     with pytest.raises(tw.TidewarpError, match="Dies"):
-        live(folder, Fragile(messages), late="repair", horizon=100)
+        live(folder, Fragile(messages), at, late="repair", horizon=100)
     build = model(Broker(messages, 2), folder, late="repair", horizon=100)
-    with tw.open(folder / "a.tw", build) as twin:
+    with tw.open(folder / "a.tw", build, host=at) as twin:
         found = twin.run()
     assert found.resumed
     assert (found.outputs, told(folder)) == (expected.outputs, told(tmp_path / "ordered"))

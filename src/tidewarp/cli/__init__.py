@@ -31,6 +31,8 @@ COMMANDS: dict[str, Entry] = {
     "replay": Entry("tidewarp.cli.replay:command", "Replay a journal and compare the digests."),
     "verify": Entry("tidewarp.cli.verify:command", "Check a journal's chain without running a model."),
     "log": Entry("tidewarp.cli.log:command", "Show a journal's inputs, dead letters and turns of the run."),
+    "redrive": Entry("tidewarp.cli.redrive:command", "Admit dead letters again, once the model has changed."),
+    "redeliver": Entry("tidewarp.cli.redeliver:command", "Send a sink the outputs that it lacks."),
     "bench": Entry("tidewarp.cli.bench:command", "Measure this machine, beside plain SimPy."),
     "warm": Entry("tidewarp.cli.warm:command", "Compile the kernels before a run needs them."),
     "doctor": Entry("tidewarp.cli.doctor:command", "Say what is installed and whether it works here."),

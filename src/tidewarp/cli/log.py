@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterator, Mapping
-from itertools import chain, islice
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import click
 
+from tidewarp.cli.export import export
 from tidewarp.cli.frame import emit, json_option
 from tidewarp.cli.tree import outputs_of, render
-from tidewarp.cli.values import parse_time, plain
+from tidewarp.cli.values import parse_time
 from tidewarp.errors import OperatorError
 from tidewarp.twin import journal_rows
 from tidewarp.twin.reading import KINDS
 
 __all__ = ["command"]
 
+LIMIT = 1_000
 _COLUMNS = ("seq", "kind", "tick", "timestamp", "source", "partition", "offset", "path", "value", "rule", "message")
+_TREE_COLUMNS = ("id", "tick", "time_s", "stream", "key", "value", "cause", "depth")
 
 
 @click.command()
@@ -31,7 +32,7 @@ _COLUMNS = ("seq", "kind", "tick", "timestamp", "source", "partition", "offset",
 @click.option("--source", help="Of this source only.")
 @click.option("--kind", help=f"Rows of this kind only: {', '.join(KINDS)}.")
 @click.option("--dead", is_flag=True, help="Dead letters only.")
-@click.option("--limit", type=click.IntRange(min=1), default=1_000, show_default=True, help="Rows, at most.")
+@click.option("--limit", type=click.IntRange(min=1), help=f"Rows, at most. Default: {LIMIT:,}; with --out all of them.")
 @click.option(
     "--after", metavar="N[.ROWS]", default="0", help="Skip the records up to N, or so many rows of N: what `next` says."
 )
@@ -39,7 +40,7 @@ _COLUMNS = ("seq", "kind", "tick", "timestamp", "source", "partition", "offset",
     "--root", "root_id", metavar="ID", help="What followed from this input ('pump[0:7]') or process, by replay."
 )
 @click.option("--model", help="For --root: the model, as for `tidewarp replay`.")
-@click.option("--out", type=click.Path(path_type=Path), help="Export all rows to F.csv or F.jsonl instead.")
+@click.option("--out", type=click.Path(path_type=Path), help="Export the rows to F.csv, F.jsonl or F.parquet instead.")
 @json_option
 def command(
     file: Path,
@@ -49,7 +50,7 @@ def command(
     source: str | None,
     kind: str | None,
     dead: bool,
-    limit: int,
+    limit: int | None,
     after: str,
     root_id: str | None,
     model: str | None,
@@ -59,6 +60,9 @@ def command(
     """Show what the journal FILE holds: one row per input, dead letter or turn of the run."""
     if root_id is not None:
         tree = outputs_of(file, root_id, model)
+        if out is not None:
+            return _export(islice(tree, limit), _TREE_COLUMNS, out, as_json)
+        limit = limit or LIMIT
         emit({"root": root_id, "outputs": tree[:limit], "count": len(tree)}, as_json, render)
         return 0
     seq, skip = _parse_after(after)
@@ -74,11 +78,8 @@ def command(
     for _ in range(skip):  # of a record, the same selection of whose rows was shown before
         next(rows, None)
     if out is not None:
-        emit(
-            {"out": out, "count": _export(rows, out)}, as_json, lambda done: f"{done['count']:,} rows in {done['out']}"
-        )
-        return 0
-    shown = list(islice(rows, limit))
+        return _export(islice(rows, limit), _COLUMNS, out, as_json)
+    shown = list(islice(rows, limit or LIMIT))
     more = next(rows, None)
     following = None
     if more is not None:
@@ -89,31 +90,18 @@ def command(
     return 0
 
 
+def _export(rows: Iterator[Mapping[str, Any]], columns: Sequence[str], out: Path, as_json: bool) -> int:
+    done = {"out": out, "count": export(rows, columns, out)}
+    emit(done, as_json, lambda done: f"{done['count']:,} rows in {done['out']}")
+    return 0
+
+
 def _parse_after(text: str) -> tuple[int, int]:
     """Record and rows of "26" or "26.1000"."""
     seq, _, rows = text.partition(".")
     if not (seq.isascii() and seq.isdigit() and (not rows or (rows.isascii() and rows.isdigit()))):
         raise OperatorError(f"--after {text}", "a record's number, or number.rows", "give what `next` said")
     return int(seq), int(rows or 0)
-
-
-def _export(rows: Iterator[dict[str, Any]], out: Path) -> int:
-    """All rows to a file; how many. The kind of file is in its name."""
-    if out.suffix not in (".csv", ".jsonl"):
-        raise OperatorError(str(out), "rows are exported as .csv or .jsonl", "name such a file")
-    first = next(rows, None)  # a journal that cannot be read must not leave an empty file
-    count = 0
-    with out.open("x", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, _COLUMNS, extrasaction="ignore")
-        if out.suffix == ".csv":
-            writer.writeheader()
-        for row in chain([] if first is None else [first], rows):
-            if out.suffix == ".csv":
-                writer.writerow(row)
-            else:
-                file.write(json.dumps(plain(row), allow_nan=False) + "\n")
-            count += 1
-    return count
 
 
 def _render(document: Mapping[str, Any]) -> str:

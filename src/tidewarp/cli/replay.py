@@ -22,9 +22,12 @@ __all__ = ["command"]
     "--model", help="The model, FILE.py[:function]. Default: the path that the journal recorded, beside FILE."
 )
 @click.option("--until", help="Virtual time to stop at: 8h, seconds, or an ISO time.")
+@click.option(
+    "--guard", is_flag=True, help="End at the model's first look at the host's clock or own random number. Slow."
+)
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @json_option
-def command(file: Path, model: str | None, until: str | None, quiet: bool, as_json: bool) -> int:
+def command(file: Path, model: str | None, until: str | None, guard: bool, quiet: bool, as_json: bool) -> int:
     """Run the journal FILE again, without its sources and sinks, and compare every mark and the digest.
 
     Ends with 1 if something came out differently; the first difference is named.
@@ -32,7 +35,7 @@ def command(file: Path, model: str | None, until: str | None, quiet: bool, as_js
     build = None if model is None else load_model(model)
     end = None if until is None else parse_time(until)
     with ProgressBar("replaying", quiet=quiet) as bar:
-        result = replay(file, build, until=end, probe=bar)
+        result = replay(file, build, until=end, guard=guard, probe=bar)
     emit(result.document(), as_json, _render)
     return 1 if result.equal is False else 0
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, Self
 
 import click
@@ -17,11 +17,12 @@ from tidewarp.cli.frame import EXIT_INTERRUPTED, emit, json_option
 from tidewarp.cli.progress import ProgressBar
 from tidewarp.cli.values import parse_time
 from tidewarp.errors import OperatorError
-from tidewarp.twin import CATCH_UP, Twin, load_model, open_twin
+from tidewarp.twin import CATCH_UP, HOSTS, Twin, load_model, open_twin
 from tidewarp.units import ticks
 
 __all__ = ["command"]
 
+EXIT_LATE = 1
 _JOURNAL = click.Path(path_type=Path, readable=False)  # the store says what is wrong with it
 
 
@@ -46,10 +47,26 @@ _JOURNAL = click.Path(path_type=Path, readable=False)  # the store says what is 
     show_default=True,
     help="Does the time pass for a live twin in which it was down?",
 )
+@click.option(
+    "--host",
+    type=click.Choice(HOSTS),
+    default="auto",
+    show_default=True,
+    help="Where the model runs: here, or in a process of its own with snapshots for late inputs. auto: if a source repairs.",
+)
 @click.option("--seed", type=int, help="Of all random streams; default 0. A journal keeps its own.")
 @click.option("--epoch", help="ISO time of virtual time 0. Default: midnight UTC before the first event.")
 @click.option("--journal-batch", type=int, default=8_192, show_default=True, help="Inputs per journal record, at most.")
 @click.option("--accept-model", is_flag=True, help="Go on although the model's files changed.")
+@click.option(
+    "--standby",
+    is_flag=True,
+    help="While another process writes the journal, follow it; go on in its place when it has gone. Implies --resume.",
+)
+@click.option(
+    "--guard", is_flag=True, help="End at the model's first look at the host's clock or own random number. Slow."
+)
+@click.option("--lag-limit", type=float, help="Stop in order, and exit 1, when the run is so many wall seconds late.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @json_option
 def command(
@@ -60,10 +77,14 @@ def command(
     factor: float | None,
     go_live: bool,
     catch_up: str,
+    host: str,
     seed: int | None,
     epoch: str | None,
     journal_batch: int,
     accept_model: bool,
+    standby: bool,
+    guard: bool,
+    lag_limit: float | None,
     quiet: bool,
     as_json: bool,
 ) -> int:
@@ -77,7 +98,7 @@ def command(
     if not isinstance(end, datetime | None) and ticks(end) < 0:
         raise OperatorError(f"--until {until}", "time begins at the epoch, 0 s", "give a later time")
     with (
-        _Signals() as signals,
+        _Signals(waits=standby) as signals,
         ProgressBar("running", quiet=quiet) as bar,
         open_twin(
             journal,
@@ -86,27 +107,37 @@ def command(
             factor=factor,
             epoch=epoch,
             batch=journal_batch,
-            resume=resume,
+            resume=resume or standby,
+            standby=standby,
             accept_model=accept_model,
             catch_up=catch_up,
+            host=host,
+            guard=guard,
             probe=bar,
         ) as twin,
     ):
         signals.twin = twin
-        summary = twin.run(end, go_live=go_live)
+        summary = twin.run(end, go_live=go_live, lag_limit=lag_limit)
         has_no_end = twin.follows_the_wall and end is None
+    if signals.twin is None:
+        emit({"interrupted": True, "journal": journal}, as_json, lambda _: "interrupted while it stood by")
+        return 0
     emit({**asdict(summary), "journal": journal}, as_json, _render)
+    if summary.reason == "lag":
+        return EXIT_LATE
     return EXIT_INTERRUPTED if summary.interrupted and not has_no_end else 0
 
 
 class _Signals:
     """The first SIGINT or SIGTERM stops the run at a completed instant; a second ends the process at once.
 
-    Until there is a run (a recovery may take long, and can be left at any moment) the first ends the command.
+    Until there is a run (a recovery may take long, and can be left at any moment) the first ends the command. One that
+    ``waits`` for its turn has no end of its own: to end it then is nothing out of order.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, waits: bool) -> None:
         self.twin: Twin | None = None
+        self._waits = waits
         self._asked = False
         self._before: dict[signal.Signals, Any] = {}
 
@@ -114,9 +145,12 @@ class _Signals:
         self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        return self._waits and self.twin is None and kind is KeyboardInterrupt
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._asked:
@@ -129,7 +163,7 @@ class _Signals:
 
 def _render(document: Mapping[str, Any]) -> str:
     """What happened; of what seldom does, that which did."""
-    state = "interrupted" if document["interrupted"] else "done"
+    state = {"end": "done", "lag": "stopped, too late,"}.get(document["reason"], "interrupted")
     dead = ", ".join(f"{rule} {count}" for rule, count in document["dead"].items())
     lines = [
         f"{state} at {document['virtual_time_s']:,.3f} s of virtual time, {document['wall_s']:.2f} s of wall time",
@@ -148,7 +182,22 @@ def _render(document: Mapping[str, Any]) -> str:
     ]
     if document["dead_letters"]:
         lines.append(f"see them     tidewarp log {document['journal']} --dead")
-    return "\n".join([*lines, *(_sink_line(name, sink) for name, sink in document["sinks"].items())])
+    lines += [
+        f"source {name}: {told}"
+        for name, one in document["sources"].items()
+        if (told := _named(one, one.keys() - {"dropped"}))
+    ]
+    lines += [f"source {name}: {count:,} shed" for name, count in document["shed"].items() if count]
+    lines += [_sink_line(name, sink) for name, sink in document["sinks"].items()]
+    return "\n".join([*lines, *(f"sink {name} is behind: {told}" for name, told in document["behind"].items())])
+
+
+_TOLD = frozenset({"sent", "skipped", "retried", "spilled", "dead", "refusal", "behind", "state", "last_id"})
+
+
+def _named(counts: Mapping[str, Any], names: Set[str]) -> str:
+    """Those that are not zero, as words."""
+    return ", ".join(f"{counts[name]:,} {name.replace('_', ' ')}" for name in counts if name in names and counts[name])
 
 
 def _sink_line(name: str, sink: Mapping[str, Any]) -> str:
@@ -157,10 +206,10 @@ def _sink_line(name: str, sink: Mapping[str, Any]) -> str:
         parts.append(f"{sink['retried']:,} retried")
     if sink["spilled"]:
         parts.append(f"{sink['spilled']:,} waited in a file")
-    if sink["behind"]:
-        parts.append(f"{sink['behind']:,} left behind: --resume makes them again")
     if sink["dead"]:
         parts.append(f"{sink['dead']:,} refused for good ({sink['refusal']})")
+    if own := _named(sink, sink.keys() - _TOLD):
+        parts.append(own)
     if sink["last_id"]:
         parts.append(f"last id {sink['last_id']}")
     return f"sink {name}: {', '.join(parts)}"

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from tidewarp import twin
 from tidewarp.cli.frame import emit, json_option
 from tidewarp.cli.progress import ProgressBar
 from tidewarp.errors import Corrupt
@@ -20,10 +21,12 @@ __all__ = ["command"]
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, readable=False))
 @click.option("--head", metavar="HEX", help="A head that was kept elsewhere; finds records that were cut off.")
+@click.option("--replay-cuts", is_flag=True, help="Make the run again from each of its cuts to the next, and compare.")
+@click.option("--model", help="With --replay-cuts: the model, FILE.py[:function]. Default: as recorded, beside FILE.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @json_option
-def command(file: Path, head: str | None, quiet: bool, as_json: bool) -> int:
-    """Check the journal FILE: every stored byte, the chain, cursors and the marks' inputs. Runs no model.
+def command(file: Path, head: str | None, replay_cuts: bool, model: str | None, quiet: bool, as_json: bool) -> int:
+    """Check the journal FILE: every stored byte, the chain, cursors and the marks' inputs. Runs no model without --replay-cuts.
 
     Ends with 1 and the first bad record, page or table if something is not what was written. A journal without
     records has nothing wrong in it; --head tells one that was never begun from one that was emptied.
@@ -37,14 +40,23 @@ def command(file: Path, head: str | None, quiet: bool, as_json: bool) -> int:
             bad = {"seq": error.seq, "where": error.value, "rule": error.rule, "action": error.action}
             emit({"ok": False, "first_bad": bad, "exit": error.exit_code}, as_json, str)
             return error.exit_code
-    emit({"ok": True, "first_bad": None, **asdict(verified)}, as_json, _render)
-    return 0
+    document = {"ok": True, "first_bad": None, **asdict(verified)}
+    if replay_cuts:
+        with ProgressBar("replaying", quiet=quiet) as bar:
+            found = twin.replay_cuts(file, None if model is None else twin.load_model(model), probe=bar)
+        document |= {
+            "ok": found.first_difference is None,
+            "cuts": found.cuts,
+            "first_difference": found.first_difference,
+        }
+    emit(document, as_json, _render)
+    return 0 if document["ok"] else 1
 
 
 def _render(document: Mapping[str, Any]) -> str:
     found = f"{document['records']:,} records, {document['inputs']:,} inputs, {document['marks']} marks"
     lines = [
-        f"ok           {found}"
+        f"{'ok ' if document['ok'] else 'bad'}          {found}"
         if document["records"]
         else "empty        no records: no run was begun, or all were removed",
         f"head         {document['head']}",
@@ -53,6 +65,12 @@ def _render(document: Mapping[str, Any]) -> str:
     ]
     if document["key_fault"] is not None:
         lines.append(f"key          {document['key_fault']}: this journal can be read here, and not be continued")
+    if "cuts" in document:
+        lines.append(f"cuts         {document['cuts']} replayed")
+        first = document["first_difference"]
+        if first is not None:
+            place = f"record {first.get('cut', first.get('mark'))}"
+            lines.append(f"first difference: {', '.join(first['parts'])} at tick {first['tick']}, {place}")
     if document["head_seq"] is not None:
         lines.append(f"head given   is that of record {document['head_seq']}: nothing before it is missing")
     return "\n".join(lines)

@@ -32,6 +32,7 @@ class SqliteJournal:
     def __init__(self, path: Path, reader: sqlite3.Connection, writer: sqlite3.Connection | None) -> None:
         self._path = path
         self._pid = os.getpid()
+        self._file = _file_of(path)
         self._writer = writer
         self._reader = reader
         self._reading = threading.Lock()
@@ -188,6 +189,10 @@ class SqliteJournal:
             if isinstance(error, DATABASE_ERRORS):
                 self._fail(error, f"record {self._tail[0] + 1}", self._tail[0] + 1)
             raise
+        if _file_of(self._path) != self._file:  # what SQLite writes then, nobody will find
+            rule = "the journal was removed or replaced while this run writes it"
+            self._failed = StoreFailed(str(self._path), rule, "bring the file back, then --resume")
+            raise self._failed
         return outcomes
 
     def _transact(
@@ -254,6 +259,15 @@ class SqliteJournal:
         if isinstance(met, StoreFailed):
             self._failed = met
         raise met from error
+
+
+def _file_of(path: Path) -> tuple[int, int] | None:
+    """Which file has this name: device and number; None if there is none."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _span(first: int, last: int) -> tuple[int, int]:

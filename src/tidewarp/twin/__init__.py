@@ -5,14 +5,21 @@ wiring     the part of it that a build function uses
 opening    open_twin: a journal begun, or followed to where it stands
 summary    what a run says of itself
 run        pure: the model in step with its inputs, the two chains, the run digest
-host       the inline host: threads for connectors, group commit, pacing, repair
+host       threads for connectors, group commit, pacing · withheld  outputs that wait for GVT
+repair     the two kinds of host, and how each puts late inputs in their place
+forked     a run in a process of its own, its snapshots, its death · simulation, serving  the two ends of its connection
+snapshots  which of them are kept
 pace       which tick is due by the wall, and how late the run is
 documents  the journal's documents of a run: open, resume, stop, mark, released
 facts      the journal read back as typed facts, for the four below
 follow     moving a run along its journal: what a recovery and a replay have in common
 replay     the run again, compared with its marks
+cuts       documents from which a run goes on, and a recovery may begin · recut  are they what the run says?
 audit      checking a journal without its model
 reading    the journal as rows for people
+guard      stops model code that looks at the host's clock or at random numbers of its own
+redrive    dead letters as inputs after all · redeliver  outputs that a sink lacks
+standby    a second process that follows a living writer, and takes its place
 model      finding a model's code and naming it
 sync       sessions and federations over Time Warp nodes (their names are in compat.twinsync) · divergence
 """
@@ -23,20 +30,31 @@ from tidewarp.twin.audit import Verified, verify
 from tidewarp.twin.model import load_model
 from tidewarp.twin.opening import open_twin
 from tidewarp.twin.reading import journal_rows
+from tidewarp.twin.recut import Recut, replay_cuts
+from tidewarp.twin.redeliver import Redelivered, open_recorded, redeliver
+from tidewarp.twin.redrive import Redriven
+from tidewarp.twin.repair import HOSTS
 from tidewarp.twin.replay import Replay, replay
 from tidewarp.twin.session import CATCH_UP, Build, Twin
 from tidewarp.twin.summary import Summary
 
 __all__ = [
     "CATCH_UP",
+    "HOSTS",
     "Build",
+    "Recut",
+    "Redelivered",
+    "Redriven",
     "Replay",
     "Summary",
     "Twin",
     "Verified",
     "journal_rows",
     "load_model",
+    "open_recorded",
     "open_twin",
+    "redeliver",
     "replay",
+    "replay_cuts",
     "verify",
 ]

@@ -18,8 +18,8 @@ from tidewarp.connect.documents import pack_positions
 from tidewarp.errors import Corrupt, OperatorError
 from tidewarp.observe import SILENT, Probe
 from tidewarp.store import Journal, check_file, key_fault, open_store
-from tidewarp.twin.documents import Mark, Opened, Released, Resumed
-from tidewarp.twin.facts import Dead, Ended, Fact, Inputs, Lacking, facts, shaped
+from tidewarp.twin.documents import Checkpoint, Mark, Opened, Released, Resumed
+from tidewarp.twin.facts import Dead, Ended, Fact, Inputs, Lacking, PassedOver, facts, shaped
 from tidewarp.twin.run import chain_inputs
 
 __all__ = ["Verified", "verify"]
@@ -104,6 +104,7 @@ class _Auditor:
         self._settled = 0  # nothing below it changes any more
         self._repairing: set[str] = set()  # sources whose late inputs may lie below the floor
         self._chain = Chain()
+        self._ahead = (0, 0)  # tick, and how many inputs at it are in the chain
         self._waiting: list[Input] = []  # a heap, in key order
         self._names: dict[int, str] = {}  # rank -> source
 
@@ -123,16 +124,20 @@ class _Auditor:
                 self._repairing = {name for name, policy in what.sources.items() if policy.get("late") == "repair"}
             case Resumed():
                 self._repairing |= {name for name, policy in what.sources.items() if policy.get("late") == "repair"}
-            case Inputs() | Dead() | Lacking() | Ended():
+            case Inputs() | Dead() | Lacking() | PassedOver() | Ended():
                 self._admit(fact.seq, what)
             case Released():
                 self._settled = max(self._settled, what.gvt)
             case Mark():
                 self._compare(fact.seq, what)
+            case Checkpoint():
+                self._chain_below(fact.seq, what, 0)
+                self._chain = Chain(head=what.inputs)
 
-    def _admit(self, seq: int, what: Inputs | Dead | Lacking | Ended) -> None:
-        if what.admitted < self._floor:
-            raise _bad(seq, f"its floor {what.admitted} lies below an earlier one, {self._floor}")
+    def _admit(self, seq: int, what: Inputs | Dead | Lacking | PassedOver | Ended) -> None:
+        lowest = self._settled if self._repairing else self._floor  # a life that repairs comes back a horizon behind
+        if what.admitted < lowest:
+            raise _bad(seq, f"its floor {what.admitted} lies below an earlier one, {lowest}")
         self._floor = what.admitted
         positions = self._positions.setdefault(what.source, {})
         if isinstance(what, Inputs):
@@ -144,21 +149,30 @@ class _Auditor:
                 heapq.heappush(self._waiting, one)
                 self._names[one.rank] = what.source
             self.inputs += len(what.inputs)
-        elif isinstance(what, Dead | Lacking):
+        elif isinstance(what, Dead | Lacking | PassedOver):
             for partition, offset in what.positions:
                 positions[partition] = max(positions.get(partition, -1), offset)
 
     def _compare(self, seq: int, mark: Mark) -> None:
+        self._chain_below(seq, mark, mark.ahead)
+        self.digest = mark.digest
+        self.marks += 1
+
+    def _chain_below(self, seq: int, mark: Mark | Checkpoint, ahead: int) -> None:
         due: list[Input] = []
         while self._waiting and self._waiting[0].tick < mark.tick:
+            due.append(heapq.heappop(self._waiting))
+        taken = self._ahead[1] if self._ahead[0] == mark.tick else 0
+        self._ahead = mark.tick, max(ahead, taken)
+        for _ in range(ahead - taken):
+            if not self._waiting or self._waiting[0].tick != mark.tick:
+                raise _bad(seq, f"it stands behind {ahead} inputs at tick {mark.tick}, and there are fewer")
             due.append(heapq.heappop(self._waiting))
         chain_inputs(self._chain, self._names, due)
         if self._chain.head() != mark.inputs:
             raise _bad(seq, f"the inputs below tick {mark.tick} do not give its chain of inputs")
         self._floor = max(self._floor, mark.tick)
         self._settled = max(self._settled, mark.tick)
-        self.digest = mark.digest
-        self.marks += 1
 
     def close(self) -> None:
         """What only the whole journal tells: the cursors."""

@@ -5,6 +5,8 @@
 ``tw.stop/1``      :class:`Stopped`: all instants below ``tick`` are done, none at or above it
 ``tw.mark/1``      :class:`Mark`, in DIGEST records; what a replay is compared with
 ``tw.released/1``  :class:`Released`, in RELEASED records
+``tw.part/1``      {reference, data}: a part of the document of the next checkpoint, in a CHECKPOINT record
+``tw.checkpoint/1``  :class:`Checkpoint`, in CHECKPOINT records; a later life may begin here
 
 Documents about inputs: ``connect.documents``.
 """
@@ -17,16 +19,19 @@ from typing import Any
 
 import msgspec
 
-from tidewarp.codec import DIGEST, INPUT, RELEASED, pack_document, timed_body
+from tidewarp.codec import CHECKPOINT, DIGEST, INPUT, RELEASED, pack_document, timed_body
 from tidewarp.store import Entry
 
 __all__ = [
+    "CUT",
     "FORMS",
     "MARK",
     "OPEN",
+    "PART",
     "RELEASED_IDS",
     "RESUME",
     "STOP",
+    "Checkpoint",
     "Mark",
     "ModelRecord",
     "Opened",
@@ -38,7 +43,8 @@ __all__ = [
 ]
 
 OPEN, RESUME, STOP, MARK, RELEASED_IDS = "tw.open", "tw.resume", "tw.stop", "tw.mark", "tw.released"
-_KINDS = {MARK: DIGEST, RELEASED_IDS: RELEASED}
+CUT, PART = "tw.checkpoint", "tw.part"
+_KINDS = {MARK: DIGEST, RELEASED_IDS: RELEASED, CUT: CHECKPOINT, PART: CHECKPOINT}
 
 
 class _Form(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,14 +101,36 @@ class Stopped(_Form, frozen=True):
     detail: str
 
 
-class Mark(_Form, frozen=True):
-    """The heads of the two chains (32 bytes each) at a tick. ``digest``: the run digest, hex, or None where the run went on."""
+class Mark(_Form, frozen=True, omit_defaults=True):
+    """The heads of the two chains (32 bytes each) at a tick. ``digest``: the run digest, hex, or None where the run went on.
+
+    ``ahead``: of the inputs at the tick itself, which the program has set there between two runs, the first so many are in.
+    """
 
     tick: int
     events: int
     inputs: bytes
     outputs: bytes
     digest: str | None
+    ahead: int = 0
+
+
+class Checkpoint(_Form, frozen=True):
+    """A cut: the run is what goes on from a document. ``tick``: the first one behind the instant of the cut.
+
+    Inputs below it were applied. Both chains begin a block there. ``reference``: SHA-256 of the document, hex; it stands in
+    the ``tw.part`` records before this one. ``last_id``: of the last output before the cut; "" if there was none.
+    """
+
+    tick: int
+    events: int
+    inputs: bytes  # heads of the chains, as of a mark
+    outputs: bytes
+    applied: int  # inputs
+    refused: int
+    published: int  # outputs
+    last_id: str
+    reference: str
 
 
 class Released(_Form, frozen=True):
@@ -117,12 +145,13 @@ class Released(_Form, frozen=True):
     gvt: int
 
 
-FORMS: dict[str, type[Opened | Resumed | Stopped | Mark | Released]] = {
+FORMS: dict[str, type[Opened | Resumed | Stopped | Mark | Released | Checkpoint]] = {
     OPEN: Opened,
     RESUME: Resumed,
     STOP: Stopped,
     MARK: Mark,
     RELEASED_IDS: Released,
+    CUT: Checkpoint,
 }
 """The class of each schema of this module."""
 

@@ -15,10 +15,11 @@ import msgspec
 
 from tidewarp.codec import DIGEST, RELEASED, Document, split_timed_body, unpack_document
 from tidewarp.connect.contract import DeadLetter, Input
-from tidewarp.connect.documents import DEAD, ENDED, GAP, INPUTS, PATHS, PathTable, decode_inputs
+from tidewarp.connect.documents import DEAD, ENDED, GAP, INPUTS, PATHS, SHED, PathTable, decode_inputs
+from tidewarp.connect.gate import LOCAL
 from tidewarp.errors import CodecError, Corrupt, OperatorError, TidewarpError
 from tidewarp.store import Journal
-from tidewarp.twin.documents import FORMS, OPEN, STOP, Mark, Opened, Released, Resumed, Stopped
+from tidewarp.twin.documents import FORMS, OPEN, PART, STOP, Checkpoint, Mark, Opened, Released, Resumed, Stopped
 
 __all__ = [
     "Dead",
@@ -27,6 +28,7 @@ __all__ = [
     "Inputs",
     "Lacking",
     "Marks",
+    "PassedOver",
     "What",
     "documents",
     "facts",
@@ -81,7 +83,17 @@ class Lacking(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return [(self.partition, self.end - 1)] if self.end > self.first else []
 
 
-What = Opened | Resumed | Inputs | Dead | Lacking | Ended | Mark | Released | Stopped
+class PassedOver(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Messages that became no inputs because there were others: how many "coalesced", and "shed" by a full queue."""
+
+    source: str
+    admitted: int
+    counted: dict[str, int]
+    positions: list[tuple[int, int]]  # partition, offset
+    ids: list[str]
+
+
+What = Opened | Resumed | Inputs | Dead | Lacking | PassedOver | Ended | Mark | Released | Stopped | Checkpoint
 
 
 class Fact(NamedTuple):
@@ -151,10 +163,12 @@ class _Reader:
             if isinstance(what, Opened | Resumed):  # a life that was begun with --accept-model may connect more
                 self._ranks = {name: policy["rank"] for name, policy in what.sources.items()}
             return what if is_wanted else None
+        if schema == PART:
+            return None
         if schema == PATHS:
             self._add_paths(value)
             return None
-        if schema not in (INPUTS, DEAD, GAP, ENDED):
+        if schema not in (INPUTS, DEAD, GAP, SHED, ENDED):
             raise Corrupt(f"document {schema!r}", "it is not known", "use a newer tidewarp")
         return self._of_a_source(schema, value) if is_wanted else None
 
@@ -170,9 +184,13 @@ class _Reader:
             return Inputs(value["source"], admitted, decode_inputs(value, rank, self._table))
         if schema == DEAD:
             return msgspec.convert(value, Dead)
+        if schema == SHED:
+            return msgspec.convert(value, PassedOver)
         return msgspec.convert(value, Lacking) if schema == GAP else msgspec.convert(value, Ended)
 
     def _recorded_rank(self, source: str) -> int:
+        if source == LOCAL and source not in self._ranks:
+            return 0
         if source not in self._ranks:
             raise Corrupt(f"source {source!r:.80}", "neither tw.open nor tw.resume names it", "run tidewarp verify")
         return self._ranks[source]
@@ -206,17 +224,26 @@ def shaped(seq: int) -> Iterator[None]:
 
 
 class Marks:
-    """The marks of a journal, ascending in tick, one of them read ahead."""
+    """The marks of a journal, ascending in tick, one of them read ahead where somebody asks for it.
+
+    ``taken``: were all of them?
+    """
 
     def __init__(self, journal: Journal) -> None:
+        self.taken = False
         read = facts(journal, kinds={DIGEST})
         self._marks = ((fact.seq, fact.what) for fact in read if isinstance(fact.what, Mark))
-        self._next = next(self._marks, None)
+        self._next: tuple[int, Mark] | None = None
 
     def up_to(self, tick: int) -> Iterator[tuple[int, Mark]]:
-        """Those that were not taken yet and lie at or below ``tick``, with their records."""
-        while self._next is not None and self._next[1].tick <= tick:
-            now, self._next = self._next, next(self._marks, None)
+        """Those that were not taken yet and for which all below ``tick`` is enough, with their records."""
+        while not self.taken:
+            if self._next is None:
+                self._next = next(self._marks, None)
+                self.taken = self._next is None
+            if self._next is None or self._next[1].tick + (self._next[1].ahead > 0) > tick:
+                return
+            now, self._next = self._next, None
             yield now
 
 

@@ -6,20 +6,26 @@ a record before them. So a second reader runs ahead to the next mark, and the ru
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from tidewarp.connect.contract import Output
 from tidewarp.connect.documents import PathTable
-from tidewarp.connect.gate import Asked, Gate, Grant, Instruction, Passed, Replayed
+from tidewarp.connect.gate import Asked, Gate, Grant, Instruction, Passed, Replayed, Settled, buried
 from tidewarp.errors import ModelError
 from tidewarp.observe import SILENT, Probe, stage
 from tidewarp.store import Journal
 from tidewarp.twin.collector import collector_paused
-from tidewarp.twin.documents import Mark, Opened, Released, Resumed, Stopped
-from tidewarp.twin.facts import Dead, Ended, Inputs, Lacking, Marks, What, facts, shaped, stop_at_end
-from tidewarp.twin.run import Run
+from tidewarp.twin.documents import Checkpoint, Mark, Opened, Released, Resumed, Stopped
+from tidewarp.twin.facts import Dead, Ended, Inputs, Lacking, Marks, PassedOver, What, facts, shaped, stop_at_end
 from tidewarp.units import TICK_MAX, in_seconds
+
+if TYPE_CHECKING:
+    from tidewarp.twin.forked import ForkedRun
+    from tidewarp.twin.run import Run
+    from tidewarp.twin.simulation import Simulation
 
 __all__ = ["EVENTS_PER_STEP", "Follower", "differs"]
 
@@ -38,7 +44,7 @@ class Follower:
         self,
         journal: Journal,
         gate: Gate,
-        run: Run,
+        run: Run | Simulation | ForkedRun,
         release: Callable[[Sequence[Output]], None],
         *,
         table: PathTable | None = None,
@@ -52,11 +58,10 @@ class Follower:
         self.anchor = (0, 0)
         self._journal, self._gate, self._run, self._release = journal, gate, run, release
         self._table, self._until, self._probe = table, until, probe
-        stop = stop_at_end(journal)
-        self._is_stopped = stop is not None
-        # A lease reaches beyond a stop in the middle of it, and so does the floor of a record that was written then.
-        self._end = min(until, halt) if stop is None else min(until, halt, stop)
+        self._halt = min(until, halt)
         self._marks = Marks(journal)
+        self._is_read = False  # all of the journal
+        self._ahead = 0  # inputs at the run's tick that it was given there
         self._gvt = 0  # the highest that the journal holds; inputs behind it in the journal may lie below it
 
     def follow(self) -> None:
@@ -71,7 +76,32 @@ class Follower:
             if self._run.at >= self._until:
                 return
 
+        self._is_read = True
         self._perform(self._gate.handle(Passed(min(self._gvt, self._end))))
+
+    @cached_property
+    def _stop(self) -> int | None:
+        """The tick of the stop that the journal ends with. Asked late, since what a standby follows grows till then."""
+        return stop_at_end(self._journal)
+
+    @property
+    def _end(self) -> int:
+        """A lease reaches beyond a stop in the middle of it, and so does the floor of a record that was written then."""
+        knows_all = self._is_read or self._marks.taken
+        return self._halt if not knows_all or self._stop is None else min(self._halt, self._stop)
+
+    def follow_ahead(self, *, all_of_it: bool) -> None:
+        """Apply what the program itself has set where the journal stops: with the marks behind it, or ``all_of_it``."""
+        if self._run.at != self._gate.floor:
+            return
+        granted = [one for one in self._gate.handle(Settled()) if isinstance(one, Grant)]
+        grant = granted[0] if granted else Grant(self._run.at, ())
+        for seq, mark in self._marks.up_to(self._run.at + 1):
+            grant = self._part(grant, mark)
+            self._compare(seq, mark)
+        if all_of_it and grant.inputs:
+            self._run.grant(grant)
+            self._release(self._run.step(grant.floor, EVENTS_PER_STEP))
 
     def follow_to(self, floor: int) -> None:
         """Grant the run all inputs below ``floor``."""
@@ -79,8 +109,9 @@ class Follower:
 
     def follow_on(self) -> None:
         """Further, to the last tick that the journal's inputs determine: where a killed run may have been."""
-        if not self._is_stopped and self._gate.has_sources:
-            limit = self._gate.end if self._gate.finished else TICK_MAX
+        if self._stop is None and self._gate.has_sources:
+            # How far the clock of a live twin was by the wall, no input says.
+            limit = self._gate.end if self._gate.finished or self._gate.lives else TICK_MAX
             self._perform(self._gate.handle(Asked(min(limit, self._until))))
 
     def _instructions(self, what: What) -> Sequence[Instruction]:
@@ -93,9 +124,11 @@ class Follower:
                 return self._gate.handle(_of_letters(what))
             case Lacking():
                 return self._gate.handle(Replayed(what.source, what.admitted, positions=dict(what.positions), gaps=1))
+            case PassedOver():
+                return self._gate.handle(_of_passed_over(what))
             case Ended():
                 return self._gate.handle(Replayed(what.source, what.admitted, ended=True))
-            case Mark() | Stopped():
+            case Mark() | Stopped() | Checkpoint():
                 return self._gate.handle(Passed(what.tick))
             case Opened():
                 self.anchor = (0, what.unix_ns)
@@ -108,16 +141,27 @@ class Follower:
     def _perform(self, instructions: Sequence[Instruction]) -> None:
         for instruction in instructions:
             if isinstance(instruction, Grant):
-                self._run.grant(instruction)
-                self._advance()
+                self._advance(instruction)
 
-    def _advance(self) -> None:
+    def _advance(self, grant: Grant) -> None:
         """To the end of the lease, halting at each mark on the way."""
-        end = min(self._run.lease, self._end)
-        for seq, mark in self._marks.up_to(end):
-            self._go(mark.tick)
-            self._compare(seq, mark)
-        self._go(end)
+        for seq, mark in self._marks.up_to(min(grant.floor, self._halt)):
+            if mark.tick >= self._run.behind:
+                grant = self._part(grant, mark)
+                self._compare(seq, mark)
+        self._run.grant(grant)
+        self._go(min(grant.floor, self._end))
+
+    def _part(self, grant: Grant, mark: Mark) -> Grant:
+        """Bring the run to where the mark was made; what is left of the grant."""
+        self._ahead = self._ahead if self._run.at == mark.tick else 0
+        count = bisect_left(grant.inputs, (mark.tick,)) + max(0, mark.ahead - self._ahead)
+        self._run.grant(Grant(mark.tick, grant.inputs[:count]))
+        self._go(mark.tick)
+        if mark.ahead > self._ahead:
+            self._release(self._run.step(mark.tick, EVENTS_PER_STEP))
+            self._ahead = mark.ahead
+        return Grant(grant.floor, grant.inputs[count:])
 
     def _go(self, tick: int) -> None:
         while self._run.at < tick or not self._run.settled:
@@ -129,7 +173,7 @@ class Follower:
         if recorded.digest is not None:
             self.recorded = recorded
         if self.first_difference is None and found != recorded:
-            parts = [name for name, value in recorded.document().items() if found.document()[name] != value]
+            parts = [name for name in Mark.__struct_fields__ if getattr(found, name) != getattr(recorded, name)]
             self.first_difference = {"tick": recorded.tick, "mark": seq, "parts": parts}
 
 
@@ -140,8 +184,12 @@ def _of_letters(what: Dead) -> Replayed:
         dead=what.by_rule(),
         letter_bytes=sum(len(letter.head) for letter in what.letters),
         positions=dict(what.positions),
-        ids=[letter.id for letter in what.letters if letter.id],
+        ids=[buried(letter.id, letter.sha256) for letter in what.letters if letter.id],
     )
+
+
+def _of_passed_over(what: PassedOver) -> Replayed:
+    return Replayed(what.source, what.admitted, positions=dict(what.positions), ids=what.ids, shed=what.counted)
 
 
 def differs(difference: Mapping[str, Any], changed: Sequence[str]) -> ModelError:

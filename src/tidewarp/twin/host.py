@@ -1,12 +1,14 @@
-"""The inline host: performs what gate and outbox ask, and paces the run. Connectors have threads, the model has not.
+"""The host: performs what gate and outbox ask, and paces the run, which is here (inline) or in a process of its own (forked).
 
 One turn of its loop: take what the inbox holds; ask the gate for a lease; let the model run in slices up to
 it; hand the outputs on once GVT has passed them. When nothing can go on, it sleeps until something arrives or the next
-instant is due.
+instant is due. Connectors have threads, the model has not.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 import queue
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,30 +23,44 @@ from tidewarp.codec import INPUT, timed_body
 from tidewarp.connect import gate as gates
 from tidewarp.connect import outbox as outboxes
 from tidewarp.connect.contract import Decoder, Gap, Input, Output, RunIdentity, Sink, Source
-from tidewarp.connect.documents import PathTable, encode_dead, encode_ended, encode_gap, encode_inputs, pack_positions
+from tidewarp.connect.documents import (
+    PathTable,
+    encode_dead,
+    encode_ended,
+    encode_gap,
+    encode_inputs,
+    encode_shed,
+    pack_positions,
+)
 from tidewarp.connect.shell import Inbox, Lost, SinkThread, SourceThread, SpillThread
 from tidewarp.errors import ModelError, OperatorError
 from tidewarp.observe import Probe, stage
 from tidewarp.store import Entry, Journal
+from tidewarp.twin.attended import Attended, Woken
 from tidewarp.twin.collector import collector_paused
+from tidewarp.twin.cuts import Cut, cut_entries
 from tidewarp.twin.documents import MARK, RELEASED_IDS, STOP, Mark, entry
 from tidewarp.twin.facts import stop_at_end
 from tidewarp.twin.follow import EVENTS_PER_STEP
+from tidewarp.twin.forked import ForkedRun
 from tidewarp.twin.pace import Pace
+from tidewarp.twin.repair import Rebuild
 from tidewarp.twin.run import Run
+from tidewarp.twin.withheld import Withheld
 from tidewarp.units import TICK_MAX, in_seconds, ticks
 
-__all__ = ["MARK_INPUTS", "InlineHost"]
+__all__ = ["MARK_INPUTS", "Host"]
 
+_LOG = logging.getLogger("tidewarp.twin")
 _TICK = itemgetter(Input._fields.index("tick"))
 MARK_INPUTS = 2_000  # a mark after so many inputs: what a replay can name when it differs
 _MARK_S = 60.0  # likewise after so many wall seconds of a paced run
-_STALL_S = 30.0  # how long a sink may make no progress at the end of a run
 _DRAIN_S = 0.005  # how long arrivals may keep a paced run from its next slice
 _PACED_EVENTS = 1_000  # of one slice of a paced run, likewise
 _TELL_S = 0.02  # GVT is journaled so often at most
 _AHEAD_MAX_S = 0.1  # how far ahead of the wall an arrival may be stamped
 _CALMER = 0.95  # what a commit's time still counts for after the next one
+_OPEN_S = 5.0  # how long sinks may take to open before a warning says so
 _AHEAD_S = 1.0  # by the wall: how far ahead GVT is promised where nothing can come in below the clock
 
 
@@ -67,16 +83,15 @@ class _Stop:
     """Somebody asks the run to end."""
 
 
-class InlineHost:
+class Host(Attended):
     """Runs one twin in the calling thread. ``stop`` may be called from any thread or signal handler.
 
-    ``rebuild(floor, at)`` makes the run anew from the journal, with all inputs below ``floor``, and brings it to ``at``; it
-    gives the run and its outputs. ``place(sink)`` is where the spill file of a sink goes.
+    ``rebuild`` puts late inputs in their place below the floor; ``place(sink)`` is where the spill file of a sink goes.
     """
 
     def __init__(
         self,
-        run: Run,
+        run: Run | ForkedRun,
         gate: gates.Gate,
         outbox: outboxes.Outbox,
         journal: Journal,
@@ -84,10 +99,14 @@ class InlineHost:
         identity: RunIdentity,
         clock: Clock,
         probe: Probe,
-        rebuild: Callable[[int, int], tuple[Run, list[Output]]],
+        rebuild: Rebuild,
         place: Callable[[str], Path],
+        observe_s: float = 0.0,
     ) -> None:
+        super().__init__()
+        self._observe_s = observe_s
         self.repairs = 0
+        self.horizon_cuts = 0
         self._run, self._gate, self._outbox, self._journal = run, gate, outbox, journal
         self._table, self._identity, self._clock, self._probe = table, identity, clock, probe
         self._rebuild, self._place = rebuild, place
@@ -104,14 +123,21 @@ class InlineHost:
         self._asked = False  # the gate, in this run
         self._is_new = journal.size == 0
         self._was_stopped = journal.size > 0 and stop_at_end(journal) is not None
-        self._withheld: deque[Output] = deque()  # a repair may still replace them
-        self._marks: deque[Mark] = deque()  # likewise
+        self._withheld = Withheld()  # a repair may still replace them
+        self._marks: deque[Mark | Cut] = deque()  # likewise
+        self._cut_tick = run.cuts_from  # of the last cut that is journaled
         self._told_gvt = 0  # the journal holds it
         self._released_id = ""  # id of the last output that was released: none up to it is released again
         self._telling = False
         self._told_s = -_TELL_S
         self._commit_s = 0.0  # how long the journal takes at present, from submission to the disk
         self._repair_from = TICK_MAX
+        self._late: list[Input] = []  # from there on
+
+    @property
+    def run(self) -> Run | ForkedRun:
+        """The run. A repair may put another one in its place."""
+        return self._run
 
     @property
     def lag_s_max(self) -> float:
@@ -122,13 +148,21 @@ class InlineHost:
     def open_sinks(self, sinks: Mapping[str, Sink], released: Mapping[str, str]) -> None:
         """Open every sink and wait until each has said what it holds, or that it cannot be reached now."""
         for name, sink in sinks.items():
-            thread = SinkThread(sink, self._identity, released.get(name, ""), self._inbox, self._clock.now)
+            identity = self._identity._replace(form=self._outbox.delivery(name).form)
+            thread = SinkThread(sink, identity, released.get(name, ""), self._inbox, self._clock.now)
             self._sinks[name] = thread
-        waiting = len(sinks)
+        waiting = {*sinks}
+        patience_s: float | None = _OPEN_S
         while waiting:
-            message = self._inbox.get()
+            try:
+                message = self._inbox.get(timeout=patience_s)
+            except queue.Empty:
+                patience_s = None
+                _LOG.warning("waiting for sinks to open: %s", ", ".join(sorted(waiting)))
+                continue
             self._take(message)
-            waiting -= isinstance(message, outboxes.Opened | outboxes.Failed)
+            if isinstance(message, outboxes.Opened | outboxes.Failed):
+                waiting.discard(message.sink)
 
     def last_ids(self) -> dict[str, str]:
         """Sink -> id of the last output that it holds, of the sinks that hold any."""
@@ -152,6 +186,12 @@ class InlineHost:
                     decoders.get(name),
                 )
 
+    def append(self, batches: Sequence[gates.Append]) -> None:
+        """Journal what the gate admits between two runs; it is durable on return."""
+        self._perform(batches)
+        while self._gate.appending:
+            self._wait(None)
+
     def stop(self) -> None:
         """End the present run at the next completed instant. Safe from any thread and from a signal handler."""
         self._stopping = True
@@ -159,6 +199,7 @@ class InlineHost:
 
     def close(self) -> None:
         """End all connectors. Raises the first error that one of them met since the run, after closing all."""
+        self._run.close()
         threads = (*self._sources.values(), *self._sinks.values(), *([self._spill] if self._spill else []))
         for thread in threads:
             thread.end()
@@ -170,45 +211,53 @@ class InlineHost:
 
     # ------------------------------------------------------------------ the loop
     def go(self, until: int | None, pace: Pace) -> str:
-        """Run to ``until`` (exclusive tick), or to the end of all data, or until stopped: "end" or "interrupted"."""
+        """Run to ``until`` (exclusive tick), or to the end of all data, or until stopped: "end" or "interrupted".
+
+        "lag": it was later than its pace allows.
+        """
         self._pace = pace
+        self._outbox.ending = False
         self._marked_s = self._clock.now()
         self._told_gvt = max(self._told_gvt, self._gate.gvt)
         self._asked = False
         while True:
             self._take_all()
             self._repair()
+            self._heed()
             goal = self._goal(until)
-            if self._stopping or (self._run.at >= goal and self._run.settled):
+            if self._stopping or pace.too_late or (self._run.at >= goal and self._run.settled):
                 break
             self._outbox.spills = pace.keeps_up
-            if self._outbox.full:
-                self._wait(None)
+            if self._outbox.full or pace.paused:
+                self._wait(self._until_observed_s(None))
             elif self._progress(goal):
                 self._probe.progress(in_seconds(self._run.at), None if goal == TICK_MAX else in_seconds(goal))
             else:
-                self._wait(self._pause_s(goal))
+                self._wait(self._until_observed_s(self._pause_s(goal)))
             self._settle()
-        if pace.factor > 0 and self._run.at < goal:
+        if pace.factor > 0 and not pace.paused and self._run.at < goal:
             self._progress(goal)  # to the present: nothing was due since it was last asked for
-        reason = "interrupted" if self._stopping and self._run.at < goal else "end"
+        is_cut = self._run.at < goal
+        reason = "interrupted" if self._stopping and is_cut else "lag" if pace.too_late and is_cut else "end"
         self._stopping = False
         self._finish(reason)
         return reason
 
     def _goal(self, until: int | None) -> int:
-        """Where this run ends, as far as that is known yet."""
+        """Where this run ends, as far as that is known yet: behind the first instant at least, where the model begins."""
         if until is not None:
             return until
         if self._gate.finished:
-            return max(self._gate.end, self._run.at)
-        if not self._sources and self._run.env.peek() == float("inf"):
-            return self._run.stop_tick
+            return max(self._gate.end, self._run.at, 1)
+        if not self._sources and self._run.next_tick == TICK_MAX:
+            return max(self._run.stop_tick, 1)
         return TICK_MAX
 
     def _progress(self, goal: int) -> bool:
         """Run one slice, if the lease and the pace allow one. False: there is nothing to do now."""
         self._limit = limit = min(goal, self._paced_limit(goal))
+        if self._pace.too_late:
+            return True
         if self._run.settled and self._run.at >= min(limit, self._run.lease):
             is_idle = limit < goal and limit <= self._upcoming(goal)
             now_s = self._clock.now()
@@ -226,8 +275,9 @@ class InlineHost:
     def _paced_limit(self, goal: int) -> int:
         """The first tick that is not yet due."""
         if self._pace.factor > 0:
-            is_due = self._run.lease > self._run.at or self._gate.lives  # else it is data that the run waits for
-            return self._pace.limit(self._run.next_tick if is_due else None)
+            upcoming = self._run.next_tick
+            is_due = self._run.lease > self._run.at or self._gate.lives or upcoming < self._gate.reach
+            return self._pace.limit(upcoming if is_due else None)  # else it is data that the run waits for
         if goal == TICK_MAX and (not self._sources or self._gate.lives):
             upcoming = self._upcoming(goal)  # neither data nor an end say how far: from event to event
             return self._run.at if upcoming == TICK_MAX else min(goal, upcoming + 1)
@@ -271,15 +321,19 @@ class InlineHost:
             self._give_up(error)
             raise
         stage("apply.after")
-        if self._tells_gvt:
-            # A run that was made anew may stand before instants of which the one before it has told.
-            self._withheld.extend(output for output in outputs if output.id > self._released_id)
-        else:
-            self.release(outputs)
+        self._pass_on(outputs)
+        self._note_cuts()
         if self._run.settled and self._mark_is_due():
             self._marked, self._marked_s = self._run.applied, self._clock.now()
             self._marks.append(self._run.mark())
         self._journal_marks()
+
+    def _pass_on(self, outputs: Sequence[Output]) -> None:
+        if self._tells_gvt:
+            # A run that was made anew may stand before instants of which the one before it has told.
+            self._withheld.hold([output for output in outputs if output.id > self._released_id])
+        else:
+            self.release(outputs)
 
     def _mark_is_due(self) -> bool:
         """A mark also says how far a paced run has come, for the life after a kill."""
@@ -291,23 +345,28 @@ class InlineHost:
         """Those that no repair can change any more."""
         while self._marks and self._marks[0].tick <= self._gate.gvt:
             mark = self._marks.popleft()
-            self._submit([entry(MARK, mark.tick, mark.document()), self._released()])
+            if isinstance(mark, Cut):
+                self._cut_tick = mark.tick
+                self._submit(cut_entries(mark))
+            else:
+                self._submit([entry(MARK, mark.tick, mark.document()), self._released()])
+
+    def _note_cuts(self) -> None:
+        """A run that goes back makes its cuts again."""
+        last = max((mark.tick for mark in self._marks if isinstance(mark, Cut)), default=self._cut_tick)
+        self._marks.extend(cut for cut in self._run.take_cuts() if cut.tick > last)
 
     # ------------------------------------------------------------------ GVT and repair
     @property
     def _tells_gvt(self) -> bool:
         """Could a later life come to another result above what the journal says? Then it says so before outputs leave."""
-        return self._gate.repairs or self._gate.lives
+        return self._gate.repairs or self._gate.lives or self._gate.has_local
 
     def _settle(self) -> None:
         """Release what GVT has passed, once the journal holds that it has."""
-        while self._withheld and self._withheld[0].tick < self._told_gvt:
-            count = 0
-            while count < len(self._withheld) and self._withheld[count].tick < self._told_gvt:
-                count += 1
-            self.release([self._withheld.popleft() for _ in range(count)])
-        due = self._withheld and self._withheld[0].tick < self._gate.gvt
-        if not due or self._telling or self._clock.now() - self._told_s < _TELL_S:
+        self.release(self._withheld.leave(self._told_gvt))
+        self._relieve()
+        if not self._is_to_tell or self._telling or self._clock.now() - self._told_s < _TELL_S:
             return
         gvt = self._gate.gvt
         if self._gate.arrivals_only and not self._gate.repairs and self._pace.factor > 0:
@@ -316,22 +375,38 @@ class InlineHost:
         future = self._journal.submit([self._released(gvt)])
         future.add_done_callback(lambda done: self._inbox.put(_Told(gvt, done)))
 
+    @property
+    def _is_to_tell(self) -> bool:
+        """Has GVT passed an output that waits?"""
+        first = self._withheld.first_tick
+        return first is not None and first < self._gate.gvt
+
+    def _relieve(self) -> None:
+        """Too many outputs wait for the horizon: let GVT pass half of them now. What is later than that is beyond."""
+        gvt = self._withheld.relief
+        if gvt is None or gvt <= self._gate.gvt or self._repair_from < TICK_MAX:
+            return
+        before = self._gate.gvt
+        self._gate.handle(gates.Passed(min(gvt, self._gate.floor)))
+        self.horizon_cuts += self._gate.gvt > before
+
     def _repair(self) -> None:
-        """Execute again from the first input that came in below the floor. Inline, that is: from the beginning."""
+        """Execute again from the first input that came in below the floor."""
         if self._repair_from == TICK_MAX:
             return
         tick, self._repair_from = self._repair_from, TICK_MAX
+        late, self._late = self._late, []
         self.repairs += 1
         self._probe.add("repairs")
-        self._run, outputs = self._rebuild(self._gate.floor, self._run.at)
-        self._withheld = deque(output for output in outputs if output.id > self._released_id)
+        self._run, begin, outputs = self._rebuild(tick, late, self._released_id)
+        self._withheld.replace(begin, outputs)
         self._marks = deque(mark for mark in self._marks if mark.tick <= tick)
 
     def release(self, outputs: Sequence[Output]) -> None:
         """Hand outputs that GVT has passed to the sinks."""
         if outputs:
             self._released_id = outputs[-1].id
-            self._perform_outbox(self._outbox.handle(outboxes.Published(outputs)))
+            self._perform_outbox(self._outbox.handle(outboxes.Published(outputs, self._clock.now())))
 
     def release_recovered(self, outputs: Sequence[Output]) -> None:
         """As `release`, for a recovery: a sink that is down must not keep a twin from coming back, so its file takes them."""
@@ -344,7 +419,7 @@ class InlineHost:
         if self._due:
             due = max(0.0, min(at_s for at_s, _ in self._due.values()) - self._clock.now())
             timeout_s = due if timeout_s is None else min(timeout_s, due)
-        if self._withheld and not self._telling and self._withheld[0].tick < self._gate.gvt:
+        if self._is_to_tell and not self._telling:
             timeout_s = _TELL_S if timeout_s is None else min(timeout_s, _TELL_S)
         message = (clock or self._clock).wait(self._inbox, timeout_s)
         if message is not None:
@@ -382,8 +457,10 @@ class InlineHost:
             case outboxes.Opened():
                 self._refuse_older(message)
                 self._perform_outbox(self._outbox.handle(message))
-            case outboxes.Sent() | outboxes.Failed() | outboxes.Fetched():
+            case outboxes.Sent() | outboxes.Failed() | outboxes.Fetched() | outboxes.Unspilled():
                 self._perform_outbox(self._outbox.handle(message))
+            case Woken():
+                self._take_local()
             case _Stop():
                 pass
             case _:
@@ -431,9 +508,11 @@ class InlineHost:
                 case gates.Append():
                     self._append(instruction)
                 case gates.Confirm():
-                    self._sources[instruction.source].confirm(instruction.positions)
+                    if instruction.source in self._sources:  # a redrive opens none
+                        self._sources[instruction.source].confirm(instruction.positions)
                 case gates.Repair():
                     self._repair_from = min(self._repair_from, instruction.tick)
+                    self._late += instruction.inputs
                 case gates.Reconnect():
                     self._reconnect_later(instruction.source, instruction.at_s, instruction.gap)
 
@@ -450,8 +529,13 @@ class InlineHost:
             tick = min(map(_TICK, batch.inputs))
             documents = encode_inputs(batch.source, batch.admitted, batch.inputs, self._table, batch.columns)
             entries += [Entry(INPUT, timed_body(tick, document)) for document in documents]
+        self._log_letters(batch)
         if batch.letters or batch.counted:
             document = encode_dead(batch.source, batch.admitted, batch.letters, batch.counted, batch.moved)
+            entries.append(Entry(INPUT, timed_body(batch.admitted, document)))
+        if batch.shed is not None:
+            shed = batch.shed
+            document = encode_shed(batch.source, batch.admitted, shed.counted, shed.positions, shed.ids)
             entries.append(Entry(INPUT, timed_body(batch.admitted, document)))
         if batch.ended:
             entries.append(Entry(INPUT, timed_body(batch.admitted, encode_ended(batch.source, batch.admitted))))
@@ -485,42 +569,50 @@ class InlineHost:
         self._repair()
         self._conclude()
         stalled = self._flush()
+        lacking = "; ".join(f"sink {name!r}: {told}" for name, told in self._outbox.lacking().items())
         mark = self._run.mark(final=True)
-        stop = entry(STOP, mark.tick, {"tick": mark.tick, "reason": reason, "detail": stalled or ""})
+        stop = entry(STOP, mark.tick, {"tick": mark.tick, "reason": reason, "detail": stalled or lacking})
         self._journal.append([entry(MARK, mark.tick, mark.document()), self._released(), stop])
+        self._is_unsealed = False
         if stalled:
             raise OperatorError(stalled, "a run ends when its sinks hold all outputs", "mend the sink, then --resume")
 
     def _conclude(self) -> None:
         """A stop is final: nothing below it changes any more, and all outputs leave."""
+        self._note_cuts()
         self._gate.handle(gates.Passed(self._run.at))
         self._journal_marks()
-        if self._withheld:
+        if self._withheld.first_tick is not None:
             self._told_gvt = max(self._told_gvt, self._run.at)
             self._journal.append([self._released()])
-            self.release(self._withheld)
-            self._withheld = deque()
+            self.release(self._withheld.leave(TICK_MAX))
 
     def _flush(self) -> str | None:
         """Wait for the sinks; None, or which of them made no progress for too long.
 
         Retries go by the twin's clock, which may be a simulated one; a sink at work takes its time by the wall.
         """
-        wall, backlog = WallClock(), self._outbox.backlog
-        since_s, wall_since_s = self._clock.now(), wall.now()
-        while self._outbox.backlog:
-            self._wait(_STALL_S, self._clock if self._due else wall)
-            if self._outbox.backlog != backlog:
-                backlog, since_s, wall_since_s = self._outbox.backlog, self._clock.now(), wall.now()
-            elif max(self._clock.now() - since_s, wall.now() - wall_since_s) >= _STALL_S:
-                name, count = next(iter(backlog.items()))
-                return f"sink {name!r}: {count} outputs not delivered ({self._outbox.reason(name) or 'no answer'})"
+        self._outbox.ending = True
+        self._wake_outbox()
+        wall = WallClock()
+        moved: dict[str, tuple[int, float, float]] = {}  # sink -> its backlog, and since when, by both clocks
+        while backlog := self._outbox.backlog:
+            now_s, wall_s = self._clock.now(), wall.now()
+            patience_s = math.inf
+            for name, count in backlog.items():
+                if name not in moved or moved[name][0] != count:
+                    moved[name] = count, now_s, wall_s
+                left_s = self._outbox.delivery(name).stall_s - max(now_s - moved[name][1], wall_s - moved[name][2])
+                patience_s = min(patience_s, left_s)
+                if left_s <= 0:
+                    return f"sink {name!r}: {count} outputs not delivered ({self._outbox.reason(name) or 'no answer'})"
+            self._wait(patience_s, self._clock if self._due else wall)
         return None
 
     def _give_up(self, error: ModelError) -> None:
         """The model raised: deliver what came before, and let the journal say where the run ended and why."""
         self._perform(self._gate.handle(gates.Paused()))
-        self._withheld.extend(self._run.salvage())
+        self._withheld.hold(self._run.salvage())
         while self._gate.appending or self._telling:
             self._wait(None)
         self._conclude()

@@ -38,13 +38,17 @@ class ModelSource:
             return ""
         digest = Digest("TWMODEL1")
         for name, content in sorted(self.files.items()):
-            digest.add(name.encode())
+            digest.add(name.encode("utf-8", "surrogateescape"))
             digest.add(content.encode())
         return digest.hexdigest()
 
     def record(self, journal: Path) -> ModelRecord:
         """What ``tw.open`` records; the path is relative to the journal's folder, so both can move together."""
         path = None if self.path is None else Path(os.path.relpath(self.path, journal.resolve().parent)).as_posix()
+        for name in (path or "", *self.files):
+            if name.encode("utf-8", "replace") != name.encode("utf-8", "surrogateescape"):
+                rule = "the journal holds the names of a model's files as text, which is UTF-8"
+                raise OperatorError(repr(name), rule, "rename the file or its folder")
         return ModelRecord(path, self.function, self.digest, self.files)
 
 

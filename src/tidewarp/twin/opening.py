@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import tempfile
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -16,17 +17,22 @@ from tidewarp.codec import pack, unpack
 from tidewarp.connect.documents import PathTable
 from tidewarp.errors import CodecError, ModelChanged, OperatorError
 from tidewarp.observe import SILENT, Probe
-from tidewarp.store import Store, open_store
+from tidewarp.store import Journal, Store, open_store
+from tidewarp.twin.cuts import cuts_of, latest_cut
 from tidewarp.twin.documents import OPEN, Opened, entry, platform_of
 from tidewarp.twin.facts import opening_of, released_before
 from tidewarp.twin.follow import Follower, differs
-from tidewarp.twin.host import InlineHost
+from tidewarp.twin.forked import ForkedRun
+from tidewarp.twin.host import Host
 from tidewarp.twin.model import changed_files, refuse_while_loading
+from tidewarp.twin.repair import Rebuild, forked, forks, inline
+from tidewarp.twin.run import Run
 from tidewarp.twin.session import CATCH_UP, Build, Pacing, Twin
+from tidewarp.twin.standby import Standby, stand_by
 from tidewarp.twin.wiring import BATCH_MAX
-from tidewarp.units import parse_instant
+from tidewarp.units import Duration, format_instant, in_seconds, parse_instant, ticks
 
-__all__ = ["open_twin"]
+__all__ = ["open_twin", "refuse_changed_files"]
 
 _YEAR = re.compile(r"[12]\d{3}", re.ASCII)
 
@@ -42,6 +48,10 @@ def open_twin(
     resume: bool = True,
     accept_model: bool = False,
     catch_up: str = "fast",
+    observe: Duration = 1.0,
+    host: str = "auto",
+    guard: bool = False,
+    standby: bool = False,
     clock: Clock | None = None,
     probe: Probe = SILENT,
 ) -> Twin:
@@ -63,6 +73,16 @@ def open_twin(
         accept_model: go on although the model's files changed.
         catch_up: what the time means in which a live twin was down: "fast": it passed for the twin as well, which catches
             up at full speed; "pause": it did not.
+        host: where the model runs. "inline": here; a late input that is repaired costs the run from its beginning.
+            "forked": in a process of its own, with snapshots, from which repairs go on; it is restarted if it is killed. What
+            the model does to other objects than registry and outputs is then not seen here, and of the registry what was
+            there when the last `run` ended; it keeps no files open. "auto": forked where a source repairs, else inline.
+        guard: stop model code that looks at the host's clock, or at random numbers of its own, with a ModelError that says
+            where. Slow: for rehearsals.
+        standby: as long as another process writes the journal, follow it and wait; go on in its place when it has gone.
+            Blocks until then. What is left to do is what came behind its last mark, not the whole journal.
+        observe: wall seconds between two observations (lag, backlogs, states of sources and sinks) for sinks that are
+            connected with ``observe=True``; 0: none.
         clock: the wall clock; tests hand in a simulated one.
         probe: receives counts and progress.
 
@@ -77,52 +97,81 @@ def open_twin(
     if seed is not None and not 0 <= seed < 1 << 64:
         raise OperatorError(f"seed={seed}", "a seed is 0 to 2^64 - 1", "give a number in this range")
     Pacer(factor or 0.0)  # refuses a factor that is none, before anything is begun
+    forks(host, repairs=False)  # likewise a host
     if catch_up not in CATCH_UP:
         raise OperatorError(f"catch_up={catch_up!r}", f"one of {', '.join(CATCH_UP)}", "choose one of them")
     clock = clock or WallClock()
     path, epoch_ns = Path(journal), _epoch_ns(epoch)
     with contextlib.ExitStack() as stack:
-        store = stack.enter_context(contextlib.closing(open_store(journal, create=True)))
+        found = stand_by(journal, clock) if standby else open_store(journal, create=True)
+        store = stack.enter_context(contextlib.closing(found))
         begun = opening_of(store.journal) if store.journal.size else None
         if begun is not None:
             if not resume:
                 rule = "it holds a run, and this one begins its own journal"
                 raise OperatorError(str(path), rule, "add --resume, or name another file")
-            _refuse_other(begun, path, seed=seed, epoch_ns=epoch_ns)
+            _refuse_other(begun, path, seed=seed, epoch=epoch, epoch_ns=epoch_ns)
             seed, epoch_ns = begun.seed, begun.epoch_ns
         twin = Twin(
-            build, seed=seed or 0, epoch_ns=epoch_ns, live=True, batch=batch, probe=probe, present_ns=clock.unix_ns()
+            build,
+            seed=seed or 0,
+            epoch_ns=epoch_ns,
+            live=True,
+            batch=batch,
+            probe=probe,
+            present_ns=clock.unix_ns(),
+            guard=guard,
         )
         stack.push(twin)
         if begun is not None and not accept_model:
-            _refuse_changed_files(begun, twin, path)
+            refuse_changed_files(begun, twin, path)
         twin._wire()
         if begun is not None and not accept_model:
             _refuse_changed_sources(begun, twin, path)
-        _follow(twin, store, path, clock, Pacing(factor, catch_up))
+        twin._run.cuts_from = max((cut.tick for _, cut in cuts_of(store.journal)), default=0)
+        run, rebuild = (forked if forks(host, twin._gate.repairs) else inline)(twin, store.journal)
+        stack.callback(run.close)  # it was begun before there is any thread, of connectors or the journal's
+        _follow(twin, store, path, clock, Pacing(factor, catch_up, _observe_s(observe)), run, rebuild)
         stack.pop_all()
     return twin
 
 
-def _follow(twin: Twin, store: Store, path: Path, clock: Clock, pacing: Pacing) -> None:
+def _follow(
+    twin: Twin,
+    store: Store,
+    path: Path,
+    clock: Clock,
+    pacing: Pacing,
+    run: Run | ForkedRun,
+    rebuild: Rebuild,
+) -> None:
     """Bring a wired twin to where its journal stands, and begin the journal if it is empty."""
     journal, table = store.journal, PathTable()
     identity = twin._identity(journal.domain)
-    host = InlineHost(
-        twin._run,
-        twin._gate,
-        twin._outbox,
-        journal,
-        table,
-        identity,
-        clock,
-        twin._probe,
-        partial(twin._rebuild, journal),
-        partial(_spill_path, path),
-    )
-    twin._attach(store, host, clock, pacing)
-    follower = Follower(journal, twin._gate, twin._run, host.release_recovered, table=table, probe=twin._probe)
-    host.open_sinks(twin._sinks, released_before(journal))
+
+    def begin(released: Mapping[str, str]) -> Host:
+        host = Host(
+            run,
+            twin._gate,
+            twin._outbox,
+            journal,
+            table,
+            identity,
+            clock,
+            twin._probe,
+            rebuild,
+            partial(_spill_path, path),
+            pacing.observe_s,
+        )
+        twin._attach(store, host, clock, pacing)
+        host.open_sinks(twin._sinks, released)
+        return host
+
+    if isinstance(store, Standby):
+        _follow_to_the_end(twin, store.follower(twin, run, table, begin), journal)
+        return
+    host = begin(released_before(journal))
+    follower = Follower(journal, twin._gate, run, host.release_recovered, table=table, probe=twin._probe)
     if not journal.size:  # last of all: what could not start has begun no journal
         model = twin._model.record(path)
         opened = Opened(
@@ -135,7 +184,16 @@ def _follow(twin: Twin, store: Store, path: Path, clock: Clock, pacing: Pacing) 
             unix_ns=clock.unix_ns(),
         )
         journal.append([entry(OPEN, 0, opened.document())])
+    if journal.size and not changed_files(opening_of(journal).model, twin._model):
+        cut = latest_cut(journal, host.last_ids(), twin._sinks)
+        if cut is not None:
+            host.release_recovered(run.restore(cut))
+    _follow_to_the_end(twin, follower, journal)
+
+
+def _follow_to_the_end(twin: Twin, follower: Follower, journal: Journal) -> None:
     follower.follow()
+    follower.follow_ahead(all_of_it=True)
     twin._anchor = follower.anchor
     if follower.first_difference is not None:
         # What has changed was accepted, or it would have been refused before.
@@ -150,13 +208,17 @@ def _spill_path(journal: Path, sink: str) -> Path:
     return Path(os.environ.get("TIDEWARP_SPILL_DIR") or beside) / f"{journal.stem.strip(':')}.{word}.spill"
 
 
-def _refuse_other(begun: Opened, path: Path, *, seed: int | None, epoch_ns: int | None) -> None:
-    for what, asked, kept in (("seed", seed, begun.seed), ("epoch_ns", epoch_ns, begun.epoch_ns)):
-        if asked is not None and asked != kept:
-            raise OperatorError(f"{what}={asked}", f"{path} was begun with {kept}", "leave it out to go on")
+def _refuse_other(
+    begun: Opened, path: Path, *, seed: int | None, epoch: datetime | str | None, epoch_ns: int | None
+) -> None:
+    action = "leave it out to go on, or begin a new journal with it"
+    if seed is not None and seed != begun.seed:
+        raise OperatorError(f"seed={seed}", f"{path} was begun with {begun.seed}", action)
+    if epoch_ns is not None and epoch_ns != begun.epoch_ns:
+        raise OperatorError(f"epoch={epoch}", f"{path} was begun with {format_instant(begun.epoch_ns)}", action)
 
 
-def _refuse_changed_files(begun: Opened, twin: Twin, path: Path) -> None:
+def refuse_changed_files(begun: Opened, twin: Twin, path: Path) -> None:
     """Before the model is wired: what is wrong with it then may come of the change."""
     changed = changed_files(begun.model, twin._model)
     if changed:
@@ -176,6 +238,13 @@ def _refuse_changed_sources(begun: Opened, twin: Twin, path: Path) -> None:
             "a run goes on with the sources that began it",
             "connect them as before, or pass --accept-model (accept_model=True)",
         )
+
+
+def _observe_s(observe: Duration) -> float:
+    interval_s = in_seconds(ticks(observe))
+    if interval_s < 0:
+        raise OperatorError(f"observe={observe!r}", "seconds between two observations, 0 for none", "give 0 or more")
+    return interval_s
 
 
 def _epoch_ns(epoch: datetime | str | None) -> int | None:

@@ -19,16 +19,32 @@ class Pace:
     A run that begins behind the wall, because it was down or because its epoch lies in the past, catches up at full
     speed first. Until then its lag is not counted, and :attr:`keeps_up` is False.
 
+    Args:
+        clock: the wall clock.
+        factor: as above.
+        by_calendar: are virtual times those of the calendar? Then a pause is made up for.
+        lag_limit_s: beyond so many wall seconds it is :attr:`too_late`.
+
     Raises:
         OperatorError: a factor that is negative, NaN or infinite.
     """
 
-    def __init__(self, clock: Clock, factor: float) -> None:
+    def __init__(
+        self, clock: Clock, factor: float, *, by_calendar: bool = False, lag_limit_s: float = math.inf
+    ) -> None:
         self.lag_s_max = 0.0
         self.factor = factor
+        self.paused = False
         self._clock = clock
         self._pacer = Pacer(factor)
         self._is_behind = False
+        self._by_calendar, self._lag_limit_s = by_calendar, lag_limit_s
+        self._paused_s = 0.0
+
+    @property
+    def too_late(self) -> bool:
+        """Was the run later than its limit?"""
+        return self.lag_s_max > self._lag_limit_s
 
     @property
     def keeps_up(self) -> bool:
@@ -56,6 +72,40 @@ class Pace:
             self._is_behind = lag_s > _CAUGHT_UP_S
         else:
             self.lag_s_max = max(self.lag_s_max, lag_s)
+
+    def lag_s(self, next_tick: int) -> float:
+        """Wall seconds by which ``next_tick``, what the run has to do next, is late; 0 while it catches up."""
+        return 0.0 if self._is_behind else self._pacer.lag(self._clock.now(), in_seconds(next_tick))
+
+    def pause(self) -> None:
+        """Virtual time stands still by the wall."""
+        if not self.paused:
+            self.paused, self._paused_s = True, self._clock.now()
+            self._pacer.pause(self._paused_s)
+
+    def proceed(self, next_tick: int) -> None:
+        """Go on from where it stands; by the calendar, catch up. What was late is forgiven."""
+        if not self.paused:
+            return
+        self.paused = False
+        now_s = self._clock.now()
+        if self._by_calendar and self.factor > 0:
+            due_s = self._pacer.virtual(now_s) + (now_s - self._paused_s) / self.factor
+            self._pacer.start(now_s, due_s)
+            self._is_behind = due_s > in_seconds(next_tick)
+        else:
+            self._pacer.resume(now_s)
+            self._pacer.set_factor(self.factor, now_s, self._here_s(next_tick, now_s))
+
+    def set_factor(self, factor: float, next_tick: int) -> None:
+        """Another pace from where the run stands. What was late is forgiven. Raises as the constructor."""
+        now_s = self._clock.now()
+        self._pacer.set_factor(factor, now_s, self._here_s(next_tick, now_s))
+        self.factor, self._is_behind = factor, False
+
+    def _here_s(self, next_tick: int, now_s: float) -> float:
+        """Virtual time by the wall, or where the run stands if that is less."""
+        return min(self._pacer.virtual(now_s), in_seconds(next_tick))
 
     def present(self, ahead_s: float = 0.0) -> int:
         """The tick that virtual time has reached by the wall, or will have in ``ahead_s``; at full speed the first.

@@ -22,7 +22,7 @@ from tidewarp.twin.run import tick_at
 from tidewarp.twin.session import Build, Twin
 from tidewarp.units import TICK_MAX, Duration, in_seconds
 
-__all__ = ["Replay", "replay"]
+__all__ = ["Replay", "recorded_model", "replay"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ def replay(
     build: Build | None = None,
     *,
     until: Duration | datetime | None = None,
+    guard: bool = False,
     probe: Probe = SILENT,
     outputs: Callable[[Sequence[Output]], None] = lambda _: None,
 ) -> Replay:
@@ -65,6 +66,7 @@ def replay(
         journal: the file; it is only read.
         build: the model; None loads it from the path that the journal recorded, relative to its folder.
         until: stop the comparison at this virtual time.
+        guard: as for ``tw.open``.
         probe: receives progress.
         outputs: is given the outputs of the run, in order, as they are made again: no journal holds them.
 
@@ -77,13 +79,14 @@ def replay(
     with contextlib.closing(open_store(journal, read_only=True)) as store:
         opened = opening_of(store.journal)
         if build is None:
-            build = _recorded_model(opened.model, path)
-        twin = Twin(build, seed=opened.seed, epoch_ns=opened.epoch_ns, live=False, probe=probe)
+            build = recorded_model(opened.model, path)
+        twin = Twin(build, seed=opened.seed, epoch_ns=opened.epoch_ns, live=False, probe=probe, guard=guard)
         twin._wire()
         limit = TICK_MAX if until is None else tick_at(until, opened.epoch_ns)
         run = twin._run
         follower = Follower(store.journal, twin._gate, run, outputs, until=limit, probe=probe)
         follower.follow()
+        follower.follow_ahead(all_of_it=False)
         follower.follow_on()
         wall_s = clock.now() - started_s
         ended = follower.recorded if follower.recorded is not None and follower.recorded.tick == run.at else None
@@ -104,9 +107,14 @@ def replay(
         )
 
 
-def _recorded_model(model: ModelRecord, journal: Path) -> Build:
+def recorded_model(model: ModelRecord, journal: Path) -> Build:
+    """The model whose path ``journal`` has recorded, relative to its folder. Raises OperatorError."""
     if model.path is None:
         raise OperatorError(
             str(journal), "its model was not read from a file", "name it: tidewarp replay FILE --model MODEL.py[:build]"
         )
+    if not model.function.isidentifier():  # one that its program makes has no name that a file could be asked for
+        value = f"{journal}: its model is {model.function}, which a program makes when it runs"
+        action = "replay it there: tidewarp.replay(FILE, build), or with tidewarp.compat.dynamic_des env.replay(FILE)"
+        raise OperatorError(value, "a model that is found by its name is a function of a file", action)
     return load_model(f"{journal.resolve().parent / model.path}:{model.function}")

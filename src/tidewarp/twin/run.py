@@ -11,28 +11,41 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from hashlib import sha256
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import simpy
 
 from tidewarp import process, seeds
-from tidewarp.codec import Chain, Digest, pack, pack_plain
+from tidewarp.codec import Chain, Digest, pack, pack_plain, unpack
 from tidewarp.connect.contract import Input, Output, Refusal
 from tidewarp.connect.documents import TEXT_MAX, text_of
 from tidewarp.connect.gate import Grant
-from tidewarp.errors import InternalError, ModelError, OperatorError
+from tidewarp.errors import InstantOverrun, InternalError, ModelError, OperatorError
 from tidewarp.process import Environment
+from tidewarp.process.cuts import saved
 from tidewarp.process.rules import shown
-from tidewarp.twin.documents import Mark
+from tidewarp.twin.cuts import Cut
+from tidewarp.twin.documents import Checkpoint, Mark
+from tidewarp.twin.guard import Unguarded
 from tidewarp.units import TICK_MAX, Duration, in_seconds, parse_instant, ticks
 
-__all__ = ["Run", "chain_inputs", "tick_at"]
+__all__ = ["Run", "Standing", "chain_inputs", "tick_at"]
 
 _SHOWN_INPUTS = 5
+_WHOLE_INSTANT = 1 << 40  # events
 _WINDOW_MIN, _WINDOW_MAX = 16, 8_192  # inputs offered to the model at once
-_TICK = itemgetter(Input._fields.index("tick"))
+_INPUT_TICK, _RANK, _PARTITION, _OFFSET, _CHANGES = (
+    itemgetter(Input._fields.index(name)) for name in ("tick", "rank", "partition", "offset", "changes")
+)
+_FIRST, _SECOND = itemgetter(0), itemgetter(1)
+_TICK = itemgetter(Output._fields.index("tick"))
+_RECORD = itemgetter(
+    *(Output._fields.index(name) for name in ("id", "stream", "key", "value", "cause", "root", "event"))
+)
+"""What the chain of outputs takes in of one; its tick is in the id."""
 _NOT_THE_AUTHORS = {Path(str(file)).parent for file in (__file__, process.__file__, seeds.__file__, simpy.__file__)}
 
 
@@ -50,36 +63,82 @@ def tick_at(when: Duration | datetime, epoch_ns: int) -> int:
 
 def chain_inputs(chain: Chain, sources: Mapping[int, str], inputs: Sequence[Input]) -> None:
     """Add inputs to the chain of inputs: one record for each path that they set. ``sources``: rank -> name."""
-    records = [
-        pack_plain([tick, sources[rank], partition, offset, path, value])
-        for tick, rank, partition, offset, changes, *_ in inputs
-        for path, value in changes
-    ]
-    is_one_each = len(records) == len(inputs)
-    chain.extend(
-        list(map(_TICK, inputs)) if is_one_each else [one.tick for one in inputs for _ in one.changes], records
-    )
+    if not inputs:
+        return
+    changes = list(map(_CHANGES, inputs))
+    if max(map(len, changes)) == 1:  # most set one path
+        pairs = list(map(_FIRST, changes))
+        when = list(map(_INPUT_TICK, inputs))
+        names = map(sources.__getitem__, map(_RANK, inputs))
+        places = (map(_PARTITION, inputs), map(_OFFSET, inputs))  # zip(*inputs) would make an iterator of each
+        rows = zip(when, names, *places, map(_FIRST, pairs), map(_SECOND, pairs), strict=True)
+        chain.extend(when, list(map(pack_plain, rows)))
+    else:
+        records = [
+            pack_plain([one.tick, sources[one.rank], one.partition, one.offset, path, value])
+            for one in inputs
+            for path, value in one.changes
+        ]
+        chain.extend([one.tick for one in inputs for _ in one.changes], records)
+
+
+class Standing(NamedTuple):
+    """Where a run stands between two slices: all that a host in another process has to know. As of :class:`Run`."""
+
+    at: int
+    settled: bool
+    failed: bool
+    next_tick: int
+    stop_tick: int
+    applied: int
+    refused: int
+    published: int
+    events: int
+    undeliverable: int
+    ahead: int
+    now: float  # s, of the environment
+    topology: int  # of the registry: another number, other paths
+    behind: int
+    cuts: int  # that nobody has taken yet
+
+
+Extra = Callable[[], dict[str, Any]]
+Again = Callable[[dict[str, Any], str], tuple[Environment, Extra]]
+"""The model built anew from the document of a cut, behind the output of this id: its environment and its ``extra``."""
 
 
 class Run:
     """Advances an environment through granted inputs and keeps the chains of inputs and outputs.
 
-    ``at``: all instants below this tick are done. ``lease``: how far the grants reach. ``settled``: nothing
+    ``at``: all instants below this tick are done. ``lease``: how far the grants reach. ``settled``: but for the first
+    ``ahead`` inputs there, which no other can come before, nothing
     at or above ``at`` has been touched, so a mark may be made here.
     """
 
     def __init__(
-        self, env: Environment, sources: Mapping[int, str], extra: Callable[[], dict[str, Any]] = dict
+        self,
+        env: Environment,
+        sources: Mapping[int, str],
+        extra: Extra = dict,
+        again: Again | None = None,
     ) -> None:
         self.env = env
         env.causality.sources = sources
         self.at = 0
         self.lease = 0
         self.settled = True
+        self.ahead = 0
         self.failed = False
         self.applied = 0  # inputs
         self.refused = 0  # inputs that the state of the moment forbade
         self.published = 0  # outputs
+        self.guard = Unguarded()  # around the model's code
+        self.cuts: list[Cut] = []  # since they were taken last
+        self.cuts_from = TICK_MAX  # nobody wants them up to this tick
+        self.again = again
+        self.behind = 0  # what lies below this tick is in the cut from which it goes on
+        self._early: list[Output] = []  # outputs that no step has given yet
+        self._last_id = ""  # of the last output
         self._last_inputs: deque[Input] = deque(maxlen=_SHOWN_INPUTS)  # what an error message shows
         self._sources = sources
         self._extra = extra
@@ -91,9 +150,49 @@ class Run:
 
     def grant(self, grant: Grant) -> None:
         """Take over a lease with its inputs."""
-        self._waiting = (*self._waiting[self._next :], *grant.inputs) if self._due < TICK_MAX else grant.inputs
+        inputs = grant.inputs
+        if inputs and inputs[0].tick < self.behind:
+            inputs = inputs[bisect_left(inputs, (self.behind,)) :]
+        self._waiting = (*self._waiting[self._next :], *inputs) if self._due < TICK_MAX else inputs
         self._next = 0
         self.lease = grant.floor
+
+    @property
+    def events(self) -> int:
+        """Events that the environment has processed."""
+        return self.env.events
+
+    @property
+    def undeliverable(self) -> int:
+        """Publications whose value had no canonical form."""
+        return self.env.undeliverable
+
+    def standing(self) -> Standing:
+        """Where it stands, for a host in another process."""
+        return Standing(
+            self.at,
+            self.settled,
+            self.failed,
+            self.next_tick,
+            self.stop_tick,
+            self.applied,
+            self.refused,
+            self.published,
+            self.events,
+            self.undeliverable,
+            self.ahead,
+            self.env.now,
+            self.env.registry.topology,
+            self.behind,
+            len(self.cuts),
+        )
+
+    def forget(self) -> None:
+        """Give back what is granted and not applied, and the lease: for a copy that is granted anew."""
+        self._waiting, self._next, self.lease = (), 0, self.at
+
+    def close(self) -> None:
+        """Nothing: one in a process of its own has more to do."""
 
     @property
     def _due(self) -> int:
@@ -130,11 +229,16 @@ class Run:
         """
         self.refuse_failed()
         try:
-            self._advance(min(limit, self.lease), events_max)
+            with self.guard:
+                self._advance(min(limit, self.lease), events_max)
+            if self.guard.broken is not None:  # and the model caught the error
+                raise self.guard.broken
         except (InternalError, KeyboardInterrupt):
             raise
         except BaseException as error:  # a process may raise anything, SystemExit and GeneratorExit too
             self.failed = True
+            if self.guard.broken is not None:
+                raise self.guard.broken from None
             raise self._model_error(error) from error
         return self._drain()
 
@@ -143,24 +247,31 @@ class Run:
         while self.at < target and (left := end - self.env.events - self.applied) > 0:
             due = self._due
             goal = min(due, target)
-            self.settled = False
-            if self.env.run_slice(goal, left) == "budget":
+            self.settled, self.ahead = False, 0
+            ended = self.env.run_slice(goal, left)
+            if ended == "cut":
+                self._cut()
+            if ended in ("budget", "cut"):
                 break
             self.at = goal
             self.settled = True
             if due < target:
                 self._apply(target)
+        while self.settled and self._due == self.at == self.lease:
+            before = self.applied
+            self._apply(self.at + 1)
+            self.settled = True
+            self.ahead += self.applied - before
 
     def _model_error(self, error: BaseException) -> ModelError:
         """Where and when the model raised, and what it had been told last."""
         frames = traceback.extract_tb((error.__cause__ or error).__traceback__)  # SimPy raises a copy of the first
-        theirs = [frame for frame in frames if Path(frame.filename).parent not in _NOT_THE_AUTHORS] or frames
-        place = (
-            f"{theirs[-1].name}, {Path(theirs[-1].filename).name}:{theirs[-1].lineno}" if theirs else "unknown place"
-        )
+        theirs = [frame for frame in frames if Path(frame.filename).parent not in _NOT_THE_AUTHORS]
+        theirs = [] if isinstance(error, InstantOverrun) else theirs or frames  # that one names the process itself
+        place = f"in {theirs[-1].name}, {Path(theirs[-1].filename).name}:{theirs[-1].lineno}, " if theirs else ""
         inputs = "; ".join(f"{path}={shown(value)}" for one in self._last_inputs for path, value in one.changes)
         said = f"{type(error).__name__}: {text_of(error)}"
-        value = f"{said} (in {place}, at {self.env.now:g} s, after inputs {inputs[:TEXT_MAX] or 'none'})"
+        value = f"{said} ({place}at {self.env.now:g} s, after inputs {inputs[:TEXT_MAX] or 'none'})"
         return ModelError(
             value,
             "a model's process must not raise",
@@ -193,20 +304,64 @@ class Run:
         self.at = max(self.at, tick)
         return self._drain(below=self.at)
 
+    # ------------------------------------------------------------------ cuts
+    def _cut(self) -> None:
+        """Go on from a document of what is here, as a life does that begins there."""
+        self._early = self._drain()
+        env, tick = self.env, ticks(self.env.now)
+        while in_seconds(tick) <= env.now:
+            tick += 1
+        data = pack({"environment": saved(env), **self._extra()})
+        heads = self._inputs.head(), self._outputs.head()
+        counts = self.applied, self.refused, self.published
+        reference = sha256(data).hexdigest()
+        cut = Cut(Checkpoint(tick, env.events, *heads, *counts, self._last_id, reference), data)
+        if tick > self.cuts_from:
+            self.cuts.append(cut)
+        self._go_on(cut)
+
+    def _go_on(self, cut: Cut) -> None:
+        if self.again is None:
+            raise ModelError("twin.cut()", "this run has no twin that could build its model anew", "open it as a twin")
+        paths = self.env.registry.topology
+        self.env, self._extra = self.again(unpack(cut.data), cut.checkpoint.last_id)
+        self.env.causality.sources = self._sources
+        self.env.registry.topology += paths  # who looks at it learns that these are others
+        self._inputs = Chain(head=cut.checkpoint.inputs, count=self._inputs.count)
+        self._outputs = Chain(head=cut.checkpoint.outputs, count=self._outputs.count)
+
+    def restore(self, cut: Cut) -> list[Output]:
+        """Begin here, in a run in which nothing has happened; the outputs of the rest of its instant.
+
+        Inputs that are granted and lie before the cut are left out from now on. Raises ModelError.
+        """
+        at = cut.checkpoint
+        self._go_on(cut)
+        self.applied, self.refused, self.published, self._last_id = at.applied, at.refused, at.published, at.last_id
+        self.behind = self.lease = at.tick
+        self.at, self.settled = at.tick - 1, False
+        return self.step(at.tick, _WHOLE_INSTANT)
+
+    def take_cuts(self) -> list[Cut]:
+        """The cuts since the last call, above tick ``cuts_from``."""
+        cuts, self.cuts = self.cuts, []
+        return cuts
+
     def _drain(self, below: int = TICK_MAX) -> list[Output]:
-        outputs = [one for one in self.env.drain() if one.tick < below]
-        records = [
-            pack_plain([name, stream, key, value, cause, root, event])
-            for name, _, key, value, cause, root, event, stream in outputs
-        ]
-        self._outputs.extend([one.tick for one in outputs], records)
+        outputs = self.env.drain()
+        if outputs and outputs[-1].tick >= below:
+            del outputs[bisect_left(outputs, below, key=_TICK) :]
+        self._outputs.extend(list(map(_TICK, outputs)), list(map(pack_plain, map(_RECORD, outputs))))
         self.published += len(outputs)
-        return outputs
+        if outputs:
+            self._last_id = outputs[-1].id
+        early, self._early = self._early, []
+        return [*early, *outputs] if early else outputs
 
     def mark(self, *, final: bool = False) -> Mark:
         """The heads of the chains here; with the run digest where the run ends or stops."""
         digest = self.digest() if final else None
-        return Mark(self.at, self.env.events, self._inputs.head(), self._outputs.head(), digest)
+        return Mark(self.at, self.env.events, self._inputs.head(), self._outputs.head(), digest, self.ahead)
 
     def digest(self) -> str:
         """The run digest (TWRUN1): chain of inputs, chain of outputs, state. Hex."""
@@ -218,4 +373,6 @@ class Run:
 
     def state(self) -> dict[str, Any]:
         """The state document: tick, events, registry, streams, resources, and what the model adds."""
-        return {**self.env.state(), "model": self._extra()}
+        with self.guard:
+            added = self._extra()
+        return {**self.env.state(), "model": added}

@@ -6,21 +6,22 @@ import contextlib
 import sys
 from collections.abc import Callable
 from datetime import datetime
+from math import inf
 from types import TracebackType
 from typing import Any, Final, NamedTuple
 
 from tidewarp.clocks import Clock, WallClock
-from tidewarp.connect.contract import Output, RunIdentity
+from tidewarp.connect.contract import RunIdentity, counts_of
 from tidewarp.errors import InternalError, ModelError, OperatorError, TidewarpError
-from tidewarp.store import Journal, Store
+from tidewarp.store import Store
 from tidewarp.twin.documents import RESUME, Resumed, entry, platform_of
-from tidewarp.twin.follow import Follower, differs
-from tidewarp.twin.host import InlineHost
+from tidewarp.twin.handles import Handles
+from tidewarp.twin.host import Host
 from tidewarp.twin.pace import Pace
-from tidewarp.twin.run import Run, tick_at
+from tidewarp.twin.redrive import Redriven, redrive
+from tidewarp.twin.run import tick_at
 from tidewarp.twin.summary import Summary
-from tidewarp.twin.wiring import Wiring
-from tidewarp.units import Duration, in_seconds
+from tidewarp.units import Duration, in_seconds, ticks
 
 __all__ = ["CATCH_UP", "Build", "Pacing", "Twin"]
 
@@ -29,25 +30,31 @@ _SWITCH_S: Final = 0.0005  # a source's thread, holding bytes for a decoder, mus
 
 
 class Pacing(NamedTuple):
-    """As given to open: wall seconds per simulated second (None: it depends on the sources), and one of CATCH_UP."""
+    """As given to open: wall seconds per simulated second (None: it depends on the sources), one of CATCH_UP, and wall
+    seconds between two observations.
+    """
 
     factor: float | None = None
     catch_up: str = "fast"
+    observe_s: float = 0.0
 
 
-class Twin(Wiring):
+class Twin(Handles):
     """What a model's ``build(twin)`` receives, and what runs it. Made by ``tw.open``; a context manager."""
 
-    _host: InlineHost | None = None
     _store: Store | None = None
     _clock: Clock = WallClock()
     _pacing = Pacing()
     _anchor = (0, 0)  # where the last life began: tick and Unix ns
     _resumed = False
-    _failed = False
 
     def run(
-        self, until: Duration | datetime | None = None, *, factor: float | None = None, go_live: bool = False
+        self,
+        until: Duration | datetime | None = None,
+        *,
+        factor: float | None = None,
+        go_live: bool = False,
+        lag_limit: Duration | None = None,
     ) -> Summary:
         """Run until virtual time ``until`` (exclusive), or to the end of all data, or until :meth:`stop`.
 
@@ -57,6 +64,7 @@ class Twin(Wiring):
             until: seconds since the epoch, text like "8h", timedelta, or an aware datetime.
             factor: wall seconds per simulated second; 0 = full speed. Default: as given to open.
             go_live: at full speed until virtual time meets the wall's present, then in step with it (factor 1).
+            lag_limit: wall seconds; later than that, the run stops in order, and the summary's reason is "lag".
 
         Raises:
             ModelError: the model raised; the journal says where, and resuming repeats it.
@@ -72,42 +80,52 @@ class Twin(Wiring):
         limit = None if until is None else tick_at(until, self._epoch_ns or 0)
         if limit is not None and limit < 0:
             raise OperatorError(f"until={until}", f"time begins at the epoch, {self.epoch}", "give a later time")
-        pace = self._pace(host, factor, go_live)  # refuses what is no factor, before anything is written
+        if limit is not None and limit < host.run.at:
+            value = f"until={until}: the run stands at {in_seconds(host.run.at):g} s already"
+            raise OperatorError(value, "time does not go back", "give a later time, or begin a new journal")
+        host.control.begin()
+        pace = self._pace(host, factor, go_live, lag_limit)  # refuses what is no factor, before anything is written
         started_s, unix_ns = self._clock.now(), self._clock.unix_ns()
         if self._resumed:
             how = self._pacing.catch_up
             resumed = Resumed(
-                self._run.at, self._model.digest, self._policies, **platform_of(), unix_ns=unix_ns, catch_up=how
+                host.run.at, self._model.digest, self._policies, **platform_of(), unix_ns=unix_ns, catch_up=how
             )
             store.journal.append([entry(RESUME, resumed.tick, resumed.document())])
-        self._anchor = (self._run.at, unix_ns)
-        host.open_sources(self._sources, self._decoders)
+        self._anchor = (host.run.at, unix_ns)
         self._failed = True  # unless it comes back: what was admitted but not journaled must not be passed over
         interval_s = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_S)
         try:
-            reason = host.go(limit, pace)
+            with self._running(host):  # what a source's thread sets by `apply` is queued from here on
+                host.open_sources(self._sources, self._decoders)
+                reason = host.go(limit, pace)
         finally:
             sys.setswitchinterval(interval_s)
         self._failed = False
+        run = host.run  # a repair may have put another one there
         summary = Summary(
             digest=self.digest(),
             reason=reason,
-            virtual_time_s=in_seconds(self._run.at),
+            virtual_time_s=in_seconds(run.at),
             journal_records=store.journal.size,
             head=self.head,
-            events=self.env.events,
-            outputs=self._run.published,
-            undeliverable=self.env.undeliverable,
+            events=run.events,
+            outputs=run.published,
+            undeliverable=run.undeliverable,
             **self._gate.counts(),
-            refused=self._run.refused,
+            refused=run.refused,
             dead=self._gate.dead(),
-            sinks=self._outbox.counts(),
+            shed=self._shed(),
+            sources={name: counts for name, source in self._sources.items() if (counts := counts_of(source))},
+            sinks=self._told(),
+            behind=self._outbox.lacking(),
             lag_s_max=host.lag_s_max,
             seed=self.seed,
             epoch=self.epoch.isoformat(),
             factor=pace.factor,
             repairs=host.repairs,
+            horizon_cuts=host.horizon_cuts,
             resumed=self._resumed,
             interrupted=reason == "interrupted",
             wall_s=self._clock.now() - started_s,
@@ -115,20 +133,42 @@ class Twin(Wiring):
         self._resumed = True
         return summary
 
-    def _pace(self, host: InlineHost, factor: float | None, go_live: bool) -> Pace:
+    def _told(self) -> dict[str, dict[str, Any]]:
+        """Sink -> its counts: the outbox's, and its own, such as numbers that became null (JSON has no form for them)."""
+        unobserved = {} if self._host is None else self._host.unobserved()
+        return {
+            name: {"nonfinite": 0, **counts_of(self._sinks[name]), **one, "unobserved": unobserved.get(name, 0)}
+            for name, one in self._outbox.counts().items()
+        }
+
+    def _shed(self) -> dict[str, int]:
+        """Source -> messages let go: by its full queue here, or by its connector because nobody had asked for them."""
+        shed = self._gate.shed()
+        for name, source in self._sources.items():
+            dropped = counts_of(source).get("dropped", 0)
+            if dropped or name in shed:
+                shed[name] = shed.get(name, 0) + dropped
+        return shed
+
+    def _pace(self, host: Host, factor: float | None, go_live: bool, lag_limit: Duration | None) -> Pace:
         """Where the run begins, and where virtual time is by the wall."""
-        wanted = self._pacing.factor if factor is None else factor
+        given = self._pacing.factor if self._factor is None else self._factor
+        wanted = given if factor is None else factor
         if wanted is None:
             wanted = 1.0 if go_live or self._gate.lives else 0.0
-        pace = Pace(self._clock, 1.0 if go_live and wanted == 0.0 else wanted)
-        by_the_wall = go_live or self._live_times
+        by_the_wall = bool(go_live or self._live_times)
+        limit_s = inf if lag_limit is None else in_seconds(ticks(lag_limit))
+        if limit_s < 0:
+            raise OperatorError(f"lag_limit={lag_limit!r}", "a run is late by 0 s or more", "give a length of time")
+        real = 1.0 if go_live and wanted == 0.0 else wanted
+        pace = Pace(self._clock, real, by_calendar=by_the_wall, lag_limit_s=limit_s)
         if by_the_wall and pace.factor != 1.0:
             raise OperatorError(
                 f"factor {wanted:g} with " + ("go_live" if go_live else f"source {self._live_times[0]!r}"),
                 "event times of live sources are those of the wall, and so is a twin that goes live: factor 1",
                 "run with factor 1, or connect the source with time='arrival'",
             )
-        at = max(self._run.at, host.delivered_tick())
+        at = max(host.run.at, host.delivered_tick())
         due_s: float | None = None
         if by_the_wall:
             due_s = (self._clock.unix_ns() - (self._epoch_ns or 0)) / 1e9 - self._hold_s
@@ -145,24 +185,41 @@ class Twin(Wiring):
         pace.start(at, due_s)
         return pace
 
-    def _rebuild(self, journal: Journal, floor: int, at: int) -> tuple[Run, list[Output]]:
-        """The run anew from the journal, with all its inputs below ``floor``, up to tick ``at``; and all its outputs."""
-        fresh = Twin(self._build, seed=self.seed, epoch_ns=self._epoch_ns, live=False)
+    def _anew(self) -> Twin:
+        """The same model wired once more, with a gate of its own; no source or sink of it is opened."""
+        fresh = Twin(self._build, seed=self.seed, epoch_ns=self._epoch_ns, live=False, guard=self._guarded)
         fresh._wire()
-        outputs: list[Output] = []
-        follower = Follower(journal, fresh._gate, fresh._run, outputs.extend, halt=at)
-        follower.follow()
-        follower.follow_to(floor)
-        if follower.first_difference is not None:
-            raise differs(follower.first_difference, ())
+        fresh._run.cuts_from = self._run.cuts_from
+        return fresh
+
+    def _take_over(self, fresh: Twin) -> None:
+        """Go on with the model of another one."""
         self.env, self._run, self._documents = fresh.env, fresh._run, fresh._documents
+        self._run.again = self._go_on_from
         self._gate.judge_by(fresh.registry.rule)
-        return fresh._run, outputs
 
     @property
     def follows_the_wall(self) -> bool:
         """Is there a source that the clock does not wait for? Then the run has no end of its own."""
         return self._gate.lives
+
+    def redrive(self, source: str) -> Redriven:
+        """Admit the dead letters of ``source`` again, after a model change: those that fit now are inputs of the next `run`.
+
+        They are decoded, checked and journaled as any message; none is stamped below where the clock stands, whatever
+        its own time. What was driven once is not driven again, and a letter that is unfit still stays one. Call it between
+        two runs. Blocks until all is durable; opens no source.
+
+        Raises:
+            OperatorError: no such source, or a run is under way.
+            MissingExtra: a server that the decoder asks for schemas cannot be reached.
+        """
+        if self._host is None or self._store is None:
+            rule = "build wires a twin, its caller drives it"
+            raise ModelError("twin.redrive()", rule, "call it on what open() returned")
+        if self._failed:
+            raise OperatorError("this twin", "a run is under way, or ended with an error", "open its journal again")
+        return redrive(self, self._host, self._store.journal, source)
 
     def stop(self) -> None:
         """End a run at the next completed instant. Safe from other threads and signal handlers.
@@ -174,7 +231,7 @@ class Twin(Wiring):
 
     def digest(self) -> str:
         """The run digest (TWRUN1) up to now, hex."""
-        return self._run.digest()
+        return (self._run if self._host is None else self._host.run).digest()
 
     @property
     def head(self) -> str:
@@ -187,10 +244,21 @@ class Twin(Wiring):
         """Close connectors and journal. Safe to call twice."""
         try:
             if self._host is not None:
+                self._seal(self._host)
                 self._host.close()
         finally:
             if self._store is not None:
                 self._store.close()
+
+    def _seal(self, host: Host) -> None:
+        """What `apply` has set since the last run is to be part of what a replay is compared with."""
+        if not self._failed:
+            try:
+                host.seal()
+            except BaseException:
+                self._failed = True
+                host.close()
+                raise
 
     def __enter__(self) -> Twin:
         return self
@@ -209,7 +277,7 @@ class Twin(Wiring):
             raise InternalError("the epoch", "it is settled once the model is wired", "report this")
         return RunIdentity(domain.hex(), self._epoch_ns)
 
-    def _attach(self, store: Store, host: InlineHost, clock: Clock, pacing: Pacing) -> None:
+    def _attach(self, store: Store, host: Host, clock: Clock, pacing: Pacing) -> None:
         """From now on it can run."""
         self._store, self._host, self._clock, self._pacing = store, host, clock, pacing
         self._resumed = store.journal.size > 0

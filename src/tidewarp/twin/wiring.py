@@ -7,13 +7,14 @@ import math
 from collections.abc import Callable, Generator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import simpy
 
 from tidewarp.codec import pack
-from tidewarp.connect.contract import Decoder, Output, RunIdentity, Sink, Source
-from tidewarp.connect.gate import BEYOND_POLICIES, GAP_POLICIES, LATE_POLICIES, TIMES, Gate, Policy
+from tidewarp.connect.contract import Decoder, Form, Output, RunIdentity, Sink, Source
+from tidewarp.connect.gate import BEYOND_POLICIES, FULL_POLICIES, GAP_POLICIES, LATE_POLICIES, TIMES, Gate, Policy
+from tidewarp.connect.gate.local import LOCAL
 from tidewarp.connect.outbox import Delivery, Outbox
 from tidewarp.connect.payload import event_payload
 from tidewarp.connect.received import Decoding, chosen_decoder
@@ -28,11 +29,13 @@ from tidewarp.process import (
     SimParameter,
     SimulationContext,
     SimulationRegistry,
+    cuts,
 )
 from tidewarp.process.sampler import Sampler
 from tidewarp.seeds import Stream
 from tidewarp.store import NAME_BYTES_MAX
-from tidewarp.twin.model import model_source
+from tidewarp.twin.guard import Guard
+from tidewarp.twin.model import ModelSource, model_source
 from tidewarp.twin.run import Run
 from tidewarp.units import Duration, ticks
 
@@ -45,6 +48,15 @@ LIVE_BATCH = 512
 """Inputs per journal record of a live source: decoding them keeps the clock from its next slice."""
 
 _DAY_NS = 86_400 * 10**9
+
+
+class Restored(NamedTuple):
+    """What a model is built from at a cut: its environment, what it gave as its state, and the id of its last output."""
+
+    environment: dict[str, Any]
+    states: list[Any]
+    last_id: str
+    model: ModelSource
 
 
 class Wiring:
@@ -64,11 +76,16 @@ class Wiring:
         batch: int = BATCH_MAX,
         probe: Probe = SILENT,
         present_ns: int = 0,
+        guard: bool = False,
+        restored: Restored | None = None,
     ) -> None:
-        self.env = Environment(seed=seed)
+        self.env = Environment(0 if restored is None else restored.environment["now"], seed=seed)
+        if restored is not None:
+            cuts.begin(self.env, restored.environment, restored.last_id)
+        self._restored = restored
         self.live = live
         self._build = build
-        self._model = model_source(build)
+        self._model = model_source(build) if restored is None else restored.model
         self._epoch_ns = epoch_ns
         self._batch = batch
         self._present_ns = present_ns  # Unix ns, the epoch of a twin of live sources alone
@@ -83,9 +100,38 @@ class Wiring:
         self._lines: dict[str, SimulationContext] = {}
         self._gate = Gate(self.env.registry.rule, probe)
         self._outbox = Outbox()
-        self._ranks: dict[int, str] = {}
-        self._run = Run(self.env, self._ranks, lambda: {"states": [fn() for fn in self._documents]})
+        self._ranks: dict[int, str] = {0: LOCAL}
+        self._run = Run(self.env, self._ranks, self._added, self._go_on_from)
+        self._guarded = guard
+        if guard:
+            self._run.guard = Guard()
         self._sealed = False
+
+    def adopt(self, env: Environment) -> None:
+        """Let the twin run ``env``, which holds a model already; first of all in ``build``.
+
+        It goes on from where ``env`` stands. For a replay, and where a source repairs, each call of ``build`` has to bring
+        another one, made in the same way.
+
+        Raises:
+            ModelError: it has been run by a twin before, has another seed, or something was declared before it came.
+        """
+        self._refuse_sealed("adopt")
+        action = "make another environment, and adopt it first of all"
+        if env.sealed or env.seed != self.seed:
+            rule = f"it has the seed of the twin, {self.seed}, and was in no other one"
+            raise ModelError(f"twin.adopt(): an environment with seed {env.seed}", rule, action)
+        if self._sources or self._sinks or self._documents or self._lines or self.registry.paths():
+            raise ModelError("twin.adopt()", "what was declared before belongs to another environment", action)
+        guard = self._run.guard
+        self.env = env
+        self._run = Run(env, self._ranks, self._added, self._go_on_from)
+        self._run.guard, self._run.at = guard, env.tick
+        self._gate.judge_by(env.registry.rule)
+
+    def _added(self) -> dict[str, Any]:
+        """What the model adds to the state."""
+        return {"states": [fn() for fn in self._documents]}
 
     @property
     def now(self) -> float:
@@ -126,9 +172,35 @@ class Wiring:
         high: float | None = None,
         one_of: tuple[Any, ...] | None = None,
         unit: str = "",
+        nonfinite: bool = False,
+        coalesce: bool = False,
     ) -> DynamicValue:
-        """A typed value at ``path`` that sources may set and processes may wait for; None until first set."""
-        return self.registry.declare(path, type, initial, low=low, high=high, one_of=one_of, unit=unit)
+        """A typed value at ``path`` that sources may set and processes may wait for; None until first set.
+
+        Args:
+            path: dot-separated words of A-Z a-z 0-9 _ -.
+            type: bool, int, float, str, list, dict; None: any of these.
+            initial: its value until the first input; None leaves it unset.
+            low: least number, inclusive.
+            high: greatest number, inclusive.
+            one_of: all that it may be.
+            unit: text for people.
+            nonfinite: may a float be NaN or infinite? Else such a reading is a dead letter. Sinks that write JSON make
+                null of it, and count it.
+            coalesce: of the values that a source sends at once, is the last enough? Then the others are counted
+                (``coalesced``) and become no inputs. Only of sources that the clock does not wait for.
+        """
+        return self.registry.declare(
+            path,
+            type,
+            initial,
+            low=low,
+            high=high,
+            one_of=one_of,
+            unit=unit,
+            nonfinite=nonfinite,
+            coalesce=coalesce,
+        )
 
     def resource(self, path: str, capacity: int, max_capacity: int | None = None) -> DynamicResource:
         """A resource whose capacity may change while work is in progress (``path.current_cap``)."""
@@ -168,18 +240,48 @@ class Wiring:
 
     def publish_event(self, key: str, value: Any) -> str:
         """Send ``value`` (plain data) to the sinks under ``key``; the id of the output. Never blocks."""
-        self._refuse_outside("publish_event")
+        if not self.env.writable:
+            self._refuse_outside("publish_event")
         return self.env.publish_event(key, value)
 
     def publish_telemetry(self, path_id: str, value: Any) -> str:
         """Send ``value`` (plain data) to the sinks as a measurement of ``path_id``; the id of the output. Never blocks."""
-        self._refuse_outside("publish_telemetry")
+        if not self.env.writable:
+            self._refuse_outside("publish_telemetry")
         return self.env.publish_telemetry(path_id, value)
 
     def state(self, document: Callable[[], Any]) -> None:
         """Add ``document()`` (plain data) to the run digest: state that lives outside registry and resources."""
         self._refuse_sealed("state")
         self._documents.append(document)
+
+    def cut(self) -> simpy.Event:
+        """Let the run go on, at the end of this instant, from a document: a later life may begin there.
+
+        For processes: ``yield twin.cut()`` does not come back, without ``yield`` the instant goes on. At a cut every process ends, in every life, and ``build`` is called anew, with the present time and
+        the values of all paths, and with :attr:`restored`: it starts its processes from there. So there is nothing that
+        only a crash would lose. Resources keep their statistics, containers their levels, stores their items.
+
+        Allowed at a quiet instant: no unit of a resource is in use, nobody waits for a resource, container or store, what
+        is in stores is plain data, and numpy's generators have not been drawn from. Arbitrary generators cannot be cut:
+        a process that is in the middle of something else has to have it in what ``state`` was given.
+
+        Raises:
+            ModelError: the model gives no ``state``, or time has not passed since the last cut. What is not quiet ends the
+                run with its name.
+        """
+        if not self._documents:
+            rule = "the model is built anew from what the function given to twin.state returns, and there is none"
+            raise ModelError("twin.cut()", rule, "give one: twin.state(save), and read twin.restored in build")
+        return cuts.ask(self.env)
+
+    @property
+    def restored(self) -> Any:
+        """In ``build``: what the function given to ``state`` returned at the cut (of several, a list); None at the beginning."""
+        if self._restored is None:
+            return None
+        states = self._restored.states
+        return states[0] if len(states) == 1 else states
 
     def connect(
         self,
@@ -196,6 +298,7 @@ class Wiring:
         beyond: str = "clamp",
         gap: str = "stop",
         queue: int = 65_536,
+        full: str = "block",
         decoder: Decoding | None = None,
         map: Mapping[str, str] | None = None,
     ) -> None:
@@ -221,7 +324,10 @@ class Wiring:
             horizon: how far back a repair may reach; outputs leave that much later. Default: 5 s live, 1 h recorded.
             beyond: what happens to an event further back: "clamp", "drop" or "stop".
             gap: messages that the target no longer has: "stop", or "accept" (journaled and counted).
-            queue: how many inputs may wait, at most; the source is not read while it is full.
+            queue: how many inputs may wait, at most (and 64 MiB of long ones).
+            full: what happens then: "block": the source is not read; "drop_oldest" or "drop_newest" of the messages that
+                wait to be journaled, counted (``shed``): for protocols that cannot wait, such as Pub/Sub. Only of sources
+                that the clock does not wait for.
             decoder: takes the place of the source's own: an object with ``decode(raw)``, or a function from bytes to a
                 mapping as JSON messages have it.
             map: field of a message -> path, for messages that are flat objects.
@@ -237,11 +343,15 @@ class Wiring:
             ("late", treated, LATE_POLICIES),
             ("beyond", beyond, BEYOND_POLICIES),
             ("gap", gap, GAP_POLICIES),
+            ("full", full, FULL_POLICIES),
         ):
             if word not in words:
                 raise OperatorError(f"{what}={word!r}", f"one of {', '.join(words)}", "choose one of them")
         if queue < 1:
             raise OperatorError(f"queue={queue}", "a queue holds at least 1 input", "give a larger one")
+        if full != "block" and waits:
+            rule = "what the clock waits for must come: messages would be let go by chance"
+            raise OperatorError(f"full={full!r} of a source with wait=True", rule, "leave full out, or give wait=False")
         source.name = _checked_name(source.name if name is None else name)
         bound, reach = (
             _span("disorder", disorder),
@@ -253,6 +363,7 @@ class Wiring:
             disorder=bound,
             late=treated,
             queue=queue,
+            full=full,
             batch=min(self._batch, queue, LIVE_BATCH if live else BATCH_MAX),
             time=ordered,
             wait=waits,
@@ -287,6 +398,10 @@ class Wiring:
         retry: tuple[float, float] = (0.5, 30.0),
         poison: int = 8,
         select: Callable[[Mapping[str, Any]], bool] | None = None,
+        flush: Duration = 0,
+        stall: Duration = 30.0,
+        form: Form | None = None,
+        observe: bool = False,
     ) -> None:
         """Send every output to ``sink``, in order, once nothing can change it any more. Opened only when live.
 
@@ -303,6 +418,14 @@ class Wiring:
             retry: first and longest pause before an attempt is repeated, wall seconds.
             poison: attempts at an output that fails alone without a clear reason, before it is given up and counted.
             select: which outputs it gets, asked with the mapping of each as the sink writes it.
+            flush: how long a batch may wait to fill, wall seconds. 0: it goes as soon as the one before it is held, and
+                fills meanwhile.
+            stall: how long the sink may make no progress at the end of a run, wall seconds, before that ends with an error.
+            form: makes of each record the one that is written: other values, fewer fields. ``jsonl`` and ``parquet`` keep
+                the fields by which they know what they hold.
+            observe: is it also told, every so many seconds (see ``tw.open``), how late the run is, what waits where, and in
+                which state sources and sinks are? These rows are no outputs: no id, at most once. Of ``console``, ``kafka``,
+                ``redis_stream``, ``postgres``, and sinks with a method ``observe``.
         """
         self._refuse_sealed("sink")
         if batch < 1 or queue < 1 or spill < 0 or poison < 1:
@@ -311,15 +434,31 @@ class Wiring:
         if not 0 < retry[0] <= retry[1] < math.inf:
             raise OperatorError(f"retry={retry!r}", "0 < first pause <= longest pause, in seconds", "correct them")
         sink.name = _checked_name(sink.name if name is None else name)
-        chosen = None if select is None else self._selector(sink.name, select)
-        delivery = Delivery(batch=batch, queue=queue, spill=spill, retry_s=retry, poison=poison, select=chosen)
+        if observe and not hasattr(sink, "observe"):
+            rule = f"a {getattr(sink, 'kind', 'sink')} sink takes outputs alone"
+            raise OperatorError(f"sink {sink.name!r}: observe=True", rule, "observe by another one, such as console")
+        chosen = None if select is None else self._selector(sink.name, select, form)
+        delivery = Delivery(
+            batch=batch,
+            queue=queue,
+            spill=spill,
+            retry_s=retry,
+            poison=poison,
+            select=chosen,
+            flush_s=_span("flush", flush) / 10**9,
+            stall_s=_span("stall", stall) / 10**9,
+            form=form,
+            observe=observe,
+        )
         self._outbox.register(sink.name, delivery)
         self._sinks[sink.name] = sink
 
-    def _selector(self, name: str, select: Callable[[Mapping[str, Any]], bool]) -> Callable[[Output], bool]:
+    def _selector(
+        self, name: str, select: Callable[[Mapping[str, Any]], bool], form: Form | None
+    ) -> Callable[[Output], bool]:
         def chosen(output: Output) -> bool:
             try:
-                return bool(select(event_payload(output, RunIdentity("", self._epoch_ns or 0))))
+                return bool(select(event_payload(output, RunIdentity("", self._epoch_ns or 0, form))))
             except Exception as error:
                 value = f"sink {name!r}, output {output.id}: {type(error).__name__}: {error}"
                 raise OperatorError(value, "select says yes or no", "mend it, then --resume") from error
@@ -340,7 +479,10 @@ class Wiring:
     def _wire(self) -> None:
         """Call the model's function, then close the wiring."""
         try:
-            made = self._build(self)
+            with self._run.guard as guard:
+                made = self._build(self)
+            if guard.broken is not None:  # and the model caught the error
+                raise guard.broken
         except TidewarpError:
             raise
         except (Exception, SystemExit) as error:
@@ -350,6 +492,8 @@ class Wiring:
             made.close()
             value = f"{self._model.function}: a {type(made).__name__} function, of which nothing has run"
             raise OperatorError(value, "build wires a twin when it is called", "make it a plain function")
+        if self._restored is not None:
+            cuts.complete(self.env, self._restored.environment)
         self._refuse_unknown_paths()
         if self._epoch_ns is None:
             self._epoch_ns = self._present_ns if any(map(_is_live, self._sources.values())) else 0
@@ -361,6 +505,17 @@ class Wiring:
             raise ModelError(value, "a state is plain data at any time", "mend the function given to state") from error
         self.env.seal()
         self._sealed = True
+
+    def _go_on_from(self, document: dict[str, Any], last_id: str) -> tuple[Environment, Callable[[], dict[str, Any]]]:
+        """The model built anew from the document of a cut."""
+        restored = Restored(document["environment"], document["states"], last_id, self._model)
+        fresh = type(self)(
+            self._build, seed=self.seed, epoch_ns=self._epoch_ns, live=False, guard=False, restored=restored
+        )
+        fresh._wire()
+        self.env = fresh.env
+        self._gate.judge_by(fresh.registry.rule)
+        return fresh.env, fresh._run._extra
 
     def _refuse_unknown_paths(self) -> None:
         for name, source in self._sources.items():

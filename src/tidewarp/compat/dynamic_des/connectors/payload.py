@@ -16,19 +16,14 @@ class Form:
         self._start = start
 
     def record(self, payload: Mapping[str, Any]) -> dict[str, Any]:
-        """``payload``: as ``connect.payload.event_payload`` makes it; its ``stream_type`` may be left out."""
+        """``payload``: as ``connect.payload`` makes it."""
         name = "path_id" if "path_id" in payload else "key"
-        head = {"stream_type": payload["stream_type"]} if "stream_type" in payload else {}
         return {
-            **head,
+            "stream_type": payload["stream_type"],
             **self._stamps(payload["sim_ts"]),
             name: payload[name],
             "value": payload["value"],
         }
-
-    def telemetry(self, path: str, value: Any, now_s: float) -> dict[str, Any]:
-        """A record that is no output of the model."""
-        return {"stream_type": "telemetry", **self._stamps(now_s), "path_id": path, "value": value}
 
     def _stamps(self, now_s: float) -> dict[str, Any]:
         stamp = (self._start + timedelta(seconds=now_s)).isoformat(timespec="milliseconds")

@@ -13,14 +13,12 @@ from typing import Any
 import msgspec
 
 from tidewarp.clocks import Clock
-from tidewarp.compat.dynamic_des.connectors.payload import Form
-from tidewarp.connect.contract import HEAD_BYTES, Output, Refused, RunIdentity, Sink
-from tidewarp.connect.payload import event_payload
+from tidewarp.connect.contract import HEAD_BYTES, Observation, Output, Refused, RunIdentity, Sink
+from tidewarp.connect.payload import event_payload, observation_payload
 from tidewarp.connect.sources import python
 
-__all__ = ["LAG_PATH", "Provider", "QueueSink", "queue_source"]
+__all__ = ["Provider", "QueueSink", "queue_source"]
 
-LAG_PATH = "system.simulation.lag_seconds"
 _POLL_S = 0.01
 _READ_S = 0.1  # how long a thread waits for an update before it hears of the end
 _FAREWELL_S = 0.2  # for what a provider has taken out of its queue and not yet finished
@@ -89,28 +87,15 @@ class Provider:
 
 
 class QueueSink(Sink):
-    """Puts batches of records into the queue of one provider, and waits while it is full.
-
-    ``lag_s`` is asked every ``lag_interval_s`` wall seconds (0: never) for (virtual time, lag), which is put beside the outputs.
-    """
+    """Puts batches of records into the queue of one provider, and waits while it is full."""
 
     kind = "queue"
     delivery = "at_least_once"
 
-    def __init__(
-        self,
-        provider: Any,
-        its_queue: queue.Queue[Any],
-        name: str,
-        form: Form,
-        lag_s: Callable[[], tuple[float, float]],
-        lag_interval_s: float,
-    ) -> None:
+    def __init__(self, provider: Any, its_queue: queue.Queue[Any], name: str) -> None:
         self.name = name
-        self._queue, self._form = its_queue, form
-        self._lag_s, self._lag_interval_s = lag_s, lag_interval_s
+        self._queue = its_queue
         self._run = RunIdentity("", 0)
-        self._observing: asyncio.Task[None] | None = None
         self.provider: Provider | None = None
         self._object = provider
 
@@ -119,42 +104,35 @@ class QueueSink(Sink):
         self._run = run
         if self.provider is None:
             self.provider = Provider(self._object, self._queue)
-        if self._lag_interval_s > 0 and self._observing is None:
-            self._observing = asyncio.create_task(self._observe())
         return None
 
     async def write(self, batch: Sequence[Output]) -> list[Refused]:
         """One list; it counts as delivered when it is in the queue."""
-        await self._put([self._form.record(event_payload(output, self._run)) for output in batch])
-        return []
-
-    async def close(self) -> None:
-        """Observe no more. The provider goes on until its queue is drained, see :class:`Provider`."""
-        observing, self._observing = self._observing, None
-        if observing is not None:
-            observing.cancel()
-            await asyncio.gather(observing, return_exceptions=True)
-
-    async def _put(self, records: list[dict[str, Any]]) -> None:
+        records = [event_payload(output, self._run) for output in batch]
         while True:
             try:
                 self._queue.put_nowait(records)
             except queue.Full:
                 await asyncio.sleep(_POLL_S)
             else:
-                return
+                return []
 
-    async def _observe(self) -> None:
-        while True:
-            await asyncio.sleep(self._lag_interval_s)
-            now_s, lag_s = self._lag_s()
-            await self._put([self._form.telemetry(LAG_PATH, round(lag_s, 3), now_s)])
+    async def observe(self, rows: Sequence[Observation]) -> None:
+        """One list, if there is room; else it is lost, and counted."""
+        self._queue.put_nowait([observation_payload(row, self._run) for row in rows])
+
+    async def close(self) -> None:
+        """Nothing. The provider goes on until its queue is drained, see :class:`Provider`."""
 
 
-def queue_source(updates: queue.Queue[Any], name: str) -> python:
-    """What is put into ``updates``, ``(path, value)`` each, as a source; anything else becomes a dead letter."""
+def queue_source(updates: queue.Queue[Any], name: str, begin: Callable[[], None]) -> python:
+    """What is put into ``updates``, ``(path, value)`` each, as a source; anything else becomes a dead letter.
+
+    ``begin`` is called when it is read: those who put something there, or update by themselves, find a run under way.
+    """
 
     async def messages() -> AsyncIterator[Mapping[str, Any] | bytes]:
+        begin()
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(1, thread_name_prefix="tidewarp-ingress") as thread:
             while True:

@@ -19,6 +19,7 @@ from tidewarp.compat.dynamic_des.resources.store import DynamicStore
 from tidewarp.compat.dynamic_des.utils import time_to_seconds
 from tidewarp.process import SimulationContext as _Line
 from tidewarp.process.sampler import Sampler
+from tidewarp.twin import Replay
 
 __all__ = ["SimulationContext"]
 
@@ -244,17 +245,27 @@ class SimulationContext:
     def run(self, until: Any = None) -> None:
         """Build everything, run until a time (seconds, or text like "1 week"), tear down."""
         limit = time_to_seconds(until) if isinstance(until, str) else until
-        env = self._env = DynamicRealtimeEnvironment(
-            factor=self.factor,
-            logical_start_time=self.logical_start_time,
-            journal=self.journal,
-            seed=(self.random_seed or 0) % (1 << 64),
-        )
+        env = self._fresh()
         try:
             self._build(env)
             env.run(until=limit)
         finally:
             env.teardown()
+
+    def replay(self, journal: str | os.PathLike[str] | None = None) -> Replay:
+        """Build everything, run a journal again (default: that of this context) and compare; opens no connector."""
+        env = self._fresh()
+        self._build(env)
+        return env.replay(journal)
+
+    def _fresh(self) -> DynamicRealtimeEnvironment:
+        self._env = DynamicRealtimeEnvironment(
+            factor=self.factor,
+            logical_start_time=self.logical_start_time,
+            journal=self.journal,
+            seed=(self.random_seed or 0) % (1 << 64),
+        )
+        return self._env
 
     def _build(self, env: DynamicRealtimeEnvironment) -> None:
         env.registry.register_sim_parameter(SimParameter(self.sim_id, **self._kinds))

@@ -21,14 +21,14 @@ from tidewarp.compat.dynamic_des.connectors.ingress.local import LocalIngress
 from tidewarp.compat.dynamic_des.connectors.ingress.network import NetworkIngress
 from tidewarp.compat.dynamic_des.connectors.payload import Form
 from tidewarp.compat.dynamic_des.connectors.providers import Provider, QueueSink, queue_source
-from tidewarp.compat.dynamic_des.core.hosting import MEMORY, Hosting, Wires, stopped_by_interrupt
+from tidewarp.compat.dynamic_des.core.hosting import MEMORY, Hosting, Wires, model_of, stopped_by_interrupt
 from tidewarp.compat.dynamic_des.core.mixins import INGRESS_MAX, EgressMixIn, IngressMixIn, RegistryMixIn
 from tidewarp.compat.dynamic_des.core.registry import SimulationRegistry
 from tidewarp.connect.contract import Sink, Source
 from tidewarp.connect.sources import schedule
 from tidewarp.errors import ModelError, OperatorError, TidewarpError
 from tidewarp.process import Environment
-from tidewarp.twin import Summary, Twin
+from tidewarp.twin import Replay, Summary, Twin, replay
 
 __all__ = ["DynamicRealtimeEnvironment", "EgressMixIn", "IngressMixIn", "RegistryMixIn"]
 
@@ -81,7 +81,6 @@ class DynamicRealtimeEnvironment(Environment, RegistryMixIn, IngressMixIn, Egres
         self._writers: list[QueueSink] = []
         self._runner: int | None = None  # the thread in which a run is going on
         self._goal: Event | None = None
-        self._late_s = 0.0  # by which a strict run was too late
         self._is_over = False
 
     # ------------------------------------------------------------------ running
@@ -106,13 +105,13 @@ class DynamicRealtimeEnvironment(Environment, RegistryMixIn, IngressMixIn, Egres
             raise ValueError(f"until ({until}) must be greater than the current simulation time")
         if goal is not None and goal.callbacks is not None:
             goal.callbacks.append(_expect)  # a condition looks only while somebody waits for it
-        self._late_s, self._goal, self._runner = 0.0, goal, threading.get_ident()
+        self._goal, self._runner = goal, threading.get_ident()
         try:
             twin = self._open().twin
             if goal is not None and goal.processed:  # an earlier life has come so far
                 return goal.value
             with stopped_by_interrupt(twin):
-                self._run_twin(twin, None if goal is not None or until is None else float(until))
+                summary = self._run_twin(twin, None if goal is not None or until is None else float(until))
         except ModelError as error:
             if error.__cause__ is None or isinstance(error.__cause__, TidewarpError):
                 raise
@@ -120,8 +119,8 @@ class DynamicRealtimeEnvironment(Environment, RegistryMixIn, IngressMixIn, Egres
         finally:
             self._runner = self._goal = None
             self.writable = self._journal == MEMORY  # else only what is journaled changes the model
-        if self._late_s:
-            raise RuntimeError(f"Simulation too slow for real time ({self._late_s:.3f}s).")
+        if summary.reason == "lag":
+            raise RuntimeError(f"Simulation too slow for real time ({summary.lag_s_max:.3f}s).")
         return self._value(goal)
 
     def _value(self, goal: Event | None) -> Any:
@@ -134,19 +133,33 @@ class DynamicRealtimeEnvironment(Environment, RegistryMixIn, IngressMixIn, Egres
             raise value
         return value
 
-    def _run_twin(self, twin: Twin, until: float | None) -> None:
-        summary: Summary = twin.run(until)
+    def _run_twin(self, twin: Twin, until: float | None) -> Summary:
+        limit_s = self.factor if self.strict and self.factor > 0 else None
+        summary = twin.run(until, lag_limit=limit_s)
         # The end of the data is no end of the model.
-        while until is None and not summary.interrupted and self.peek() < float("inf"):
-            summary = twin.run(self.peek() + _DAY_S)
+        while until is None and summary.reason == "end" and self.peek() < float("inf"):
+            summary = twin.run(self.peek() + _DAY_S, lag_limit=limit_s)
+        return summary
 
-    def run_slice(self, limit_tick: int, events_max: int | None = None) -> Literal["limit", "budget", "empty"]:
-        """As the process layer's. A run until an event goes from instant to instant; a strict one looks at the time."""
-        if self.strict and self.factor > 0 and self._runner is not None and not self._late_s:
-            lag_s = self._lag()[1]
-            if lag_s > self.factor and self._hosting is not None:
-                self._late_s = lag_s
-                self._hosting.twin.stop()
+    def replay(self, journal: str | os.PathLike[str] | None = None) -> Replay:
+        """Run a journal again, and compare every mark and the digest. Opens no connector, and is the end of this environment.
+
+        Build it as for a run, up to the call of ``run``. ``journal``: default that of the environment.
+
+        Raises:
+            OperatorError: it has run, or was torn down; not a journal.
+        """
+        if self._is_over or self._hosting is not None:
+            raise OperatorError("this environment", "a replay begins with one that has not run", "make another one")
+        self._apply_waiting()
+        self._runner = threading.get_ident()
+        try:
+            return replay(os.fspath(journal or self._journal), model_of(self, self._wires))
+        finally:
+            self._runner, self._is_over = None, True
+
+    def run_slice(self, limit_tick: int, events_max: int | None = None) -> Literal["limit", "budget", "empty", "cut"]:
+        """As the process layer's. A run until an event goes from instant to instant."""
         goal = self._goal
         if goal is None:
             return super().run_slice(limit_tick, events_max)
@@ -163,9 +176,14 @@ class DynamicRealtimeEnvironment(Environment, RegistryMixIn, IngressMixIn, Egres
             self._hosting.twin.stop()
         return "budget"
 
-    def runs_elsewhere(self, thread: int) -> bool:
-        """Is a run going on in another thread than ``thread``?"""
-        return self._runner not in (None, thread)
+    def outside(self, thread: int) -> Twin | None:
+        """The twin that takes an update which ``thread`` wants; None where it acts on the registry itself.
+
+        That is so before the first run, and in a process of the model.
+        """
+        if self._hosting is None or self._is_over or self._runner == thread:
+            return None
+        return self._hosting.twin
 
     # ------------------------------------------------------------------ publishing
     def publish_telemetry(self, path_id: str, value: Any) -> str:
@@ -174,7 +192,7 @@ class DynamicRealtimeEnvironment(Environment, RegistryMixIn, IngressMixIn, Egres
 
     def publish_event(self, event_key: str, value: Any, stream: str = "event") -> str:
         """Send an event likewise. What has no form as plain data is replaced by a note that says so."""
-        if not self.egress_providers and self._hosting is None:
+        if not self.egress_providers and self._hosting is None and self._runner is None:
             return ""
         return super().publish_event(_key(event_key), _plain(value), stream)
 
@@ -224,7 +242,8 @@ class DynamicRealtimeEnvironment(Environment, RegistryMixIn, IngressMixIn, Egres
         if epoch is not None and epoch.tzinfo is None:
             epoch = epoch.replace(tzinfo=UTC)
         self._apply_waiting()
-        self._hosting = Hosting(self, self._journal, self.factor, epoch, self._wires, self._clock)
+        observe_s = self.egress_lag_monitor_interval
+        self._hosting = Hosting(self, self._journal, self.factor, epoch, self._wires, self._clock, observe_s)
         return self._hosting
 
     @property
@@ -252,26 +271,28 @@ class DynamicRealtimeEnvironment(Environment, RegistryMixIn, IngressMixIn, Egres
             else:
                 own.append(provider)
         if own:
-            sources.append((queue_source(self.ingress_queue, "ingress"), {}))
-            self._readers = [Provider(provider, self.ingress_queue) for provider in own]
+
+            def begin_readers() -> None:
+                self._readers = self._readers or [Provider(provider, self.ingress_queue) for provider in own]
+
+            sources.append((queue_source(self.ingress_queue, "ingress", begin_readers), {}))
         form = Form(self.start_datetime)
         sinks: list[tuple[Sink, dict[str, Any]]] = []
+        served = {
+            "batch": self.egress_batch_size,
+            "flush": self.egress_flush_interval,
+            "stall": self.egress_drain_stall_seconds,
+        }
         for number, provider in enumerate(self.egress_providers):
             name = f"egress-{number}"
+            sink: Sink
             if isinstance(provider, NetworkEgress):
-                sink = provider.sink(name, form)
+                sink = provider.sink(name)
             else:
-                interval_s = self.egress_lag_monitor_interval
-                sink = QueueSink(provider, self._queues[number], name, form, self._lag, interval_s)
+                sink = QueueSink(provider, self._queues[number], name)
                 self._writers.append(sink)
-            sinks.append((sink, {"batch": self.egress_batch_size}))
+            sinks.append((sink, {**served, "form": form.record, "observe": hasattr(sink, "observe")}))
         return Wires(sources, sinks)
-
-    def _lag(self) -> tuple[float, float]:
-        """Virtual time, and by how many wall seconds the run is late; outside of a run it is not."""
-        if self._hosting is None or self._runner is None:
-            return self.now, 0.0
-        return self.now, self._hosting.lag_s(self.peek())
 
 
 class _Schedule(schedule):

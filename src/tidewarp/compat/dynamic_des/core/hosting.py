@@ -15,9 +15,8 @@ from tidewarp.clocks import Clock
 from tidewarp.connect.contract import Sink, Source
 from tidewarp.process import Environment
 from tidewarp.twin import Twin, open_twin
-from tidewarp.twin.run import Run
 
-__all__ = ["MEMORY", "Hosting", "Wires", "stopped_by_interrupt"]
+__all__ = ["MEMORY", "Hosting", "Wires", "model_of", "stopped_by_interrupt"]
 
 MEMORY = ":memory:"
 
@@ -27,6 +26,20 @@ class Wires(NamedTuple):
 
     sources: Sequence[tuple[Source, dict[str, Any]]]
     sinks: Sequence[tuple[Sink, dict[str, Any]]]
+
+
+def model_of(env: Environment, wires: Callable[[Twin], Wires]) -> Callable[[Twin], None]:
+    """A model that is ``env``, with its connectors."""
+
+    def build(twin: Twin) -> None:
+        twin.adopt(env)
+        connected = wires(twin)
+        for source, policy in connected.sources:
+            twin.connect(source, **policy)
+        for sink, policy in connected.sinks:
+            twin.sink(sink, **policy)
+
+    return build
 
 
 class Hosting:
@@ -39,6 +52,7 @@ class Hosting:
         epoch: of tick 0; None: that of the journal, if it exists.
         wires: what it is connected with.
         clock: the wall clock.
+        observe_s: wall seconds between two observations; 0: none.
     """
 
     def __init__(
@@ -49,21 +63,17 @@ class Hosting:
         epoch: datetime | None,
         wires: Callable[[Twin], Wires],
         clock: Clock,
+        observe_s: float,
     ) -> None:
-        def build(twin: Twin) -> None:
-            _adopt(twin, env)
-            connected = wires(twin)
-            for source, policy in connected.sources:
-                twin.connect(source, **policy)
-            for sink, policy in connected.sinks:
-                twin.sink(sink, **policy)
-
+        build = model_of(env, wires)
         # All journals in memory have one domain, by which sinks know a run: what a former process has delivered
         # would be taken for ours. A file that lives as long as the process has a domain of its own.
         self._folder = tempfile.TemporaryDirectory(prefix="tidewarp-") if journal == MEMORY else None
         place = journal if self._folder is None else os.path.join(self._folder.name, "run.tw")
         try:
-            self.twin: Twin = open_twin(place, build, seed=env.seed, factor=factor, epoch=epoch, clock=clock)
+            self.twin: Twin = open_twin(
+                place, build, seed=env.seed, factor=factor, epoch=epoch, clock=clock, observe=observe_s, host="inline"
+            )
         except BaseException:
             self._forget()
             raise
@@ -78,21 +88,6 @@ class Hosting:
     def _forget(self) -> None:
         if self._folder is not None:
             self._folder.cleanup()
-
-    def lag_s(self, upcoming_s: float) -> float:
-        """Wall seconds by which what is due at virtual time ``upcoming_s`` is late."""
-        host = self.twin._host
-        if host is None or upcoming_s == float("inf"):
-            return 0.0
-        return host._pace._pacer.lag(self.twin._clock.now(), upcoming_s)
-
-
-def _adopt(twin: Twin, env: Environment) -> None:
-    """Let the twin run an environment that exists, from the time at which it stands."""
-    twin.env = env
-    twin._run = Run(env, twin._ranks, twin._run._extra)
-    twin._run.at = env.tick
-    twin._gate.judge_by(env.registry.rule)
 
 
 @contextlib.contextmanager

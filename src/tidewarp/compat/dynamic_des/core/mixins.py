@@ -65,10 +65,12 @@ class EgressMixIn:
         Args:
             providers: connectors of this package, or the user's own.
             batch_size: records in a list, at most.
-            flush_interval: nothing waits for a batch to fill, so nothing waits longer.
-            lag_monitor_interval: wall seconds between two measurements of the lag; None or 0: none.
+            flush_interval: how long records may wait for a list to fill, wall seconds.
+            lag_monitor_interval: wall seconds between two measurements of the lag and the other paths of "system."; None or
+                0: none.
             max_queued_batches: lists in the queue of one provider, at most.
-            drain_stall_seconds: how long ``teardown`` waits for a provider that takes nothing, wall seconds.
+            drain_stall_seconds: how long the end of a run, and ``teardown``, wait for a provider that takes nothing, wall
+                seconds.
         """
         self.egress_providers = list(providers)
         self.egress_batch_size, self.egress_flush_interval = batch_size, flush_interval

@@ -42,13 +42,15 @@ class SimulationRegistry(_Registry):
     def update(self, path: str, new_value: object) -> None:
         """Change one value now, if its rule allows it; else a line in the log says why not.
 
-        From another thread than the one that runs the simulation the update is queued, as one from outside.
+        Between two runs, and from another thread than the one that runs the simulation, it is an input, as one of a
+        connector: in the journal, and in the second case queued.
         """
-        if self.env.runs_elsewhere(threading.get_ident()):
-            self.env.ingress_queue.put((path, new_value))
-            return
+        twin = self.env.outside(threading.get_ident())
         try:
-            super().update(path, new_value)
+            if twin is not None:
+                twin.apply(path, self._clamped(path, new_value, ((path, new_value),)))
+            else:
+                super().update(path, new_value)
         except UnknownPath as error:
             self._refuse(path, error)
         except RuleViolation as error:

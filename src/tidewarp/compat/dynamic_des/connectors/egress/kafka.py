@@ -8,7 +8,6 @@ from typing import Any, Protocol
 from tidewarp.compat.dynamic_des.connectors.egress.base import extract_dict
 from tidewarp.compat.dynamic_des.connectors.egress.network import NetworkEgress
 from tidewarp.compat.dynamic_des.connectors.keywords import kafka_config
-from tidewarp.compat.dynamic_des.connectors.payload import Form
 from tidewarp.connect import serializers
 from tidewarp.connect.contract import Sink
 from tidewarp.connect.sinks import kafka
@@ -83,27 +82,16 @@ class KafkaEgress(NetworkEgress):
         self.producer_config = {"bootstrap_servers": bootstrap_servers, **kwargs}
         self._servers, self._config = bootstrap_servers, kafka_config("KafkaEgress", kwargs)
 
-    def sink(self, name: str, form: Form) -> Sink:
+    def sink(self, name: str) -> Sink:
         """A Kafka sink, which delivers once."""
         router = self.topic_router
         return kafka(
             self._servers,
             telemetry_topic=self.telemetry_topic,
             event_topic=self.event_topic,
-            router=None if router is None else lambda payload: router(form.record(payload)),
-            serializers={topic: _Published(own, form) for topic, own in self.topic_serializers.items()},
-            default=_Published(self.default_serializer, form),
+            router=None if router is None else lambda record: router(dict(record)),
+            serializers=self.topic_serializers,
+            default=self.default_serializer,
             config={key: value for key, value in self._config.items() if key != "acks"},  # all of them, always
             name=name,
         )
-
-
-class _Published:
-    """A serializer that gets records in the published form."""
-
-    def __init__(self, serializer: MessageSerializer, form: Form) -> None:
-        self._serializer, self._form = serializer, form
-
-    def serialize(self, topic: str, record: Mapping[str, Any]) -> bytes:
-        """As :class:`tidewarp.connect.serializers.Serializer`."""
-        return self._serializer.serialize(topic, self._form.record(record))

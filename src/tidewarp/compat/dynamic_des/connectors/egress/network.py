@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tidewarp.compat.dynamic_des.connectors.egress.base import BaseEgress
-from tidewarp.compat.dynamic_des.connectors.payload import Form
 from tidewarp.connect.contract import Sink
 
 __all__ = ["NetworkEgress"]
@@ -12,6 +11,6 @@ __all__ = ["NetworkEgress"]
 class NetworkEgress(BaseEgress):
     """A destination that needs no ``run``: the environment asks it for its sink."""
 
-    def sink(self, name: str, form: Form) -> Sink:
-        """The sink, called ``name`` in the journal, whose records have the published ``form`` where that is possible."""
+    def sink(self, name: str) -> Sink:
+        """The sink, called ``name`` in the journal."""
         raise NotImplementedError(type(self).__name__)

@@ -6,7 +6,6 @@ from typing import Any
 
 from tidewarp.compat.dynamic_des.connectors.egress.network import NetworkEgress
 from tidewarp.compat.dynamic_des.connectors.keywords import postgres_dsn
-from tidewarp.compat.dynamic_des.connectors.payload import Form
 from tidewarp.connect.contract import Sink
 from tidewarp.connect.sinks import postgres
 
@@ -20,6 +19,6 @@ class PostgresEgress(NetworkEgress):
         self.dsn, self.table_name, self.kwargs = connection_dsn, table_name, kwargs
         self._dsn = postgres_dsn("PostgresEgress", connection_dsn, kwargs)
 
-    def sink(self, name: str, form: Form) -> Sink:
+    def sink(self, name: str) -> Sink:
         """A PostgreSQL sink."""
         return postgres(self._dsn, self.table_name, name=name)

@@ -6,7 +6,6 @@ from typing import Any
 
 from tidewarp.compat.dynamic_des.connectors.egress.network import NetworkEgress
 from tidewarp.compat.dynamic_des.connectors.keywords import redis_url
-from tidewarp.compat.dynamic_des.connectors.payload import Form
 from tidewarp.connect.contract import Sink
 from tidewarp.connect.sinks import redis_stream
 
@@ -20,6 +19,6 @@ class RedisEgress(NetworkEgress):
         self.url, self.stream_name, self.kwargs = url, stream_name, kwargs
         self._url = redis_url("RedisEgress", url, kwargs)
 
-    def sink(self, name: str, form: Form) -> Sink:
-        """A Redis sink. Its records have the fields of ``event_payload``, of which the published ones are a part."""
+    def sink(self, name: str) -> Sink:
+        """A Redis sink."""
         return redis_stream(self._url, self.stream_name, name=name)

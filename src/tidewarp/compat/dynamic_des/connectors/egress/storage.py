@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tidewarp.compat.dynamic_des.connectors.egress.network import NetworkEgress
-from tidewarp.compat.dynamic_des.connectors.payload import Form
 from tidewarp.connect.contract import Sink
 from tidewarp.connect.sinks import jsonl, parquet
 from tidewarp.errors import OperatorError
@@ -41,13 +40,13 @@ class _StorageEgress(NetworkEgress):
     def _is_local(self) -> bool:
         return self.filesystem is None or type(self.filesystem).__name__ == "LocalFileSystem"
 
-    def _routed(self, form: Form) -> Callable[[Mapping[str, Any]], str | None]:
+    def _routed(self) -> Callable[[Mapping[str, Any]], str | None]:
         """Record -> path below the root of this machine's files, or below ``default_path`` of another file system."""
         ask, fallback = self.path_router, self.default_path or f"unrouted{self.suffix}"
 
         def route(payload: Mapping[str, Any]) -> str | None:
             try:
-                path = None if ask is None else ask(form.record(payload))
+                path = None if ask is None else ask(dict(payload))
             except Exception:  # anybody's code: a record that it does not know ends no run
                 self.misrouted += 1
                 path = fallback
@@ -66,14 +65,14 @@ class JsonlStorageEgress(_StorageEgress):
 
     suffix = ".jsonl"
 
-    def sink(self, name: str, form: Form) -> Sink:
+    def sink(self, name: str) -> Sink:
         """A JSONL sink. Its lines have the fields of ``event_payload``, of which the published ones are a part."""
         if not self._is_local:
             rule = "JSON lines are appended, which no object store does"
             raise OperatorError("JsonlStorageEgress(filesystem=...)", rule, "use ParquetStorageEgress there")
         if self.path_router is None:
             return jsonl(str(self.default_path), name=name)
-        return jsonl(os.path.join(_ROOT, "unrouted.jsonl"), router=self._routed(form), name=name)
+        return jsonl(os.path.join(_ROOT, "unrouted.jsonl"), router=self._routed(), name=name)
 
 
 class ParquetStorageEgress(_StorageEgress):
@@ -81,9 +80,9 @@ class ParquetStorageEgress(_StorageEgress):
 
     suffix = ".parquet"
 
-    def sink(self, name: str, form: Form) -> Sink:
+    def sink(self, name: str) -> Sink:
         """A Parquet sink. Its columns are the fields of ``event_payload``, of which the published ones are a part."""
         if self.path_router is None:
             return parquet(str(self.default_path), filesystem=self.filesystem, name=name)
         root = _ROOT if self._is_local else str(self.default_path)
-        return parquet(root, router=self._routed(form), filesystem=self.filesystem, name=name)
+        return parquet(root, router=self._routed(), filesystem=self.filesystem, name=name)

@@ -1,0 +1,170 @@
+"""The side of a host that is turned to its program and to people: what they set, how they hold the clock, what they see."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from tidewarp.clocks import Clock
+from tidewarp.connect import gate as gates
+from tidewarp.connect import outbox as outboxes
+from tidewarp.connect.contract import Output
+from tidewarp.connect.shell import Inbox, SinkThread
+from tidewarp.twin.control import Control
+from tidewarp.twin.follow import EVENTS_PER_STEP
+from tidewarp.twin.forked import ForkedRun
+from tidewarp.twin.local import LocalQueue, raise_refusal
+from tidewarp.twin.observations import Observer
+from tidewarp.twin.pace import Pace
+from tidewarp.units import TICK_MAX
+
+if TYPE_CHECKING:
+    from tidewarp.twin.run import Run
+
+__all__ = ["Attended", "Woken"]
+
+
+class Woken:
+    """Somebody has set something, or wants another pace."""
+
+
+_LETTERS_PER_S = 10  # dead letters that are logged, at most
+_LOG = logging.getLogger("tidewarp.twin")
+
+
+class Attended:
+    """Base of the host. Methods that say nothing else are called by the thread of the run."""
+
+    _run: Run | ForkedRun
+    _gate: gates.Gate
+    _outbox: outboxes.Outbox
+    _inbox: Inbox
+    _clock: Clock
+    _pace: Pace
+    _sinks: dict[str, SinkThread]
+    _released_id: str
+    _was_stopped: bool
+
+    def __init__(self) -> None:
+        self._local = LocalQueue()
+        self._local_is_ready = False
+        self._is_unsealed = False  # something was set since the journal says where the run stopped
+        self.control = Control(lambda: self._inbox.put(Woken()))
+        self._observe_s = 0.0
+        self._observer: Observer | None = None
+        self._letters_s, self._letters_told = -math.inf, 0  # from when on letters are counted, and how many were logged
+
+    if TYPE_CHECKING:  # what the host does
+
+        def _perform(self, instructions: Sequence[gates.Instruction]) -> None: ...
+        def _wait(self, timeout_s: float | None, clock: Clock | None = None) -> None: ...
+        def _take_all(self) -> None: ...
+        def _slice(self, limit: int) -> None: ...
+        def _pass_on(self, outputs: Sequence[Output]) -> None: ...
+        def _finish(self, reason: str) -> None: ...
+        def _present(self) -> int: ...
+        def delivered_tick(self) -> int: ...  # noqa: D102
+
+    # ------------------------------------------------------------------ what the program sets
+    def apply_later(self, changes: gates.Changes) -> None:
+        """From any thread, while a run is under way: at the virtual time by the wall. Raises OperatorError: too many wait."""
+        if self._local.put(self._present(), changes, self._gate.local_waiting):
+            self._inbox.put(Woken())
+
+    def apply_now(self, changes: gates.Changes) -> None:
+        """Between two runs: where the clock stands, at once.
+
+        Raises:
+            RuleViolation: the state of the moment forbids it; that too is part of the run.
+        """
+        self._take_all()
+        self._local.put(0, changes, self._gate.local_waiting)
+        self._journal_local()
+        offset = self._gate.local_offset
+        if self._gate.local_tick > self._gate.floor:
+            self._perform(self._gate.handle(gates.Asked(self._gate.local_tick, self._clock.now())))
+            self._perform(self._gate.handle(gates.Paused()))
+        while not (self._run.at >= self._gate.floor and self._run.settled):
+            self._slice(self._gate.floor)
+        self._perform(self._gate.handle(gates.Settled()))
+        outputs = self._run.step(self._gate.floor, EVENTS_PER_STEP)
+        self._pass_on(outputs)
+        if isinstance(self._run, ForkedRun):
+            self._run.digest()  # with it, the registry here shows what is there
+        raise_refusal(outputs, offset)
+
+    def settle_local(self) -> None:
+        """A run has ended: what was set meanwhile is to be in the journal, for the next one."""
+        if self._local:
+            self._journal_local()
+
+    def seal(self) -> None:
+        """Before it is closed: let the journal say where the run stands, if something was set since it said so."""
+        if self._is_unsealed and not self._run.failed:
+            self._finish("end")
+
+    def _journal_local(self) -> None:
+        self._is_unsealed = True
+        self._take_local()
+        while self._gate.appending:
+            self._wait(None)
+
+    def _take_local(self) -> None:
+        if self._local and not self._local_is_ready:
+            self._gate.reopen_local(self.delivered_tick(), stopped=self._was_stopped)
+            self._local_is_ready = True
+        while updates := self._local.take():
+            self._perform(self._gate.handle(gates.Local(updates)))
+
+    # ------------------------------------------------------------------ what people see
+    @property
+    def lag_s(self) -> float:
+        """Wall seconds by which what is to happen next is late. From any thread."""
+        try:
+            upcoming = min(self._run.next_tick, self._gate.next_tick)
+        except IndexError:  # the last input was taken at this very moment
+            upcoming = TICK_MAX
+        return self._pace.lag_s(upcoming)
+
+    def _heed(self) -> None:
+        """Between two slices: wishes, and observations that are due."""
+        self.control.heed(self._pace, self._standing_tick)
+        now_s = self._clock.now()
+        if self._observer is None:
+            wanting = [thread for name, thread in self._sinks.items() if self._outbox.delivery(name).observe]
+            self._observer = Observer(self._observe_s, now_s, self._gate, self._outbox, wanting)
+        if now_s >= self._observer.due_s:
+            late_s = self._pace.lag_s(self._gate.next_tick)
+            self._observer.look(now_s, self._run.at, self.lag_s, late_s, self._released_id)
+
+    def _log_letters(self, batch: gates.Append) -> None:
+        """A line at level INFO for each, as long as they are not many."""
+        now_s = self._clock.now()
+        if now_s >= self._letters_s + 1.0:
+            self._letters_s, self._letters_told = now_s, 0
+        shown = batch.letters[: _LETTERS_PER_S - self._letters_told]
+        for letter in shown:
+            why = letter.message.encode("unicode_escape").decode()
+            _LOG.info("dead letter of source %s, message %d: %s", batch.source, letter.offset, why)
+        self._letters_told += len(shown)
+        if shown and len(shown) < len(batch.letters):
+            _LOG.info("more dead letters of source %s are in the journal alone", batch.source)
+
+    def _until_observed_s(self, pause_s: float | None) -> float | None:
+        """At most so long may it sleep."""
+        due_s = math.inf if self._observer is None else self._observer.due_s
+        if due_s == math.inf:
+            return pause_s
+        left_s = max(0.0, due_s - self._clock.now())
+        return left_s if pause_s is None else min(pause_s, left_s)
+
+    def _standing_tick(self) -> int:
+        """What is to happen next; where the run stands, if nobody knows."""
+        upcoming = min(self._run.next_tick, self._gate.next_tick)
+        return self._run.at if upcoming == TICK_MAX or self._pace.factor == 0 else upcoming
+
+    def unobserved(self) -> Mapping[str, int]:
+        """Sink -> observations that it was not told. From any thread."""
+        return {name: thread.unobserved for name, thread in self._sinks.items()}

@@ -1,0 +1,115 @@
+"""What a program may do with a twin beside running it: set values, hold the clock, change its pace, ask how late it is."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from tidewarp.errors import ModelError, OperatorError
+from tidewarp.twin.local import MISSING, changes_of
+from tidewarp.twin.wiring import Wiring
+
+if TYPE_CHECKING:
+    from tidewarp.twin.host import Host
+
+__all__ = ["Handles"]
+
+
+class Handles(Wiring):
+    """A part of :class:`~tidewarp.twin.session.Twin`."""
+
+    _host: Host | None = None
+    _failed = False
+    _factor: float | None = None  # wished for since it was opened
+    _runner: int | None = None  # the thread in which a run is under way
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._turn = threading.RLock()  # held where a run begins or ends, and by who applies something between two runs
+
+    def apply(self, path: str | Mapping[str, Any], value: Any = MISSING) -> None:
+        """Set ``path`` to ``value``, or all paths of a mapping or none, from the program that runs the twin.
+
+        It is an input like any other: checked, stamped, journaled, and then applied; a replay has it. Its source is called
+        "local". Between two runs it is applied at once, where the clock stands, before the model does anything further
+        there. While a run is under way, in another thread, it is queued and applied at the virtual time by the wall (at full
+        speed: as soon as the clock may still be told). Safe from any thread.
+
+        Model code does not use it: what the model does by itself is in no journal. There ``twin.registry.update`` acts at once.
+
+        Raises:
+            UnknownPath: the model has no such path.
+            RuleViolation: the value does not fit the path; or, between two runs, the state of the moment forbids it. During a
+                run such an input is published as ``system.input.refused``.
+            OperatorError: 65,536 updates wait already; or the twin has failed.
+            ModelError: called from ``build`` or from a process of the model.
+        """
+        host = self._host
+        is_the_model = self.env.writable and self._runner in (None, threading.get_ident())
+        if host is None or is_the_model:
+            action = "call twin.registry.update() in a process, or give the initial value in build"
+            raise ModelError("twin.apply() in a model", "an input comes from outside of the model", action)
+        if not self._gate.takes_local:
+            raise OperatorError("twin.apply()", 'a source of the model is called "local"', "connect it by another name")
+        changes = self._gate.checked(changes_of(path, value))
+        with self._turn:
+            if self._runner is not None:
+                host.apply_later(changes)
+            elif self._failed:
+                raise OperatorError("this twin", "its last run ended with an error", "open its journal again")
+            else:
+                host.apply_now(changes)
+
+    def pause(self) -> None:
+        """Let the clock stand still, in this run and the next ones, until :meth:`proceed`. Safe from any thread.
+
+        What arrives meanwhile is journaled, with the time at which the clock stands; sinks are served.
+        """
+        self._hosted("pause").control.pause()
+
+    def proceed(self) -> None:
+        """End a pause: a paced run goes on from where it stands, and one by the calendar catches up. Safe from any thread."""
+        self._hosted("proceed").control.proceed()
+
+    def set_factor(self, factor: float) -> None:
+        """Wall seconds per simulated second from now on, 0 = full speed; also of later runs. Safe from any thread.
+
+        Nothing but the pace depends on it. What the run was late by is forgiven.
+
+        Raises:
+            OperatorError: no factor; or the twin follows the times of live sources, whose factor is 1.
+        """
+        host = self._hosted("set_factor")
+        if self._live_times and factor != 1:
+            rule = "event times of live sources are those of the wall: factor 1"
+            raise OperatorError(f"factor {factor!r} with source {self._live_times[0]!r}", rule, "leave it at 1")
+        host.control.set_factor(factor)
+        self._factor = float(factor)
+
+    @property
+    def lag_s(self) -> float:
+        """Wall seconds by which the run is late now; 0 on time, while it catches up, at factor 0 and between runs."""
+        return 0.0 if self._host is None or self._runner is None else self._host.lag_s
+
+    @contextmanager
+    def _running(self, host: Host) -> Iterator[None]:
+        """Around a run: updates of other threads are queued meanwhile, and in the journal behind it."""
+        with self._turn:
+            self._runner = threading.get_ident()
+        try:
+            yield
+        except BaseException:
+            self._runner = None
+            raise
+        with self._turn:
+            host.settle_local()
+            self._runner = None
+
+    def _hosted(self, what: str) -> Host:
+        if self._host is None:
+            raise ModelError(
+                f"twin.{what}()", "a model does not see the wall's time", "call it on what open() returned"
+            )
+        return self._host

@@ -1,0 +1,255 @@
+"""The forked host: the simulation in a process of its own, its snapshots, its death. Everything is as with the inline host."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import random
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_repair import Broker, Messages, in_order, model, told
+
+import tidewarp as tw
+from tidewarp.connect import Raw
+from tidewarp.errors import ModelError, OperatorError
+from tidewarp.observe import SilentProbe
+from tidewarp.twin import Summary, Twin, forked, host, snapshots, verify
+from tidewarp.twin.forked import ForkedRun
+
+HOSTS = ("inline", "forked")
+EPOCH = "1970-01-01T00:00:00Z"
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
+
+class Slow(Broker):
+    """Brings a message when the run has come to the highest time before it: so every late one needs a repair."""
+
+    def __init__(self, messages: Messages) -> None:
+        super().__init__(messages, 1)
+        self.times = [at for _, at, _ in messages]
+        self.reached = 0.0
+        self.moved = threading.Condition()
+
+    async def read(self, limit: int) -> list[Raw] | None:
+        done = len(self.raws) - len(self.left)
+        awaited = max(self.times[:done], default=0)
+        await asyncio.to_thread(self._wait, awaited)
+        return await super().read(limit)
+
+    def _wait(self, awaited: float) -> None:
+        with self.moved:
+            self.moved.wait_for(lambda: self.reached >= awaited, 20)  # then the test fails by what it finds
+
+
+class Watch(SilentProbe):
+    """Tells a Slow source how far the run is, and calls ``act(s)``."""
+
+    def __init__(self, source: Slow) -> None:
+        self.source = source
+        self.act: Callable[[float], None] = lambda s: None
+
+    def progress(self, done: float, total: float | None) -> None:
+        self.act(done)
+        with self.source.moved:
+            self.source.reached = done
+            self.source.moved.notify_all()
+
+
+def run(
+    folder: Path, messages: Messages, at: str, act: Callable[[Twin, float], None] = lambda twin, s: None, **policy: Any
+) -> Summary:
+    """A run in which every late message is repaired; ``act`` is called behind each slice."""
+    folder.mkdir(parents=True)
+    source = Slow(messages)
+    watch = Watch(source)
+    options = {"late": "repair", "horizon": 1_000, **policy}
+    with tw.open(folder / "a.tw", model(source, folder, **options), epoch=EPOCH, host=at, probe=watch) as twin:
+        watch.act = partial(act, twin)
+        found = twin.run()
+        assert twin.registry.get("line.level").value == in_order(messages)[-1][2]
+        assert twin.now == found.virtual_time_s
+        return found
+
+
+def shuffled(seed: int, count: int = 60, reach: float = 12) -> list[tuple[int, int, float]]:
+    """One partition, some of it late, the highest time last: it ends where it would end in order."""
+    draw = random.Random(seed)
+    some = sorted((at + draw.choice([0, 0, reach]), at) for at in range(count))
+    return [*((0, at, float(draw.randrange(4))) for _, at in some), (0, count + 20, 9.0)]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_both_hosts_give_one_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int) -> None:
+    """Repairs without number, snapshots many and few, inputs kept or not: outputs, ids, state and digest are equal."""
+    draw = random.Random(seed)
+    messages = shuffled(seed)
+    inline = run(tmp_path / "inline", messages, "inline")
+    monkeypatch.setattr(snapshots, "_SHARE", draw.choice([0, 2, 100]))
+    monkeypatch.setattr(snapshots, "SNAPSHOTS_MAX", draw.choice([1, 3, 12]))
+    monkeypatch.setattr(forked, "INPUTS_MAX", draw.choice([2, 15, 500_000]))
+    monkeypatch.setattr(host, "EVENTS_PER_STEP", draw.choice([1, 7, 20_000]))
+    found = run(tmp_path / "forked", messages, "forked")
+    assert min(found.repairs, inline.repairs) > 5
+    assert (found.digest, found.events, found.outputs) == (inline.digest, inline.events, inline.outputs)
+    assert told(tmp_path / "forked") == told(tmp_path / "inline")
+    assert verify(tmp_path / "forked" / "a.tw").digest == found.digest
+    build = model(Broker(()), tmp_path, late="repair", horizon=1_000)
+    assert tw.replay(tmp_path / "forked" / "a.tw", build).digest == found.digest
+
+
+@pytest.fixture
+def own_children() -> Iterator[None]:
+    """Leaves no child process and no descriptor behind."""
+    before = set(os.listdir("/proc/self/fd")), _children()
+    yield
+    assert (set(os.listdir("/proc/self/fd")), _children()) == before
+
+
+def _children() -> set[str]:
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
+def _pids(twin: Twin, which: str) -> Sequence[int]:
+    simulations = twin._host.run
+    assert isinstance(simulations, ForkedRun)
+    kept = [snapshot.pid for snapshot in simulations._snapshots]
+    return {
+        "the simulation": [simulations._simulation.pid],
+        "the newest snapshot too": [simulations._simulation.pid, *kept[-1:]],
+        "all snapshots too": [simulations._simulation.pid, *kept],
+        "everything": [simulations._simulation.pid, *kept, simulations._nursery.pid],
+    }[which]
+
+
+@pytest.mark.usefixtures("own_children")
+@pytest.mark.parametrize("inputs_max", [1, 500_000])
+@pytest.mark.parametrize("which", ["the simulation", "the newest snapshot too", "all snapshots too", "everything"])
+def test_a_killed_simulation_is_made_again(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    which: str,
+    inputs_max: int,
+) -> None:
+    """Killed in the middle of repairs and behind them, with some or all of its copies: a warning, and the same run."""
+    messages = shuffled(11)
+    expected = run(tmp_path / "inline", messages, "inline")
+    monkeypatch.setattr(snapshots, "_SHARE", 0 if inputs_max == 1 else 30)
+    monkeypatch.setattr(host, "EVENTS_PER_STEP", 1)  # so there are outputs above the tick where it is settled
+    monkeypatch.setattr(forked, "INPUTS_MAX", inputs_max)
+    due = [20, 45, 59]  # behind the last there are no more messages, only instants
+    slices = itertools.count(1)
+
+    def kill(twin: Twin, s: float) -> None:
+        if due and s >= due[0] and next(slices) % 4 == 0:
+            due.pop(0)
+            for pid in _pids(twin, which):
+                os.kill(pid, signal.SIGKILL)
+
+    with caplog.at_level(logging.WARNING, "tidewarp.twin"):
+        found = run(tmp_path / "forked", messages, "forked", kill)
+    assert not due
+    assert {record.levelname for record in caplog.records} == {"WARNING"}  # none of one that a repair had overtaken
+    assert (found.digest, found.events, found.outputs) == (expected.digest, expected.events, expected.outputs)
+    assert told(tmp_path / "forked") == told(tmp_path / "inline")
+    build = model(Broker(()), tmp_path, late="repair", horizon=1_000)
+    assert tw.replay(tmp_path / "forked" / "a.tw", build).equal
+
+
+def test_a_model_that_kills_its_process_ends_the_run(tmp_path: Path) -> None:
+    """It would do so for ever: after four deaths at one time the run says where, and which limits to look at."""
+
+    def build(twin: tw.Twin) -> None:
+        def fall() -> Any:
+            yield twin.env.timeout(5)
+            if os.getpid() != here:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        twin.process(fall())
+
+    here = os.getpid()
+    with (
+        tw.open(tmp_path / "a.tw", build, host="forked") as twin,
+        pytest.raises(OperatorError, match=r"ended by somebody at 0\.000 s: it was so 4 times"),
+    ):
+        twin.run()
+
+
+@pytest.mark.usefixtures("own_children")
+def test_a_model_that_raises_says_where(tmp_path: Path) -> None:
+    """The same error as inline, the outputs before it delivered, and its traceback beside it."""
+
+    def build(twin: tw.Twin) -> None:
+        def fall() -> Any:
+            yield twin.env.timeout(5)
+            twin.publish_event("last", 1)
+            yield twin.env.timeout(5)
+            raise ZeroDivisionError("by hand")
+
+        twin.process(fall())
+        twin.sink(tw.sinks.jsonl(tmp_path / f"{at}.jsonl"))
+
+    errors = []
+    for at in HOSTS:
+        with tw.open(tmp_path / f"{at}.tw", build, host=at) as twin, pytest.raises(ModelError) as caught:
+            twin.run()
+        errors.append(caught.value)
+        assert (tmp_path / f"{at}.jsonl").read_text().count("\n") == 1
+    assert str(errors[0]) == str(errors[1])
+    assert "in fall" in "".join(errors[1].__notes__)
+
+
+@pytest.mark.usefixtures("own_children")
+def test_new_paths_of_the_simulation_are_known_to_the_gate(tmp_path: Path) -> None:
+    """A path that the model declares while it runs takes inputs; one that it takes out refuses them: as inline."""
+
+    def build(twin: tw.Twin) -> None:
+        def change() -> Any:
+            yield twin.env.timeout(1)
+            twin.registry.declare("line.late", float, None, low=0.0)
+            twin.registry.remove("line.early")
+
+        twin.variable("line.early", float)
+        twin.process(change())
+        twin.connect(source, late="repair")
+
+    found = {}
+    for at in HOSTS:
+        source = Slow([(0, 0, 1.0), (0, 3, 1.0), (0, 7, 2.0), (0, 7, -2.0), (0, 9, 3.0)])
+        source.raws[2:] = [raw._replace(payload=raw.payload.replace(b"level", b"late")) for raw in source.raws[2:]]
+        source.raws[:2] = [raw._replace(payload=raw.payload.replace(b"level", b"early")) for raw in source.raws[:2]]
+        with tw.open(tmp_path / f"{at}.tw", build, host=at, epoch=EPOCH, probe=Watch(source)) as twin:
+            summary = twin.run()
+            found[at] = summary.digest, summary.dead, summary.refused, twin.registry.values()
+    assert found["forked"] == found["inline"]
+    assert found["forked"][1:] == ({"value": 1}, 1, {"line.late": 3.0})
+
+
+@pytest.mark.parametrize("at", HOSTS)
+def test_too_many_outputs_that_wait_move_gvt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, at: str) -> None:
+    """A horizon that keeps everything back: with a bound of 20 outputs it is cut, and what comes later still is clamped."""
+    monkeypatch.setattr("tidewarp.twin.withheld.COUNT_MAX", 20)
+    times = [*range(60), 5, 62]
+    found = run(tmp_path / "cut", [(0, t, 1.0 + t % 3) for t in times], at)
+    assert found.horizon_cuts > 0
+    assert (found.late, found.clamped, found.repaired) == (1, 1, 0)
+    build = model(Broker(()), tmp_path, late="repair", horizon=1_000)
+    again = tw.replay(tmp_path / "cut" / "a.tw", build)
+    assert (again.equal, again.digest) == (True, found.digest)
+    assert len(told(tmp_path / "cut")) == found.outputs
+
+
+def test_a_host_is_one_of_three(tmp_path: Path) -> None:
+    """Another word is refused before anything is written."""
+    with pytest.raises(OperatorError, match="one of auto, inline, forked"):
+        tw.open(tmp_path / "a.tw", lambda twin: None, host="threaded")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,294 @@
+"""twin.apply: what the program itself sets is an input like any other, and acts at once between two runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+import tidewarp as tw
+from tidewarp.connect import Output, Refused, RunIdentity, Sink
+from tidewarp.errors import Corrupt, ModelError, OperatorError, RuleViolation, UnknownPath
+from tidewarp.store import open_store
+from tidewarp.twin import journal_rows, verify
+from tidewarp.twin.facts import documents
+from tidewarp.twin.host import Host
+
+
+class Memory(Sink):
+    name, kind, delivery = "memory", "memory", "once"
+
+    def __init__(self) -> None:
+        self.held: list[Output] = []
+
+    async def open(self, run: RunIdentity) -> str | None:
+        return self.held[-1].id if self.held else ""
+
+    async def write(self, batch: Sequence[Output]) -> list[Refused]:
+        self.held += batch
+        return []
+
+
+def model(sink: Sink | None = None, rows: Sequence[tuple[float, str, Any]] = (), end: float = 100.0) -> Any:
+    """Tells each change of a level, and the level every 10 s."""
+
+    def build(twin: tw.Twin) -> None:
+        level = twin.variable("a.level", float, 0.0, high=100.0)
+        twin.variable("a.mode", str, "auto", one_of=("auto", "off"))
+        twin.resource("a.lathe", 1, 3)
+
+        def follow() -> Any:
+            changes = level.changes()
+            while True:
+                change = yield changes.next()
+                twin.publish_event("changed", change.new)
+
+        def tick() -> Any:
+            while twin.now < end:
+                twin.publish_telemetry("a.level", level.value)
+                yield twin.env.timeout(10.0)
+
+        twin.process(follow())
+        twin.process(tick())
+        if rows:
+            twin.connect(tw.sources.schedule(rows))
+        if sink is not None:
+            twin.sink(sink)
+
+    return build
+
+
+ROWS = [(float(n), "a.level", float(n % 50)) for n in range(100)]
+
+
+@pytest.mark.parametrize("host", ["inline", "forked"])
+def test_between_two_runs_it_acts_at_once_and_the_clock_stays(tmp_path: Path, host: str) -> None:
+    """Before the first, between two, behind the last; at a time at which the data has a row too. The replay has it all."""
+    path, sink = tmp_path / "a.tw", Memory()
+    with tw.open(path, model(sink, ROWS), host=host) as twin:
+        twin.apply("a.level", 7)
+        assert (twin.registry.get("a.level").value, twin.now) == (7.0, 0.0)
+        twin.run(until=30)
+        twin.apply({"a.level": 55.5, "a.mode": "off"})
+        twin.apply("a.level", 66.5)
+        assert (twin.registry.get("a.level").value, twin.registry.get("a.mode").value, twin.now) == (66.5, "off", 30.0)
+        same = twin.run(until=30)
+        assert tw.replay(path, model(rows=ROWS)).digest == same.digest == twin.digest()
+        summary = twin.run(until=60)
+        twin.apply("a.level", 77.5)
+        last = twin.digest()
+        assert last != summary.digest
+    told = [(output.tick // 10**9, output.value) for output in sink.held if output.key == "changed"]
+    assert (
+        len(told) == 60 + 2 - 1
+    )  # the first row is the value that it has; two at 30 s, of which one process sees both
+    again = tw.replay(path, model(rows=ROWS))
+    assert (again.equal, again.digest, again.recorded) == (True, last, last)
+    assert verify(path).digest == last
+    local = [
+        (row["tick"], row["offset"], row["path"])
+        for row in journal_rows(path, source="local")
+        if row["kind"] == "input"
+    ]
+    assert local == [
+        (0, 0, "a.level"),
+        (30 * 10**9, 1, "a.level"),
+        (30 * 10**9, 1, "a.mode"),
+        (30 * 10**9, 2, "a.level"),
+        (60 * 10**9, 3, "a.level"),
+    ]
+    with tw.open(path, model(Memory(), ROWS), host=host) as twin:
+        assert (twin.digest(), twin.registry.get("a.level").value) == (last, 77.5)
+
+
+def test_what_does_not_fit_is_refused_at_the_call(tmp_path: Path) -> None:
+    """With value, rule and next action, and nothing of it is in the journal but what only the moment forbids."""
+    with tw.open(tmp_path / "a.tw", model()) as twin:
+        size = len(list(journal_rows(tmp_path / "a.tw")))
+        for path, value, error in [
+            ("no.such", 1, UnknownPath),
+            ("a.level", "high", RuleViolation),
+            ("a.level", 100.5, RuleViolation),
+            ("a.mode", "on", RuleViolation),
+            (7, 1, UnknownPath),
+        ]:
+            with pytest.raises(error):
+                twin.apply(path, value)  # type: ignore[arg-type]  # as somebody may
+        with pytest.raises(RuleViolation, match="one path or more"):
+            twin.apply({})
+        with pytest.raises(UnknownPath):
+            twin.apply({"a.level": 5.0, "no.such": 1})
+        with pytest.raises(ModelError, match="a path and a value"):
+            twin.apply("a.level")
+        assert len(list(journal_rows(tmp_path / "a.tw"))) == size
+        assert twin.registry.get("a.level").value == 0.0
+        with pytest.raises(RuleViolation, match="max_cap"):
+            twin.apply("a.lathe.current_cap", 4)
+        assert twin.run(until=1).refused == 1
+    assert tw.replay(tmp_path / "a.tw", model()).equal
+
+
+def test_the_model_does_not_use_it(tmp_path: Path) -> None:
+    """In a replay nobody would journal it: refused in build, in a process, and without a journal."""
+
+    def build(twin: tw.Twin) -> None:
+        twin.variable("a.level", float, 0.0)
+
+        def act() -> Any:
+            yield twin.env.timeout(1)
+            twin.apply("a.level", 1.0)
+
+        twin.process(act())
+
+    with tw.open(tmp_path / "a.tw", build) as twin, pytest.raises(ModelError, match=r"registry\.update"):
+        twin.run(until=2)
+
+    def in_build(twin: tw.Twin) -> None:
+        twin.variable("a.level", float, 0.0)
+        twin.apply("a.level", 1.0)
+
+    with pytest.raises(ModelError, match=r"registry\.update"):
+        tw.open(tmp_path / "b.tw", in_build)
+
+
+def test_from_another_thread_it_is_queued_and_comes_at_the_time_by_the_wall(tmp_path: Path) -> None:
+    """A paced run; every update is applied once and in order, and the run is the replay of its journal."""
+    path, sink = tmp_path / "a.tw", Memory()
+    count = 300
+    with tw.open(path, model(sink)) as twin:
+
+        def act() -> None:
+            for n in range(count):
+                twin.apply("a.level", n / 10)
+            twin.stop()
+
+        thread = threading.Thread(target=act)
+        thread.start()
+        summary = twin.run(until=1_000, factor=0.01)
+        thread.join()
+        twin.run(until=twin.now + 1)
+    inputs = [row for row in journal_rows(path, source="local") if row["kind"] == "input"]
+    assert [row["value"] for row in inputs] == [n / 10 for n in range(count)]
+    assert all(one["tick"] <= other["tick"] for one, other in pairwise(inputs))
+    assert summary.interrupted
+    assert tw.replay(path, model()).equal
+    verify(path)
+
+
+def test_what_comes_when_the_run_ends_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in the journal when run returns, and acts in the next run, or life."""
+    path = tmp_path / "a.tw"
+    finish, calls = Host._finish, []
+
+    def finish_late(host: Host, reason: str) -> None:
+        finish(host, reason)
+        if not calls:
+            calls.append(reason)
+            thread = threading.Thread(target=lambda: twin.apply("a.level", 42.0))
+            thread.start()
+            thread.join()
+
+    monkeypatch.setattr(Host, "_finish", finish_late)
+    with tw.open(path, model(Memory(), end=20.0)) as twin:
+        twin.run(until=50)
+        assert twin.registry.get("a.level").value == 0.0
+    assert [row["value"] for row in journal_rows(path, source="local") if row["kind"] == "input"] == [42.0]
+    with tw.open(path, model(Memory(), end=20.0)) as twin:
+        assert twin.registry.get("a.level").value == 42.0
+        twin.run(until=60)
+    assert tw.replay(path, model(end=20.0)).equal
+
+
+def test_a_full_queue_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of updates that the clock, which stands still here, has not come to."""
+    monkeypatch.setattr("tidewarp.twin.local.LOCAL_MAX", 5)
+    told: list[str] = []
+
+    def act() -> None:
+        begun.wait()
+        for n in range(5):
+            twin.apply("a.level", float(n))
+        with pytest.raises(OperatorError, match="holds 5 updates") as error:
+            twin.apply("a.level", 5.0)
+        told.append(str(error.value))
+        twin.proceed()
+        twin.stop()
+
+    thread, begun = threading.Thread(target=act), threading.Event()
+
+    class Probe:
+        def add(self, name: str, n: int = 1) -> None: ...
+        def set(self, name: str, value: float) -> None: ...
+        def progress(self, done: float, total: float | None) -> None:
+            if thread.is_alive():
+                twin.pause()
+                begun.set()
+
+    with tw.open(tmp_path / "a.tw", model(), probe=Probe()) as twin:
+        thread.start()
+        twin.run(until=100, factor=1)
+        thread.join()
+    assert told
+    assert tw.replay(tmp_path / "a.tw", model()).equal is not False
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_any_order_of_runs_updates_and_lives_is_replayed(tmp_path: Path, seed: int) -> None:
+    """With data beside it. A life that is not closed in order leaves a journal that the next one goes on with."""
+    random = Random(seed)
+    kinds = {
+        "run": lambda: random.randrange(12),
+        "apply": lambda: random.randrange(90),
+        "reopen": lambda: random.random() < 0.5,
+    }
+    steps = [(kind, kinds[kind]()) for kind in random.choices([*kinds], [3, 4, 2], k=9)]
+    path = tmp_path / "a.tw"
+    sink = Memory()
+    rows = [(n / 2, "a.level", float(n)) for n in range(40)]
+    twin = tw.open(path, model(sink, rows))
+    at = 0
+    for what, value in steps:
+        if what == "run" and at + value >= twin.now:
+            at += value
+            twin.run(until=at)
+        elif what == "apply":
+            twin.apply("a.level", value + 0.5)
+            assert twin.registry.get("a.level").value == value + 0.5
+        elif what == "reopen":
+            before = twin.digest()
+            if not value:
+                twin._host._is_unsealed = False  # type: ignore[union-attr]  # as a kill leaves it
+            twin.close()
+            twin = tw.open(path, model(sink, rows))
+            assert twin.digest() == before
+    digest = twin.digest()
+    twin.close()
+    again = tw.replay(path, model(rows=rows))
+    assert again.equal is not False
+    if again.recorded is not None:
+        assert again.digest == again.recorded == digest
+    verify(path)
+    ids = [output.id for output in sink.held]
+    assert ids == sorted(set(ids))
+
+
+def test_a_mark_that_claims_more_inputs_than_there_are_is_found(tmp_path: Path) -> None:
+    """verify names the record."""
+    path = tmp_path / "a.tw"
+    with tw.open(path, model()) as twin:
+        twin.run(until=10)
+        twin.apply("a.level", 5.0)
+    with open_store(path) as store:
+        *_, (_, _, mark) = [one for one in documents(store.journal) if one[2].schema == "tw.mark"]
+        assert mark.value["ahead"] == 1
+        assert "ahead" not in next(one for one in documents(store.journal) if one[2].schema == "tw.mark")[2].value
+        from tidewarp.twin.documents import MARK, entry
+
+        store.journal.append([entry(MARK, 10 * 10**9, {**mark.value, "ahead": 2})])
+    with pytest.raises(Corrupt, match="there are fewer"):
+        verify(path)
