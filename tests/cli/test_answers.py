@@ -71,6 +71,7 @@ def test_what_a_sink_met_is_shown():
         0,
     )
     document |= {"reason": "end", "dead": {}, "digest": "d", "head": "h", "journal": "j.tw", "journal_records": 1}
+    document |= {"shed": {"in": 4}, "sources": {"in": {"unread_bytes": 3, "misread": 0}}}
     document["behind"] = {"out": "9 outputs are not delivered (its file is full)"}
     sink = {
         "sent": 5,
@@ -82,8 +83,9 @@ def test_what_a_sink_met_is_shown():
         "behind": 0,
         "last_id": "7",
     }
-    shown = _render({**document, "sinks": {"out": sink}}).splitlines()
+    shown = _render({**document, "sinks": {"out": sink}}, None).splitlines()
     assert "lag          1.500 s of wall time, at most" in shown
+    assert {"source in: 3 unread bytes", "source in: 4 shed"} <= {*shown}
     assert shown[-1] == "sink out is behind: 9 outputs are not delivered (its file is full)"
     assert (
         shown[-2]

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Mapping, Set
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -18,7 +19,7 @@ from tidewarp.cli.progress import ProgressBar
 from tidewarp.cli.values import parse_time
 from tidewarp.errors import OperatorError
 from tidewarp.twin import CATCH_UP, HOSTS, Twin, load_model, open_twin
-from tidewarp.units import ticks
+from tidewarp.units import in_seconds, ticks
 
 __all__ = ["command"]
 
@@ -119,10 +120,12 @@ def command(
         signals.twin = twin
         summary = twin.run(end, go_live=go_live, lag_limit=lag_limit)
         has_no_end = twin.follows_the_wall and end is None
+        end_s = (end - twin.epoch).total_seconds() if isinstance(end, datetime) else in_seconds(ticks(end or 0))
     if signals.twin is None:
         emit({"interrupted": True, "journal": journal}, as_json, lambda _: "interrupted while it stood by")
         return 0
-    emit({**asdict(summary), "journal": journal}, as_json, _render)
+    was_there = end is not None and summary.reason == "end" and end_s < summary.virtual_time_s
+    emit({**asdict(summary), "journal": journal}, as_json, partial(_render, until=until if was_there else None))
     if summary.reason == "lag":
         return EXIT_LATE
     return EXIT_INTERRUPTED if summary.interrupted and not has_no_end else 0
@@ -161,9 +164,11 @@ class _Signals:
         self.twin.stop()
 
 
-def _render(document: Mapping[str, Any]) -> str:
-    """What happened; of what seldom does, that which did."""
+def _render(document: Mapping[str, Any], until: str | None) -> str:
+    """What happened; of what seldom does, that which did. ``until``: where the run was to end, if it stood beyond."""
     state = {"end": "done", "lag": "stopped, too late,"}.get(document["reason"], "interrupted")
+    if until is not None:
+        state = f"beyond {until} already,"
     dead = ", ".join(f"{rule} {count}" for rule, count in document["dead"].items())
     lines = [
         f"{state} at {document['virtual_time_s']:,.3f} s of virtual time, {document['wall_s']:.2f} s of wall time",

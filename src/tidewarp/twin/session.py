@@ -80,9 +80,6 @@ class Twin(Handles):
         limit = None if until is None else tick_at(until, self._epoch_ns or 0)
         if limit is not None and limit < 0:
             raise OperatorError(f"until={until}", f"time begins at the epoch, {self.epoch}", "give a later time")
-        if limit is not None and limit < host.run.at:
-            value = f"until={until}: the run stands at {in_seconds(host.run.at):g} s already"
-            raise OperatorError(value, "time does not go back", "give a later time, or begin a new journal")
         host.control.begin()
         pace = self._pace(host, factor, go_live, lag_limit)  # refuses what is no factor, before anything is written
         started_s, unix_ns = self._clock.now(), self._clock.unix_ns()
