@@ -1,6 +1,7 @@
 """The guard: what a model must not look at, found where it does."""
 
 import datetime as dt
+import gc
 import logging
 import os
 import random
@@ -196,3 +197,19 @@ def test_two_guarded_models_in_two_threads_leave_the_rest_alone(tmp_path):
     ended.set()
     thread.join()
     assert np.random.get_bit_generator() is GLOBAL
+
+
+def test_a_callback_of_the_collector_is_nobodys_model(tmp_path):
+    """Whoever times collections does so at any moment, in any thread."""
+    seen = []
+
+    def timed(phase, info):
+        seen.append(time.perf_counter())
+
+    gc.callbacks.append(timed)
+    try:
+        with tw.open(tmp_path / "a.tw", calling(gc.collect), guard=True) as twin:
+            twin.run(until=5)
+    finally:
+        gc.callbacks.remove(timed)
+    assert seen

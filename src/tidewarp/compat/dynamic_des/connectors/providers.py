@@ -128,11 +128,15 @@ class QueueSink(Sink):
 def queue_source(updates: queue.Queue[Any], name: str, begin: Callable[[], None]) -> python:
     """What is put into ``updates``, ``(path, value)`` each, as a source; anything else becomes a dead letter.
 
-    ``begin`` is called when it is read: those who put something there, or update by themselves, find a run under way.
+    ``begin`` is called when it is opened: those who put something there, or update by themselves, find a run under way,
+    and need not wait for a model that computes.
     """
 
-    async def messages() -> AsyncIterator[Mapping[str, Any] | bytes]:
+    def messages() -> AsyncIterator[Mapping[str, Any] | bytes]:
         begin()
+        return taken()
+
+    async def taken() -> AsyncIterator[Mapping[str, Any] | bytes]:
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(1, thread_name_prefix="tidewarp-ingress") as thread:
             while True:
