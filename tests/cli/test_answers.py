@@ -83,7 +83,7 @@ def test_what_a_sink_met_is_shown():
         "behind": 0,
         "last_id": "7",
     }
-    shown = _render({**document, "sinks": {"out": sink}}, None).splitlines()
+    shown = _render({**document, "sinks": {"out": sink}}).splitlines()
     assert "lag          1.500 s of wall time, at most" in shown
     assert {"source in: 3 unread bytes", "source in: 4 shed"} <= {*shown}
     assert shown[-1] == "sink out is behind: 9 outputs are not delivered (its file is full)"

@@ -164,7 +164,7 @@ class _Signals:
         self.twin.stop()
 
 
-def _render(document: Mapping[str, Any], until: str | None) -> str:
+def _render(document: Mapping[str, Any], until: str | None = None) -> str:
     """What happened; of what seldom does, that which did. ``until``: where the run was to end, if it stood beyond."""
     state = {"end": "done", "lag": "stopped, too late,"}.get(document["reason"], "interrupted")
     if until is not None:
