@@ -98,14 +98,15 @@ class Handles(Wiring):
         """Around a run: updates of other threads are queued meanwhile, and in the journal behind it."""
         with self._turn:
             self._runner = threading.get_ident()
+            self._failed = True  # unless it comes back: what was admitted but not journaled must not be passed over
         try:
             yield
+            with self._turn:
+                host.settle_local()
+                self._failed, self._runner = False, None
         except BaseException:
             self._runner = None
             raise
-        with self._turn:
-            host.settle_local()
-            self._runner = None
 
     def _hosted(self, what: str) -> Host:
         if self._host is None:

@@ -90,7 +90,6 @@ class Twin(Handles):
             )
             store.journal.append([entry(RESUME, resumed.tick, resumed.document())])
         self._anchor = (host.run.at, unix_ns)
-        self._failed = True  # unless it comes back: what was admitted but not journaled must not be passed over
         interval_s = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_S)
         try:
@@ -99,7 +98,6 @@ class Twin(Handles):
                 reason = host.go(limit, pace)
         finally:
             sys.setswitchinterval(interval_s)
-        self._failed = False
         run = host.run  # a repair may have put another one there
         summary = Summary(
             digest=self.digest(),
