@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 from plant import write
 
+from tidewarp.testing import ManualClock
+from tidewarp.twin import opening
+
 SLOW = """
-import time
+import wall
 
 def build(twin):
     def tick():
         while True:
             yield twin.env.timeout(0.1)
             if twin.live and twin.now > 0.25:
-                time.sleep(0.3)
+                wall.advance(0.3)
 
     twin.process(tick())
 """
 
 
-def test_a_run_that_is_too_late_stops_in_order_and_exits_with_1(place, run):
-    """The journal is whole: a replay is equal, and --resume goes on."""
+def test_a_run_that_is_too_late_stops_in_order_and_exits_with_1(place, run, monkeypatch):
+    """The journal is whole: a replay is equal. The model takes its time by a simulated wall clock."""
+    clock = ManualClock()
+    monkeypatch.setattr(opening, "WallClock", lambda: clock)
+    monkeypatch.setitem(sys.modules, "wall", SimpleNamespace(advance=clock.advance))
     write(SLOW)
     options = ["run", "model.py", "--journal", "a.tw", "--factor", "1", "--until", "5", "--json"]
     late = run(*options, "--lag-limit", "0.1")

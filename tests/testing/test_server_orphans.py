@@ -47,7 +47,7 @@ def ended(handle: int) -> bool:
     return bool(select.select([handle], [], [], BOUND_S)[0])
 
 
-@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux")
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs os.pidfd_open: run it on Linux")
 def test_a_server_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     """Killed by SIGKILL, which lets nobody tidy up; neither server nor guard is left, though a fork of it lives on."""
     command = [sys.executable, "-c", SCRIPT, str(Path(__file__).parent), str(tmp_path)]

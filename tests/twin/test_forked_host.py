@@ -29,7 +29,7 @@ from tidewarp.twin.forked import ForkedRun
 HOSTS = ("inline", "forked")
 EPOCH = "1970-01-01T00:00:00Z"
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork: run it on Linux or macOS")
 
 
 class Slow(Broker):
