@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import threading
@@ -273,14 +274,21 @@ def test_a_full_disk_under_the_spill_file_ends_no_run(tmp_path: Path, monkeypatc
 
 
 def test_a_sink_that_makes_no_progress_is_given_up_after_its_own_time(tmp_path: Path) -> None:
-    """By the clock of the twin; the other sink has all."""
-    sink, other = Memory(down=10**9), Memory()
+    """By the clock of the twin; one that is still at work then is waited for, and has all."""
+    clock = ManualClock()
+
+    class Slow(Memory):
+        async def write(self, batch: Sequence[Output]) -> list[Refused]:
+            while clock.now() < 13.0:  # when the time of the other one is over
+                await asyncio.sleep(0)
+            return await super().write(batch)
+
+    sink, other = Memory(down=10**9), Slow()
 
     def build(twin: tw.Twin) -> None:
         model(sink, name="stuck", stall=3.0)(twin)
         twin.sink(other, name="other")
 
-    clock = ManualClock()
     with (
         tw.open(tmp_path / "a.tw", build, clock=clock) as twin,
         pytest.raises(OperatorError, match="'stuck': 10 outputs not delivered"),

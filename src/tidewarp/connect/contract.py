@@ -117,6 +117,8 @@ class Output(NamedTuple):
     root: str  # id of the first cause: an input, or the start of a process; "" likewise
     event: int  # how many events the environment had processed
     stream: str = "event"  # or "telemetry": then `key` is a path
+    provisional: str = ""  # its id and number, where a sink is told before GVT has passed it (see twin.early)
+    retracts: bool = False  # it is not true any more; without `provisional`: nothing of its stream is, from `tick` on
 
 
 class DeadLetter(NamedTuple):

@@ -61,6 +61,7 @@ class Delivery:
     stall_s: float = 30.0  # how long the sink may make no progress at the end of a run
     form: Form | None = None  # of its records
     observe: bool = False  # is it sent observations too?
+    early: bool = False  # is it told before GVT has passed?
 
 
 # Events
@@ -74,10 +75,11 @@ class Opened:
 
 @dataclass(frozen=True)
 class Published:
-    """Outputs that GVT has passed, ascending, at host time ``now_s``."""
+    """Outputs that GVT has passed, ascending, at host time ``now_s``; ``early``: records for the sinks that do not wait for it."""
 
     outputs: Sequence[Output]
     now_s: float = 0.0
+    early: bool = False
 
 
 @dataclass(frozen=True)
@@ -239,6 +241,11 @@ class Outbox:
         return not self.spills and any(len(sink.waiting) >= sink.delivery.queue for sink in self._sinks.values())
 
     @property
+    def early(self) -> list[str]:
+        """The sinks that are told before GVT has passed."""
+        return [sink.name for sink in self._sinks.values() if sink.delivery.early]
+
+    @property
     def backlog(self) -> dict[str, int]:
         """Outputs that are not yet delivered, of the sinks that have some."""
         counts = {sink.name: sink.backlog for sink in self._sinks.values()}
@@ -319,6 +326,8 @@ class Outbox:
         instructions: list[Instruction] = []
         self._now_s = max(self._now_s, event.now_s)
         for sink in self._sinks.values():
+            if sink.delivery.early != event.early:
+                continue
             wanted = event.outputs
             if sink.delivery.select is not None:
                 wanted = [output for output in wanted if sink.delivery.select(output)]

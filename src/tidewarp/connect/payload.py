@@ -4,6 +4,9 @@
 virtual time, ``timestamp`` epoch + tick as ISO 8601 in UTC with milliseconds, ``stream_type`` "event" or "telemetry";
 of telemetry the key is called ``path_id``. JSON has no NaN and no infinity: they become null, and how many did is
 returned.
+
+Of a sink with ``release="early"`` it has ``provisional: true`` besides, and ``output``, the id of the output with ``~`` and a
+number; or ``retracts``, such an id that is not true any more; or ``retracts_from``, a tick from which on none is, of its stream.
 """
 
 from __future__ import annotations
@@ -50,7 +53,7 @@ def observation_payload(observation: Observation, run: RunIdentity) -> dict[str,
 
 
 def _payload(output: Output, run: RunIdentity) -> dict[str, Any]:
-    return {
+    payload = {
         "id": output.id,
         "tick": output.tick,
         "sim_ts": in_seconds(output.tick),
@@ -62,6 +65,11 @@ def _payload(output: Output, run: RunIdentity) -> dict[str, Any]:
         "root": output.root,
         "domain": run.domain,
     }
+    if output.retracts:
+        payload |= {"retracts": output.provisional} if output.provisional else {"retracts_from": output.tick}
+    elif output.provisional:
+        payload |= {"output": output.provisional}
+    return payload | {"provisional": True} if output.provisional or output.retracts else payload
 
 
 def to_json(output: Output, run: RunIdentity, *, whole: bool = False) -> tuple[bytes, int]:

@@ -82,7 +82,7 @@ class Outputs:
                 )
             origin = current[0]
             cause, root = resolve() if isinstance(origin, Input) else origin
-            hold(_new(Output, (name, tick, key, content, cause, root, env.events, stream)))
+            hold(_new(Output, (name, tick, key, content, cause, root, env.events, stream, "", False)))
             if cause:
                 current[0] = (name, root)
             return name

@@ -16,6 +16,7 @@ from tidewarp.codec import CHECKPOINT
 from tidewarp.errors import Corrupt
 from tidewarp.store import Entry, Journal
 from tidewarp.twin.documents import CUT, PART, Checkpoint, entry
+from tidewarp.twin.early import complete_below
 from tidewarp.twin.facts import documents, shaped
 
 __all__ = ["Cut", "cut_entries", "cuts_of", "latest_cut"]
@@ -60,7 +61,7 @@ def cuts_of(journal: Journal) -> Iterator[tuple[int, Cut]]:
 
 def latest_cut(journal: Journal, held: Mapping[str, str], sinks: Iterable[str]) -> Cut | None:
     """Where a recovery may begin: all outputs before it are with each of ``sinks``, of which ``held`` has the last ids."""
-    everybody_has = min((held.get(name, "") for name in sinks), default=None)
+    everybody_has = min((complete_below(held.get(name, "")) for name in sinks), default=None)
     latest = None
     for _, cut in cuts_of(journal):
         if everybody_has is None or cut.checkpoint.last_id <= everybody_has:

@@ -8,7 +8,6 @@ instant is due. Connectors have threads, the model has not.
 from __future__ import annotations
 
 import logging
-import math
 import queue
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,6 +39,7 @@ from tidewarp.twin.attended import Attended, Woken
 from tidewarp.twin.collector import collector_paused
 from tidewarp.twin.cuts import Cut, cut_entries
 from tidewarp.twin.documents import MARK, RELEASED_IDS, STOP, Mark, entry
+from tidewarp.twin.early import Early, complete_below, is_early
 from tidewarp.twin.facts import stop_at_end
 from tidewarp.twin.follow import EVENTS_PER_STEP
 from tidewarp.twin.forked import ForkedRun
@@ -127,6 +127,7 @@ class Host(Attended):
         self._marks: deque[Mark | Cut] = deque()  # likewise
         self._cut_tick = run.cuts_from  # of the last cut that is journaled
         self._told_gvt = 0  # the journal holds it
+        self._early = Early(journal.size) if outbox.early else None
         self._released_id = ""  # id of the last output that was released: none up to it is released again
         self._telling = False
         self._told_s = -_TELL_S
@@ -163,6 +164,10 @@ class Host(Attended):
             self._take(message)
             if isinstance(message, outboxes.Opened | outboxes.Failed):
                 waiting.discard(message.sink)
+        if self._early is not None and not self._is_new:
+            said, early = self._outbox.last_ids(), self._outbox.early
+            held = [(released if self._outbox.reason(name) else said).get(name, "") for name in early]
+            self._tell(self._early.begin(held))
 
     def last_ids(self) -> dict[str, str]:
         """Sink -> id of the last output that it holds, of the sinks that hold any."""
@@ -312,7 +317,8 @@ class Host(Attended):
 
     def delivered_tick(self) -> int:
         """The tick of the last output that a sink holds; 0 if there is none."""
-        return max((int(last_id[:16], 16) for last_id in self._outbox.last_ids().values()), default=0)
+        last_ids = map(complete_below, self._outbox.last_ids().values())
+        return max((int(last_id[:16], 16) for last_id in last_ids), default=0)
 
     def _slice(self, limit: int) -> None:
         try:
@@ -331,9 +337,22 @@ class Host(Attended):
     def _pass_on(self, outputs: Sequence[Output]) -> None:
         if self._tells_gvt:
             # A run that was made anew may stand before instants of which the one before it has told.
-            self._withheld.hold([output for output in outputs if output.id > self._released_id])
+            fresh = [output for output in outputs if output.id > self._released_id]
+            if self._early is not None:
+                self._tell(self._early.tell(fresh, self._told_gvt))
+            self._withheld.hold(fresh)
         else:
+            self._tell_final(outputs)
             self.release(outputs)
+
+    def _tell_final(self, outputs: Sequence[Output]) -> None:
+        """Tell early sinks what nothing can change any more."""
+        if self._early is not None:
+            self._tell(self._early.tell(outputs, TICK_MAX, changeable=False))
+
+    def _tell(self, records: Sequence[Output]) -> None:
+        if records:
+            self._perform_outbox(self._outbox.handle(outboxes.Published(records, self._clock.now(), early=True)))
 
     def _mark_is_due(self) -> bool:
         """A mark also says how far a paced run has come, for the life after a kill."""
@@ -399,18 +418,24 @@ class Host(Attended):
         self.repairs += 1
         self._probe.add("repairs")
         self._run, begin, outputs = self._rebuild(tick, late, self._released_id)
+        before = [*self._withheld]
         self._withheld.replace(begin, outputs)
+        if self._early is not None:
+            self._tell(self._early.correct(before, [*self._withheld], self._told_gvt))
         self._marks = deque(mark for mark in self._marks if mark.tick <= tick)
 
     def release(self, outputs: Sequence[Output]) -> None:
         """Hand outputs that GVT has passed to the sinks."""
         if outputs:
             self._released_id = outputs[-1].id
+            if self._early is not None:
+                self._early.settle(outputs)
             self._perform_outbox(self._outbox.handle(outboxes.Published(outputs, self._clock.now())))
 
     def release_recovered(self, outputs: Sequence[Output]) -> None:
         """As `release`, for a recovery: a sink that is down must not keep a twin from coming back, so its file takes them."""
         self._outbox.spills = True
+        self._tell_final(outputs)
         self.release(outputs)
         self._take_all()
 
@@ -469,6 +494,12 @@ class Host(Attended):
 
     def _refuse_older(self, opened: outboxes.Opened) -> None:
         """A key outlives its journal, and sinks know a run by its key: they would drop what is new as seen before."""
+        if opened.last_id and is_early(opened.last_id) != self._outbox.delivery(opened.sink).early:
+            raise OperatorError(
+                f"sink {opened.sink!r}: it holds records up to {opened.last_id}",
+                "a sink is early or final in all lives: the ids of its records differ",
+                "give release= as before, or a new sink another name",
+            )
         if self._is_new and opened.last_id and not self._outbox.was_offered(opened.sink):
             raise OperatorError(
                 f"sink {opened.sink!r}: it holds outputs up to {opened.last_id} of an earlier journal with the same key",
@@ -588,7 +619,7 @@ class Host(Attended):
             self.release(self._withheld.leave(TICK_MAX))
 
     def _flush(self) -> str | None:
-        """Wait for the sinks; None, or which of them made no progress for too long.
+        """Wait for the sinks; None, or which of them made no progress for too long: each has its own time.
 
         Retries go by the twin's clock, which may be a simulated one; a sink at work takes its time by the wall.
         """
@@ -598,21 +629,29 @@ class Host(Attended):
         moved: dict[str, tuple[int, float, float]] = {}  # sink -> its backlog, and since when, by both clocks
         while backlog := self._outbox.backlog:
             now_s, wall_s = self._clock.now(), wall.now()
-            patience_s = math.inf
+            hopes: dict[str, float] = {}  # who may still make it, and for how long
             for name, count in backlog.items():
                 if name not in moved or moved[name][0] != count:
                     moved[name] = count, now_s, wall_s
-                left_s = self._outbox.delivery(name).stall_s - max(now_s - moved[name][1], wall_s - moved[name][2])
-                patience_s = min(patience_s, left_s)
-                if left_s <= 0:
-                    return f"sink {name!r}: {count} outputs not delivered ({self._outbox.reason(name) or 'no answer'})"
-            self._wait(patience_s, self._clock if self._due else wall)
+                idle_s = now_s - moved[name][1] if ("sink", name) in self._due else wall_s - moved[name][2]
+                if (left_s := self._outbox.delivery(name).stall_s - idle_s) > 0:
+                    hopes[name] = left_s
+            if not hopes:
+                return "; ".join(
+                    f"sink {name!r}: {count} outputs not delivered ({self._outbox.reason(name) or 'no answer'})"
+                    for name, count in backlog.items()
+                )
+            retries = any(("sink", name) in self._due for name in hopes)
+            self._wait(min(hopes.values()), self._clock if retries else wall)
         return None
 
     def _give_up(self, error: ModelError) -> None:
         """The model raised: deliver what came before, and let the journal say where the run ended and why."""
         self._perform(self._gate.handle(gates.Paused()))
-        self._withheld.hold(self._run.salvage())
+        salvaged = self._run.salvage()
+        if self._early is not None:
+            self._tell(self._early.tell(salvaged, self._told_gvt))
+        self._withheld.hold(salvaged)
         while self._gate.appending or self._telling:
             self._wait(None)
         self._conclude()

@@ -14,6 +14,7 @@ from tidewarp.connect.contract import Observation
 from tidewarp.connect.gate import Gate
 from tidewarp.connect.outbox import Outbox
 from tidewarp.connect.shell import SinkThread
+from tidewarp.twin.early import complete_below
 from tidewarp.units import TICK_MAX
 
 __all__ = ["Observer"]
@@ -52,7 +53,8 @@ class Observer:
 
     def _of_sinks(self, now_s: float) -> dict[str, Any]:
         values: dict[str, Any] = {}
-        backlog, last_ids = self._outbox.backlog, self._outbox.last_ids()
+        backlog = self._outbox.backlog
+        last_ids = {name: complete_below(last_id) for name, last_id in self._outbox.last_ids().items()}
         delivered = min((last_ids.get(name, "") for name in self._outbox.states()), default="")
         while self._releases and self._releases[0][1] <= delivered:
             self._releases.popleft()

@@ -83,6 +83,9 @@ def redeliver(
         if sink not in twin._sinks:
             known = ", ".join(sorted(twin._sinks)) or "none"
             raise OperatorError(f"sink {sink!r}", f"the model has {known}", "name one of these")
+        if twin._outbox.delivery(sink).early:
+            rule = "what a sink with release='early' lacks, the next life of the twin tells it"
+            raise OperatorError(f"sink {sink!r}", rule, "run the twin with --resume")
         delivery, released = twin._outbox.delivery(sink), released_before(store.journal)
         identity = twin._identity(store.journal.domain)._replace(form=delivery.form)
         with _Delivery(twin._sinks[sink], delivery, identity, released.get(sink, "")) as sent:

@@ -24,6 +24,7 @@ from tidewarp.connect.documents import PathTable
 from tidewarp.errors import OperatorError, StoreLocked
 from tidewarp.store import Journal, Store, open_store
 from tidewarp.twin.documents import CUT, RELEASED_IDS
+from tidewarp.twin.early import complete_below
 from tidewarp.twin.facts import documents, opening_of
 from tidewarp.twin.follow import Follower, differs
 from tidewarp.twin.forked import ForkedRun
@@ -215,7 +216,7 @@ class Standby:
 
     def _held_by_all(self) -> str | None:
         """The last output that every sink is known to hold; None if there are no sinks."""
-        return min((self._released.get(name, "") for name in self._twin._sinks), default=None)
+        return min((complete_below(self._released.get(name, "")) for name in self._twin._sinks), default=None)
 
     def _look(self) -> None:
         """What the journal says of sinks and cuts by now."""

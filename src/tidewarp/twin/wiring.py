@@ -402,6 +402,7 @@ class Wiring:
         stall: Duration = 30.0,
         form: Form | None = None,
         observe: bool = False,
+        release: str = "final",
     ) -> None:
         """Send every output to ``sink``, in order, once nothing can change it any more. Opened only when live.
 
@@ -426,6 +427,9 @@ class Wiring:
             observe: is it also told, every so many seconds (see ``tw.open``), how late the run is, what waits where, and in
                 which state sources and sinks are? These rows are no outputs: no id, at most once. Of ``console``, ``kafka``,
                 ``redis_stream``, ``postgres``, and sinks with a method ``observe``.
+            release: "final": it gets each output when no late input can change it any more. "early": at once, marked as
+                provisional; a repair sends retractions and then what takes their place. Not of ``postgres`` and ``parquet``,
+                nor of ``kafka`` with a schema: their records have no place for a retraction.
         """
         self._refuse_sealed("sink")
         if batch < 1 or queue < 1 or spill < 0 or poison < 1:
@@ -437,6 +441,11 @@ class Wiring:
         if observe and not hasattr(sink, "observe"):
             rule = f"a {getattr(sink, 'kind', 'sink')} sink takes outputs alone"
             raise OperatorError(f"sink {sink.name!r}: observe=True", rule, "observe by another one, such as console")
+        if release not in ("final", "early"):
+            raise OperatorError(f"release={release!r}", "it is 'final' or 'early'", "choose one of them")
+        if release == "early" and not getattr(sink, "takes_early", True):
+            rule = f"the records of this {getattr(sink, 'kind', '')} sink have no place for a retraction"
+            raise OperatorError(f"sink {sink.name!r}: release='early'", rule, "send JSON, or leave release out")
         chosen = None if select is None else self._selector(sink.name, select, form)
         delivery = Delivery(
             batch=batch,
@@ -449,6 +458,7 @@ class Wiring:
             stall_s=_span("stall", stall) / 10**9,
             form=form,
             observe=observe,
+            early=release == "early",
         )
         self._outbox.register(sink.name, delivery)
         self._sinks[sink.name] = sink
@@ -457,6 +467,8 @@ class Wiring:
         self, name: str, select: Callable[[Mapping[str, Any]], bool], form: Form | None
     ) -> Callable[[Output], bool]:
         def chosen(output: Output) -> bool:
+            if output.retracts and not output.provisional:
+                return True  # of all that it was told
             try:
                 return bool(select(event_payload(output, RunIdentity("", self._epoch_ns or 0, form))))
             except Exception as error:

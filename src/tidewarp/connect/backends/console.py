@@ -17,7 +17,7 @@ __all__ = ["ConsoleSink"]
 
 class ConsoleSink(Sink):
     """``[EVT] timestamp key value``, of telemetry ``[TEL] timestamp path value``, on ``stream`` (default: standard
-    output). A crash may repeat lines.
+    output). A crash may repeat lines. Retractions (``release="early"``) are ``[RET]``; one of all that follows has the key ``*``.
     """
 
     kind = "console"
@@ -37,8 +37,8 @@ class ConsoleSink(Sink):
         """Print and flush. Raises OperatorError when nobody reads the stream any more."""
         try:
             for output in batch:
-                tag = "TEL" if output.stream == "telemetry" else "EVT"
-                self._print(tag, output.key, event_payload(output, self._run))
+                tag = "RET" if output.retracts else "TEL" if output.stream == "telemetry" else "EVT"
+                self._print(tag, output.key or "*", event_payload(output, self._run))
             self._stream.flush()
         except BrokenPipeError:
             rule = "its reader has gone, and will not come back"

@@ -26,7 +26,10 @@ _WRITE_BYTES = 4096  # per system call: a kill may tear the file at any of them,
 _LINE_BYTES_MAX = 8 << 20  # a canonical byte is at most six of JSON, so 1 MiB of value always fits
 _TAIL_BYTES = 2 * _LINE_BYTES_MAX  # holds the last whole line and a torn one behind it
 _FILES_MAX = 100  # of a router, that are open at once
-_HEAD = b'{"id":"0123456789abcdef-01234567","tick":'  # how every line of ours begins, but for its digits
+_HEADS = (  # how every line of ours begins, but for its digits; the second one where it is told early
+    b'{"id":"0123456789abcdef-01234567","tick":',
+    b'{"id":"0123456789abcdef-0123456789abcdef-01234567","tick":',
+)
 _DIGITS = bytes.maketrans(b"0123456789abcdef", b"0" * 16)
 
 
@@ -83,7 +86,7 @@ class JsonlSink:
             raise self._foreign(f"no line end in its last {_TAIL_BYTES} bytes")
         lines = tail[:end].splitlines()
         last = self._last_id(lines[-1]) if lines else ""
-        if not lines and not _HEAD.translate(_DIGITS).startswith(tail[: len(_HEAD)].translate(_DIGITS)):
+        if not lines and not any(_plain(head).startswith(_plain(tail[: len(head)])) for head in _HEADS):
             raise self._foreign(f"it begins with {tail[:20]!r}")
         self._size, self._last = start + end, last
         os.ftruncate(self._file, self._size)
@@ -185,3 +188,7 @@ class JsonlSink:
         return OperatorError(
             str(self.path), f"a jsonl sink continues its own file, and {found}", "move it away or name another path"
         )
+
+
+def _plain(head: bytes) -> bytes:
+    return head.translate(_DIGITS)

@@ -93,6 +93,8 @@ class KafkaSink(Sink):
         self._cluster = Cluster(what, bootstrap_servers, config, _KEPT)
         self._topics = {"event": event_topic, "telemetry": telemetry_topic}
         self._router, self._serializers, self._default = router, dict(serializers), default or Json()
+        # A schema may fit the value alone: a retraction would be written as what it retracts.
+        self.takes_early = all(isinstance(one, Json) for one in (self._default, *self._serializers.values()))
         self.dropped = self.misrouted = self.nonfinite = 0
         self._run = RunIdentity("", 0)
         self._thread: ThreadPoolExecutor | None = None

@@ -44,6 +44,7 @@ class ParquetSink:
 
     kind = "parquet"
     delivery = "once"
+    takes_early = False  # its columns have no place for retractions
 
     def __init__(
         self,

@@ -69,6 +69,7 @@ class PostgresSink(Sink):
 
     kind = "postgres"
     delivery = "once"
+    takes_early = False  # the user's columns need not have a place for retractions
 
     def __init__(self, dsn: str, table: str = "simulation_data", *, name: str | None = None) -> None:
         self.name = name if name is not None else self.kind
