@@ -29,7 +29,7 @@ settings.register_profile(
     "ci",
     deadline=None,
     derandomize=True,  # the same examples at each run: more of them would find something once; new ones come at night
-    max_examples=60,
+    max_examples=30,
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )

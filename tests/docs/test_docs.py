@@ -18,7 +18,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -138,16 +139,31 @@ def _run(block: Block, page: str, folder: Path) -> None:
             pytest.fail(f"{what}and the page says\n{block.output}", pytrace=False)
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_every_block_of_a_page_runs_and_prints_what_stands_below_it(page, tmp_path):
-    """In order, in one folder: what a reader gets who does what the page says."""
+def _run_page(page: str, folder: Path) -> None:
     for block in blocks(page):
         if block.reason is not None:
             continue
         if block.title is not None:
-            (tmp_path / block.title).write_text(block.text)
+            (folder / block.title).write_text(block.text)
         else:
-            _run(block, page, tmp_path)
+            _run(block, page, folder)
+
+
+@pytest.fixture(scope="module")
+def runs(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Mapping[str, Future[None]]]:
+    """The pages that were selected, two at a time: each is a chain of processes that mostly start."""
+    pages = [item.callspec.params["page"] for item in request.session.items if "runs" in item.fixturenames]
+    with ThreadPoolExecutor(2) as pool:
+        yield {page: pool.submit(_run_page, page, tmp_path_factory.mktemp("page")) for page in pages}
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_of_a_page_runs_and_prints_what_stands_below_it(page, runs):
+    """In order, in one folder: what a reader gets who does what the page says."""
+    runs[page].result()
 
 
 def test_what_is_not_run_says_why_and_is_little():
