@@ -204,9 +204,22 @@ def test_two_readers_do_not_share() -> None:
 def test_beyond_its_capacity_a_reader_says_so() -> None:
     """Unread changes are bounded; the message names the bound and the ways out."""
     env, changes, _ = plant(capacity=2)
-    env.apply([one(0, n + 1.0, n) for n in range(3)])
+    env.apply([one(0, 1.0)])
+    env.run_slice(S)
+    env.apply([one(S, n + 2.0, n) for n in range(2)])
     with pytest.raises(ModelError, match=r"3 unread changes of a: at most 2 wait; .*full='latest'"):
         changes.next()
+
+
+def test_what_comes_at_one_instant_is_never_too_much() -> None:
+    """Nobody could have read it in between: a reader that reads as they come gets all, at that instant and the next."""
+    env, first, seen = plant(capacity=2)
+    env.process(read(env, first, seen))
+    env.run_slice(S)
+    for at in (S, 2 * S):
+        env.apply([one(at, at / S + n, n) for n in range(100)])
+        env.run_slice(at + S)
+    assert [value for _, value in seen] == [*(1.0 + n for n in range(100)), *(2.0 + n for n in range(100))]
 
 
 def test_the_latest_are_kept_and_the_rest_counted() -> None:

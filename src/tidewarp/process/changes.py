@@ -35,8 +35,9 @@ class Change(NamedTuple):
 class Changes:
     """Every change of one value from now on, in order, for one process. Made by :meth:`DynamicValue.changes`.
 
-    What is not read yet waits here, ``capacity`` changes at most. Beyond that, ``full`` decides: "error" makes the
-    next :meth:`next` raise, "latest" lets the oldest go and counts it in ``dropped``.
+    What is not read yet waits here, ``capacity`` changes at most. Beyond that, ``full`` decides: "latest" lets the oldest
+    go and counts it in ``dropped``; "error" does so too, and makes the next :meth:`next` raise. With "error" all changes of one instant
+    find room, for nobody could have read them in between, as long as none of an earlier instant waits.
     """
 
     def __init__(self, env: Environment, path: str, capacity: int, full: str) -> None:
@@ -91,7 +92,9 @@ class Changes:
         if signal is not None and not signal.triggered and _is_awaited(signal):
             signal.succeed(self._unread[0])
         in_hand = signal is not None and signal.triggered and not signal.processed and _is_awaited(signal)
-        if len(self._unread) - in_hand > self._capacity:
+        if len(self._unread) - in_hand <= self._capacity:
+            return
+        if self._full == "latest" or self._unread[int(in_hand)].tick < change.tick:
             self._overrun = self._full == "error"
             del self._unread[int(in_hand)]
             self.dropped += 1
