@@ -8,7 +8,9 @@ import gc
 import itertools
 import logging
 import os
+import pickle
 import random
+import select
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +25,7 @@ import tidewarp as tw
 from tidewarp.connect import Raw
 from tidewarp.errors import ModelError, OperatorError
 from tidewarp.observe import SilentProbe
-from tidewarp.twin import Summary, Twin, forked, host, snapshots, verify
+from tidewarp.twin import Summary, Twin, forked, host, simulation, snapshots, verify
 from tidewarp.twin.forked import ForkedRun
 
 HOSTS = ("inline", "forked")
@@ -108,6 +110,24 @@ def test_both_hosts_give_one_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert tw.replay(tmp_path / "forked" / "a.tw", build).digest == found.digest
 
 
+@pytest.mark.parametrize(("tick_s", "events"), [(2 / 3, 1), (0.1, 20_000)])
+def test_an_output_whose_time_is_rounded_up_survives_a_repair(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tick_s: float, events: int
+) -> None:
+    """At 16.666... s its tick is that of the snapshot behind it, at 0.1 + 0.1 + ... = 15.999... s that of a message and of
+    the snapshot before this one: a repair that begins there does not make it again, and it is not lost.
+    """
+    messages = [(0, at, 1.0 + at % 3) for at in (*range(0, 21, 2), 17, 22)]
+    monkeypatch.setattr(snapshots, "_SHARE", 0)
+    monkeypatch.setattr(snapshots, "SNAPSHOTS_MAX", 100)
+    monkeypatch.setattr(host, "EVENTS_PER_STEP", events)
+    found, inline = (run(tmp_path / at, messages, at, tick_s=tick_s) for at in ("forked", "inline"))
+    assert found.repairs == 1
+    assert (found.digest, found.outputs) == (inline.digest, inline.outputs)
+    assert told(tmp_path / "forked") == told(tmp_path / "inline")
+    assert len(told(tmp_path / "forked")) == found.outputs
+
+
 @pytest.fixture
 def own_children() -> Iterator[None]:
     """Leaves no child process and no descriptor behind."""
@@ -178,6 +198,38 @@ def test_a_killed_simulation_is_made_again(
     assert told(tmp_path / "forked") == told(tmp_path / "inline")
     build = model(Broker(()), tmp_path, late="repair", horizon=1_000)
     assert tw.replay(tmp_path / "forked" / "a.tw", build).equal
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs os.pidfd_open: run it on Linux")
+def test_a_host_that_dies_while_a_snapshot_is_made_leaves_nobody(tmp_path: Path) -> None:
+    """The copy hears of it too: the simulation, which waits for its copies, is gone."""
+    with tw.open(tmp_path / "a.tw", lambda twin: None, host="inline") as twin:
+        left = simulation.launch(twin._host.run)
+    left._connection.send_bytes(pickle.dumps(("fork", ())))
+    left.end()
+    ended = os.pidfd_open(left.pid)
+    try:
+        assert select.select([ended], [], [], 20)[0], "it still waits for its copy"
+    finally:
+        os.close(ended)
+        os.kill(left.pid, signal.SIGKILL)
+        os.waitpid(left.pid, 0)
+
+
+def test_a_simulation_that_is_killed_as_it_begins_is_an_error_that_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """And nobody is left."""
+
+    def dead(run: Any) -> simulation.Simulation:
+        launched = simulation.launch(run)
+        os.kill(launched.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, launched.pid, os.WEXITED | os.WNOWAIT)
+        return launched
+
+    monkeypatch.setattr(forked, "launch", dead)
+    with pytest.raises(OperatorError, match="ended by somebody as it began"):
+        tw.open(tmp_path / "a.tw", lambda twin: None, host="forked")
 
 
 def test_a_model_that_kills_its_process_ends_the_run(tmp_path: Path) -> None:

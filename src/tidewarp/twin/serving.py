@@ -74,7 +74,6 @@ class _Server:
             "step": self._step,
             "mark": self._mark,
             "digest": lambda: (run.digest(), run.env.registry.state()),
-            "state": run.state,
             "rules": self._rules,
             "restore": lambda cut: list(map(tuple, run.restore(cut))),
             "cuts": run.take_cuts,
@@ -146,9 +145,11 @@ class _Server:
             return
         if copy:
             theirs.close()
-            self._answer(True, copy)
-            send_handle(self._connection, ours.fileno(), None)
-            ours.close()
+            try:
+                self._answer(True, copy)
+                send_handle(self._connection, ours.fileno(), None)
+            finally:
+                ours.close()  # a host that has gone meanwhile: the copy is waited for, and this is how it hears of it
         else:
             ours.close()
             self._connection.close()

@@ -128,11 +128,6 @@ class Simulation:
         found: tuple[str, dict[str, list[Any]]] = self._ask("digest")
         return found
 
-    def state(self) -> dict[str, Any]:
-        """The state document."""
-        state: dict[str, Any] = self._ask("state")
-        return state
-
     def fork(self) -> Simulation:
         """A copy of the process, settled as it is, with nothing granted; what it costs is the page tables. Raises OperatorError."""
         pid: int = self._ask("fork")
