@@ -29,6 +29,7 @@ from tidewarp.compat.dynamic_des import (
     time_to_seconds,
 )
 from tidewarp.compat.dynamic_des.connectors.egress.base import BaseEgress, extract_dict
+from tidewarp.errors import OperatorError
 
 
 @pytest.fixture
@@ -443,6 +444,13 @@ def test_a_local_ingress_alone_puts_its_schedule_in_order():
     updates = queue.Queue()
     asyncio.run(LocalIngress([(0.002, "b", 10), (0.001, "a", 5)]).run(updates))
     assert [updates.get_nowait(), updates.get_nowait()] == [("a", 5), ("b", 10)]
+
+
+@pytest.mark.parametrize("entry", [(0.5, "a"), (0.5, "a", 1, 2), (0.5, ["a"], 1), 7])
+def test_a_schedule_entry_that_is_none_is_refused_where_it_is_written(entry):
+    """Case 1: there it ended the run when its time came."""
+    with pytest.raises(OperatorError, match=r"it is \(seconds, path, value\)"):
+        LocalIngress([(0, "a", 1), entry])
 
 
 def test_a_console_egress_writes_lines_of_the_log(caplog):

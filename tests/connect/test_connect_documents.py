@@ -15,13 +15,17 @@ from tidewarp.connect.contract import DeadLetter, Input
 from tidewarp.connect.documents import (
     DEAD,
     ENDED,
+    GAP,
     INPUTS,
     PATHS,
+    SHED,
     PathTable,
     decode_inputs,
     encode_dead,
     encode_ended,
+    encode_gap,
     encode_inputs,
+    encode_shed,
     pack_positions,
     value_bytes,
 )
@@ -111,6 +115,11 @@ GOLDEN = {
         "191a1b1c1d1e1fa0a9706f736974696f6e7392920001920209a6736f75726365a173"
     ),
     ENDED: ("93a874772e656e6465640182a861646d697474656403a6736f75726365a173"),
+    GAP: ("93a674772e6761700185a861646d697474656403a3656e6409a5666972737407a9706172746974696f6e02a6736f75726365a173"),
+    SHED: (
+        "93a774772e736865640185a861646d697474656403a7636f756e74656482a9636f616c657363656401a47368656402a36964"
+        "7392a469643a61a461743a37a9706f736974696f6e7392920001920209a6736f75726365a173"
+    ),
 }
 
 
@@ -122,6 +131,8 @@ def documents() -> dict[str, bytes]:
         INPUTS: inputs,
         DEAD: encode_dead("s", 3, letters, {"form": 2, "csv": 1}, {2: 9, 0: 1}),
         ENDED: encode_ended("s", 3),
+        GAP: encode_gap("s", 3, 2, 7, 9),
+        SHED: encode_shed("s", 3, {"shed": 2, "coalesced": 1}, {2: 9, 0: 1}, ["id:a", "at:7"]),
     }
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
+
+import pytest
 
 import tidewarp as tw
 from tidewarp.connect import Raw
 from tidewarp.connect.backends.python import PythonSource
+from tidewarp.errors import OperatorError
 from tidewarp.testing.suites import perform
 
 
@@ -61,15 +64,45 @@ def test_it_can_be_closed_while_it_waits() -> None:
     assert ended == [True]
 
 
-def test_a_twin_follows_it_and_replays(tmp_path: Any) -> None:
-    """Two readings, one dead letter, in the order of arrival; the run ends with the iterator."""
+@pytest.mark.parametrize("make", [lambda: three, three], ids=["function", "iterator"])
+def test_a_twin_follows_it_and_replays(tmp_path: Any, make: Callable[[], Any]) -> None:
+    """Two readings, one dead letter, in the order of arrival; the run ends with the iterator, however it is given."""
 
     def build(twin: tw.Twin) -> None:
         twin.variable("a.level", float)
-        twin.connect(tw.sources.python(three))
+        twin.connect(tw.sources.python(make()))
 
     with tw.open(tmp_path / "a.tw", build) as twin:
         summary = twin.run(factor=0)
         assert twin.registry.get("a.level").value == 2.0
     assert (summary.inputs, summary.dead_letters, summary.late) == (2, 1, 0)
     assert tw.replay(tmp_path / "a.tw", build).digest == summary.digest
+
+
+def test_an_outage_begins_a_function_anew_and_ends_an_iterator() -> None:
+    """What it cannot give again is said, and not passed over as its end."""
+
+    async def once() -> AsyncIterator[Any]:
+        yield {"path": "a.level", "value": 1}
+        raise ConnectionError("gone")
+
+    async def lives(source: PythonSource) -> list[int]:
+        offsets = []
+        for position in ({}, {0: 0}):
+            await source.open(position)
+            offsets += [raw.offset for raw in await source.read(1) or ()]
+            with pytest.raises(ConnectionError):
+                await source.read(1)
+            await source.close()
+        return offsets
+
+    assert perform(lives(PythonSource(once))) == [0, 1]
+    with pytest.raises(OperatorError, match="no second beginning; give the function"):
+        perform(lives(PythonSource(once())))
+
+
+@pytest.mark.parametrize("wrong", [None, [1], three.__name__])
+def test_what_gives_no_messages_is_refused_where_it_is_named(wrong: Any) -> None:
+    """In `build`, not when the run has begun."""
+    with pytest.raises(OperatorError, match="an async iterator, or a function that makes one"):
+        PythonSource(wrong)

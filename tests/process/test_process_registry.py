@@ -23,6 +23,16 @@ def test_malformed_paths_are_refused(env: Environment, path: object) -> None:
         env.registry.declare(path, float)  # type: ignore[arg-type]
 
 
+def test_what_the_run_says_of_itself_is_nobody_elses(env: Environment) -> None:
+    """A variable there would look like an observation of the host; `systems` is a name like any other."""
+    for path in ("system", "system.input.refused"):
+        with pytest.raises(ModelError, match="said by the run itself"):
+            env.registry.declare(path, float)
+    with pytest.raises(ModelError, match="said by the run itself"):
+        DynamicResource(env, "system.lathe", 1)
+    assert env.registry.declare("systems.a", float).name == "systems.a"
+
+
 def test_a_path_is_declared_once_and_their_number_is_bounded(env: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second declaration, or one above the bound, changes nothing."""
     monkeypatch.setattr(registry_module, "PATHS_MAX", 2)

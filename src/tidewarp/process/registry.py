@@ -514,6 +514,8 @@ class SimulationRegistry:
                 f"segments of A-Z a-z 0-9 _ - joined by dots, at most {PATH_BYTES_MAX} bytes",
                 "rename it",
             )
+        if path.partition(".")[0] == "system":
+            raise ModelError(f"path {path}", "what begins with system is said by the run itself", "rename it")
         if path in self._values:
             raise ModelError(
                 f"path {path}", "it is declared already", "choose another name, or get() the one that exists"

@@ -111,6 +111,8 @@ class Client:
             )
         except ssl.SSLCertVerificationError as error:
             raise OperatorError(self.target, str(error.verify_message), "give tls= a context that trusts it") from error
+        except OSError as error:
+            raise ConnectionError(f"{self.target}: {error}") from error
         paho.loop_start()
         await self._wait(self._connected)
 

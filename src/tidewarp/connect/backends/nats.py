@@ -49,9 +49,10 @@ class NatsSource(Source):
         options: further keywords of ``nats.connect``, such as ``tls`` and ``user_credentials``.
         name: of the source in the journal; default: the stream's.
 
-    A message's offset is its sequence in the stream. A header ``tw-id`` is taken as its cause. Its partition stands for the time at which the stream was created,
-    so that a stream that was made anew is noticed (Gap) whatever its sequences are. A journaled place that retention
-    has passed is a Gap too. A stream with retention ``interest`` or ``workqueue`` forgets what is journaled.
+    A message's offset is its sequence in the stream. A header ``tw-id`` is taken as its cause. Its partition stands for
+    the time at which the stream was created, so that a stream that was made anew is noticed (Gap) whatever its sequences
+    are. A journaled place that retention has passed is a Gap too. A stream with retention ``interest`` or ``workqueue``
+    forgets what is journaled.
     """
 
     kind = "nats"

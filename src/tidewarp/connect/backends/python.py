@@ -23,18 +23,29 @@ class PythonSource(Source):
 
     Live. It gives nothing twice: what was yielded and not yet journaled when the process died is lost, and a later life
     goes on with what its iterator yields then. Messages that may repeat need an ``id``.
+
+    ``iterate`` is a function, asked again after an outage (an OSError that its iterator raises), or one async iterator,
+    which has no second beginning: its outage ends the run.
     """
 
     kind = "python"
     clock = "wall"
     replayable = False
 
-    def __init__(self, iterate: Callable[[], AsyncIterator[Message]], *, name: str = "python") -> None:
+    def __init__(
+        self, iterate: Callable[[], AsyncIterator[Message]] | AsyncIterator[Message], *, name: str = "python"
+    ) -> None:
+        given: object = iterate
+        if not callable(given) and not isinstance(given, AsyncIterator):
+            value = f"source {name!r}: iterate of type {type(given).__name__}"
+            rule = "it is an async iterator, or a function that makes one"
+            raise OperatorError(value, rule, "write an async function with yield")
         self.name = name
         self._iterate = iterate
         self._messages: AsyncIterator[Message] | None = None
         self._next: asyncio.Future[Message] | None = None
         self._offset = 0
+        self._is_begun = False
 
     def decoder(self, epoch_ns: int) -> JsonMessages:
         """Of JSON messages."""
@@ -42,7 +53,14 @@ class PythonSource(Source):
 
     async def open(self, positions: Mapping[int, int]) -> None:
         """Begin to iterate; offsets go on behind ``positions``."""
-        self._messages = self._iterate()
+        if callable(self._iterate):
+            self._messages = self._iterate()
+        elif self._is_begun:
+            rule = "an async iterator has no second beginning"
+            raise OperatorError(f"source {self.name!r}", rule, "give the function that makes it, without calling it")
+        else:
+            self._messages = self._iterate
+        self._is_begun = True
         self._offset = positions.get(_PARTITION, -1) + 1
 
     async def read(self, limit: int) -> Sequence[Raw] | None:

@@ -8,15 +8,25 @@ from collections.abc import Iterable
 from typing import Any
 
 from tidewarp.compat.dynamic_des.connectors.ingress.base import BaseIngress
+from tidewarp.errors import OperatorError
 
 __all__ = ["LocalIngress"]
 
 
 class LocalIngress(BaseIngress):
-    """``(seconds, path, value)`` each. In a simulation the seconds are those of virtual time, at every factor."""
+    """``(seconds, path, value)`` each. In a simulation the seconds are those of virtual time, at every factor.
+
+    Raises:
+        OperatorError: an entry is something else.
+    """
 
     def __init__(self, schedule: Iterable[tuple[float, str, Any]]) -> None:
-        self.schedule = sorted(schedule, key=lambda entry: entry[0])
+        entries: list[Any] = list(schedule)
+        for entry in entries:
+            if not isinstance(entry, tuple | list) or len(entry) != 3 or type(entry[1]) is not str:
+                rule = "it is (seconds, path, value), its path is text"
+                raise OperatorError(f"entry {entry!r:.80} of LocalIngress", rule, "correct it")
+        self.schedule = sorted(entries, key=lambda entry: entry[0])
 
     async def run(self, ingress_queue: queue.Queue[Any]) -> None:
         """Outside of a simulation: put each update when its seconds have passed by the wall."""
