@@ -246,7 +246,7 @@ def test_updates_of_the_users_own_connectors_arrive():
     env.teardown()
     assert len({threading.main_thread(), *threads}) == 3
     assert not any(thread.is_alive() for thread in threads)
-    assert env._hosting.twin._gate.counts()["dead_letters"] == len(bad)
+    assert env._hosting.twin._gate.sources.counts()["dead_letters"] == len(bad)
 
 
 def test_a_registry_update_of_another_thread_is_queued():

@@ -61,7 +61,7 @@ class Driver:
         self.granted: list[Input] = []
         self.others: list[Instruction] = []  # Confirm, Reconnect, Repair
         for name, policy in sources.items():
-            self.gate.register(name, policy)
+            self.gate.sources.register(name, policy)
         for name in sources:
             self.handle(Connected(name, Plain()))
 

@@ -209,7 +209,7 @@ def test_plain_messages_are_read_many_at_once() -> None:
 
 def gate(time: str = "arrival") -> Driver:
     driver = Driver()
-    driver.gate.register("x", Policy(time=time, wait=False, late="clamp"))
+    driver.gate.sources.register("x", Policy(time=time, wait=False, late="clamp"))
     driver.handle(Connected("x", decoder, EPOCH_NS))
     return driver
 
@@ -254,7 +254,7 @@ def test_a_gate_of_hostile_messages_goes_on(batches: list[list[bytes]], time: st
         offset += len(raws)
         driver.handle(Arrived("x", raws, 0.0, 3))
         driver.commit()
-    counts = driver.gate.counts()
+    counts = driver.gate.sources.counts()
     assert counts["inputs"] + counts["dead_letters"] + counts["duplicates"] == offset
     driver.ask()
     assert len(driver.granted) == counts["inputs"]

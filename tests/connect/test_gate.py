@@ -61,8 +61,8 @@ def test_the_clock_stops_at_the_watermark() -> None:
     driver.commit()
     driver.ask(driver.gate.end)
     assert ticks_of(driver.granted) == [10, 17, 20]
-    assert driver.gate.counts()["late"] == 1
-    assert driver.gate.counts()["clamped"] == 0
+    assert driver.gate.sources.counts()["late"] == 1
+    assert driver.gate.sources.counts()["clamped"] == 0
 
 
 def test_the_slowest_source_holds_the_clock_until_it_has_ended_durably() -> None:
@@ -111,8 +111,8 @@ def test_without_sources_the_clock_goes_as_far_as_asked() -> None:
     """A model of its own needs no lease from anybody."""
     driver = Driver()
     assert driver.ask(50) == Grant(50, ())
-    assert not driver.gate.has_sources
-    assert not driver.gate.finished
+    assert not driver.gate.sources
+    assert not driver.gate.sources.finished
 
 
 # ---------------------------------------------------------------------------- reading and bounds
@@ -215,7 +215,7 @@ def test_an_ended_source_is_not_read_and_what_comes_after_it_is_our_fault() -> N
     driver = Driver(x=Policy())
     driver.end("x")
     driver.commit()
-    assert driver.gate.finished
+    assert driver.gate.sources.finished
     driver.ask(5)
     assert driver.reads == {}
     with pytest.raises(InternalError, match="only from a connected source"):

@@ -40,7 +40,7 @@ class Coalescing(Driver):
         super().__init__()
         self.gate = Gate(rule)
         for name, policy in sources.items():
-            self.gate.register(name, policy)
+            self.gate.sources.register(name, policy)
         for name in sources:
             self.handle(Connected(name, Words()))
 
@@ -71,7 +71,7 @@ def test_of_one_drain_the_last_value_of_a_path_stays() -> None:
     assert append.shed is not None
     assert (append.shed.counted, append.shed.positions, append.shed.ids) == ({"coalesced": 3}, {0: 3}, ["id:x"])
     assert append.positions == {0: 6}
-    assert (driver.gate.counts()["inputs"], driver.gate.counts()["coalesced"]) == (4, 3)
+    assert (driver.gate.sources.counts()["inputs"], driver.gate.sources.counts()["coalesced"]) == (4, 3)
     [append] = driver.arrive("s", said(7, "last", 4))
     assert (len(append.inputs), append.shed) == (1, None)
 
@@ -133,7 +133,7 @@ def test_the_values_after_each_drain_are_those_without_coalescing(messages: list
         if ends:
             drains.append(drain := [])
     second = Gate(rule)
-    second.register("s", policy)
+    second.sources.register("s", policy)
     values: dict[str, tuple[Any, int]] = {}
     kept: dict[str, tuple[Any, int]] = {}
     for raws in filter(None, drains):
@@ -156,19 +156,19 @@ def test_the_values_after_each_drain_are_those_without_coalescing(messages: list
     if timed:
         assert kept == values
     assert second.positions("s") == driver.gate.positions("s")
-    assert second.counts() == driver.gate.counts()
-    assert sum(driver.gate.counts()[name] for name in ("inputs", "coalesced")) == len(messages)
+    assert second.sources.counts() == driver.gate.sources.counts()
+    assert sum(driver.gate.sources.counts()[name] for name in ("inputs", "coalesced")) == len(messages)
 
 
 def test_a_message_that_was_left_out_is_known_again() -> None:
     """Delivered once more under another position it would bring an old value back."""
     gate = Gate(rule)
-    gate.register("s", LIVE)
+    gate.sources.register("s", LIVE)
     gate.handle(Replayed("s", 0, positions={0: 3}, ids=["id:x"], shed={"coalesced": 1}))
     gate.handle(Connected("s", Words()))
     instructions = gate.handle(Arrived("s", [said(4, "last", 9, id="x")], 0.0, 5 * S))
     assert not [one for one in instructions if isinstance(one, Append | Grant)]
-    assert gate.counts()["duplicates"] == 1
+    assert gate.sources.counts()["duplicates"] == 1
 
 
 @pytest.mark.parametrize("path", ["last", "a"])

@@ -45,8 +45,8 @@ def test_a_message_that_can_never_be_applied_is_a_dead_letter(payload: bytes, sh
     assert (letter.head, letter.sha256) == (payload, sha256(payload).digest())
     assert "; " in letter.message
     assert (append.inputs, append.moved, append.positions) == ((), {0: 4}, {0: 4})
-    assert driver.gate.dead() == {short: 1}
-    assert driver.gate.counts() == {**dict.fromkeys(driver.gate.counts(), 0), "dead_letters": 1}
+    assert driver.gate.sources.dead() == {short: 1}
+    assert driver.gate.sources.counts() == {**dict.fromkeys(driver.gate.sources.counts(), 0), "dead_letters": 1}
 
 
 def test_an_input_is_all_or_nothing() -> None:
@@ -54,7 +54,7 @@ def test_an_input_is_all_or_nothing() -> None:
     driver = Driver(x=Policy())
     (append,) = driver.arrive("x", Raw(0, 0, pack([5, [["a", 1], ["a", -1]]])))
     assert append.inputs == ()
-    assert driver.gate.dead() == {"value": 1}
+    assert driver.gate.sources.dead() == {"value": 1}
 
 
 def test_a_dead_letter_between_inputs_is_in_the_same_record() -> None:
@@ -88,7 +88,7 @@ def test_beyond_the_limits_dead_letters_are_only_counted(
     assert [one.offset for one in append.letters] == [0, 1, 2]
     assert append.counted == {"form": 2}
     assert append.moved == {0: 4}
-    assert driver.gate.dead() == {"form": 5}
+    assert driver.gate.sources.dead() == {"form": 5}
     (append,) = driver.arrive("x", Raw(0, 5, b"garbage"))
     assert (append.letters, append.counted, append.positions) == ((), {"form": 1}, {0: 5})
     (append,) = driver.arrive("y", Raw(0, 0, b"garbage"))
@@ -102,14 +102,14 @@ def test_a_restarted_gate_remembers_how_many_dead_letters_are_kept(monkeypatch: 
     driver.handle(Replayed("x", 0, dead={"form": 2}, positions={0: 1}))
     (append,) = driver.arrive("x", Raw(0, 1, b"garbage"), Raw(0, 2, b"garbage"))
     assert (append.letters, append.counted, append.moved) == ((), {"form": 1}, {0: 2})
-    assert driver.gate.counts()["duplicates"] == 1
+    assert driver.gate.sources.counts()["duplicates"] == 1
 
 
 def test_a_value_too_large_for_a_record_is_a_dead_letter() -> None:
     """A legal list of 10,000 texts would not fit into the journal's record."""
     driver = Driver(x=Policy())
     (append,) = driver.arrive("x", message(0, 5, ["x" * 10] * 10_000, "any"), message(1, 6, ["x"] * 1_000, "any"))
-    assert driver.gate.dead() == {"size": 1}
+    assert driver.gate.sources.dead() == {"size": 1}
     assert [one.offset for one in append.inputs] == [1]
 
 
@@ -129,7 +129,7 @@ def test_no_append_is_larger_than_a_record(many: list[Any], sizes: list[int]) ->
     driver = Driver(x=Policy(late="clamp"))
     appends = driver.arrive("x", *[Raw(0, n, pack(one)) for n, one in enumerate(many)])
     assert [len(one.inputs) for one in appends] == sizes
-    assert driver.gate.dead() == {}
+    assert driver.gate.sources.dead() == {}
     table = PathTable()
     for append in appends:
         for document in encode_inputs("x", append.admitted, append.inputs, table):
@@ -144,7 +144,7 @@ def test_no_append_holds_more_dead_letters_than_a_record() -> None:
             raise Undecodable("\U0001f30a" * 5_000, "a rule", "an action", "loud")
 
     driver = Driver()
-    driver.gate.register("x", Policy())
+    driver.gate.sources.register("x", Policy())
     driver.handle(Connected("x", Loud()))
     appends = driver.arrive("x", *[Raw(0, n, bytes(HEAD_BYTES + n)) for n in range(30)])
     assert sum(len(one.letters) for one in appends) == 30
@@ -192,7 +192,7 @@ def test_whatever_a_decoder_does_is_a_dead_letter_that_a_journal_can_hold(wrong:
     driver = Driver(x=Policy())
     driver.handle(Connected("x", Wrong()))
     (append,) = driver.arrive("x", Raw(0, 0, b"x"))
-    assert driver.gate.dead() == {"decode": 1}
+    assert driver.gate.sources.dead() == {"decode": 1}
     encode_dead("x", 0, append.letters, append.counted, append.moved)
 
 

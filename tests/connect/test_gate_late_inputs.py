@@ -17,7 +17,7 @@ def test_an_offset_that_is_known_is_skipped_and_counted() -> None:
     assert driver.arrive("x", message(5, 1, partition=1), message(4, 1, partition=1)) == []
     (append,) = driver.arrive("x", message(5, 1), Raw(0, 6, b"garbage"), message(6, 2), message(5, 1))
     assert [one.offset for one in append.inputs] == [5]
-    assert driver.gate.counts()["duplicates"] == 4
+    assert driver.gate.sources.counts()["duplicates"] == 4
     assert driver.gate.positions("x") == {0: 6, 1: 5}
 
 
@@ -26,7 +26,7 @@ def test_late_is_what_lies_below_the_highest_time_seen_in_its_partition() -> Non
     driver = Driver(x=Policy(disorder=100))
     driver.feed("x", 50, 50, 20, 49, 50)
     driver.feed("x", 30, 60, partition=1)
-    assert driver.gate.counts()["late"] == 2
+    assert driver.gate.sources.counts()["late"] == 2
     driver.end("x")
     driver.commit()
     driver.ask(driver.gate.end)
@@ -49,7 +49,7 @@ def test_too_late_stops_the_run_and_names_the_bound_that_would_do() -> None:
         driver.arrive("x", message(0, first), message(1, late))
     driver = Driver(x=Policy(disorder=890_000_000_009))
     driver.arrive("x", message(0, first), message(1, late))
-    assert driver.gate.counts()["late"] == 1
+    assert driver.gate.sources.counts()["late"] == 1
 
 
 def test_too_late_does_not_depend_on_the_clock() -> None:
@@ -78,7 +78,7 @@ def test_a_clamped_input_keeps_its_event_time_and_is_applied_at_the_present() ->
         (30, 5, 2),
         (30, 30, 3),
     ]
-    counts = driver.gate.counts()
+    counts = driver.gate.sources.counts()
     assert (counts["inputs"], counts["late"], counts["clamped"], counts["dropped"]) == (4, 1, 1, 0)
 
 
@@ -89,12 +89,13 @@ def test_a_dropped_input_is_a_dead_letter() -> None:
     (append,) = driver.arrive("x", message(1, 29), message(2, 31))
     assert [(one.offset, one.rule) for one in append.letters] == [(1, "late")]
     assert [one.tick for one in append.inputs] == [31]
-    counts = driver.gate.counts()
+    counts = driver.gate.sources.counts()
     assert (counts["late"], counts["dropped"], counts["clamped"], counts["inputs"]) == (1, 1, 0, 2)
     again = Gate(rule)
-    again.register("x", Policy(late="drop"))
+    again.sources.register("x", Policy(late="drop"))
     again.handle(Replayed("x", 0, dead={"late": 1}, positions={0: 1}))
-    assert (again.counts()["late"], again.counts()["dropped"], again.dead()) == (1, 1, {"late": 1})
+    counts = again.sources.counts()
+    assert (counts["late"], counts["dropped"], again.sources.dead()) == (1, 1, {"late": 1})
 
 
 def test_an_event_before_the_epoch_is_too_late_and_the_message_says_why() -> None:
@@ -113,11 +114,11 @@ def test_an_input_behind_a_clock_that_has_passed_an_ended_source_is_applied_befo
     driver.handle(Replayed("x", 0, ended=True))
     driver.handle(Passed(500))
     driver.handle(Connected("x", Plain()))
-    assert not driver.gate.finished
+    assert not driver.gate.sources.finished
     driver.feed("x", 20, first=1)
     driver.end("x")
     driver.commit()
-    assert driver.gate.finished
+    assert driver.gate.sources.finished
     assert driver.gate.end == 501
     driver.ask(driver.gate.end)
     assert [(one.tick, one.event_tick) for one in driver.granted] == [(10, 10), (500, 20)]

@@ -135,7 +135,7 @@ class GateMachine(RuleBasedStateMachine):
         self.granted: list[Input] = []
         self.durable = len(self.journal)
         for world in self.worlds.values():
-            assert self.gate.register(world.name, world.policy) == world.rank
+            assert self.gate.sources.register(world.name, world.policy) == world.rank
         for _, documents in self.journal:
             for document in documents:
                 self.perform(self.gate.handle(event) for event in self.replayed(document))
@@ -151,7 +151,7 @@ class GateMachine(RuleBasedStateMachine):
             return []
         name, admitted = value["source"], value["admitted"]
         if schema == INPUTS:
-            return [gates.Replayed(name, admitted, decode_inputs(value, self.gate.rank(name), self.table))]
+            return [gates.Replayed(name, admitted, decode_inputs(value, self.gate.sources.rank(name), self.table))]
         if "letters" in value:
             dead = Counter(letter[2] for letter in value["letters"])
             return [gates.Replayed(name, admitted, dead=dead, positions=dict(value["positions"]))]
@@ -317,8 +317,8 @@ class GateMachine(RuleBasedStateMachine):
             return
         self.fuse = None
         for _ in range(2_000):
-            self.ask(self.gate.end - self.gate.floor if self.gate.finished else TICK_MAX)
-            if self.gate.finished and len(self.granted) == len(self.expected):
+            self.ask(self.gate.end - self.gate.floor if self.gate.sources.finished else TICK_MAX)
+            if self.gate.sources.finished and len(self.granted) == len(self.expected):
                 break
             for name in list(self.reads):
                 self.drain(name)
@@ -345,11 +345,11 @@ class GateMachine(RuleBasedStateMachine):
         total: Counter[str] = Counter()
         for world in self.worlds.values():
             total += world.counts
-        counts = self.gate.counts()
+        counts = self.gate.sources.counts()
         for name in ("inputs", "late", "clamped", "dropped"):
             assert counts[name] == total[name], name
         dead = {"form": total["form"], "late": total["dropped"], "value": total["value"]}
-        assert self.gate.dead() == {name: count for name, count in dead.items() if count}
+        assert self.gate.sources.dead() == {name: count for name, count in dead.items() if count}
 
 
 GateMachine.TestCase.settings = settings(settings(), stateful_step_count=30)

@@ -89,7 +89,7 @@ def test_many_at_once_are_admitted_as_one_by_one(batches: list[tuple[list[Raw], 
     results: list[list[Any]] = []
     for one in (decoder, OneByOne(decoder)):
         gate = Gate(RULES.__getitem__)
-        gate.register("x", policy)
+        gate.sources.register("x", policy)
         gate.handle(Connected("x", one))
         told: list[Any] = []
         try:
@@ -103,7 +103,7 @@ def test_many_at_once_are_admitted_as_one_by_one(batches: list[tuple[list[Raw], 
                         for answer in gate.handle(Appended(said.ticket)):
                             told += [answer] if isinstance(answer, Confirm | Repair) else []
                 grants = [said for said in gate.handle(Asked(gate.floor + step)) if isinstance(said, Grant)]
-                told.append((inputs, letters, grants, gate.positions("x"), gate.counts(), gate.end, gate.gvt))
+                told.append((inputs, letters, grants, gate.positions("x"), gate.sources.counts(), gate.end, gate.gvt))
         except OperatorError as error:
             told.append(str(error))
         results.append(told)

@@ -37,8 +37,8 @@ def rule(path: str) -> Rule:
 def lived(policy: Policy, batches: list[Readings], *, columns: bool) -> tuple[list[Any], Any]:
     """Everything that the gate said about them, and the error that ended it, if one did."""
     gate = Gate(rule)
-    gate.register("s", policy)
-    gate.register("other", Policy())
+    gate.sources.register("s", policy)
+    gate.sources.register("other", Policy())
     gate.handle(Connected("s", None if columns else Packed()))
     said: list[Any] = []
     try:
@@ -51,7 +51,9 @@ def lived(policy: Policy, batches: list[Readings], *, columns: bool) -> tuple[li
             for append in appends:
                 gate.handle(Appended(append.ticket))
             said.append(gate.handle(Asked(batch.ticks[0] if batch.ticks else 0)))
-            said.append((gate.counts(), gate.dead(), gate.positions("s"), gate.next_tick, gate.floor, gate.end))
+            said.append(
+                (gate.sources.counts(), gate.sources.dead(), gate.positions("s"), gate.next_tick, gate.floor, gate.end)
+            )
     except TidewarpError as error:
         return said, (type(error), error.args)
     return said, None
@@ -89,7 +91,7 @@ def test_columns_say_what_their_messages_say(
 
 def admitted(*batches: Readings) -> tuple[list[Input], Gate]:
     gate = Gate(rule)
-    gate.register("s", Policy(late="drop"))
+    gate.sources.register("s", Policy(late="drop"))
     gate.handle(Connected("s", None))
     inputs: list[Input] = []
     for batch in batches:
@@ -114,7 +116,7 @@ def test_a_plain_batch_is_cast_and_stamped() -> None:
 def test_columns_make_the_record_that_their_inputs_make() -> None:
     """One form in the journal, whichever way it was encoded."""
     gate = Gate(rule)
-    gate.register("s", Policy())
+    gate.sources.register("s", Policy())
     gate.handle(Connected("s", None))
     batch = Readings(2, 7, [10, 10, 30, 40], ["a", "b", "a", "d"], [1, 2.0, 3.5, 0])
     (append,) = (one for one in gate.handle(Arrived("s", batch)) if isinstance(one, Append))
@@ -140,7 +142,7 @@ def test_one_bad_reading_is_one_dead_letter(batch: Readings, dead: dict[str, int
     """The rest of its batch is admitted; nothing from outside ends a run by its type."""
     inputs, gate = admitted(batch)
     assert [one.offset for one in inputs] == [0]
-    assert gate.dead() == dead
+    assert gate.sources.dead() == dead
 
 
 class Name(str):
@@ -153,7 +155,7 @@ def test_a_path_of_another_type_is_one_dead_letter_whatever_its_batch() -> None:
     """Equal to a plain path beside it, it would be admitted or not by the size of the batch."""
     inputs, gate = admitted(Readings(0, 0, [1, 2, 3], ["a", Name("a"), "b"], [1.0, 2.0, 3.0]))
     assert [one.offset for one in inputs] == [0, 2]
-    assert gate.dead() == {"path": 1}
+    assert gate.sources.dead() == {"path": 1}
 
 
 @pytest.mark.parametrize(
@@ -179,7 +181,7 @@ def test_columns_of_unequal_length_are_the_source_s_fault() -> None:
 def test_messages_of_a_source_without_decoder_are_its_fault() -> None:
     """It promised Readings."""
     gate = Gate(rule)
-    gate.register("s", Policy())
+    gate.sources.register("s", Policy())
     gate.handle(Connected("s", None))
     with pytest.raises(OperatorError, match="without a decoder"):
         gate.handle(Arrived("s", [Raw(0, 0, b"")]))

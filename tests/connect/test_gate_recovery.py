@@ -34,12 +34,12 @@ def test_a_record_below_the_floor_is_our_fault() -> None:
 def test_names_are_unique_and_ranks_follow_the_order_of_connect() -> None:
     """Rank 0 is for the program itself; a source of the journal that the model lacks is the operator's affair."""
     gate = Gate(rule)
-    assert [gate.register(name, Policy()) for name in ("x", "y")] == [1, 2]
-    assert (gate.rank("y"), gate.positions("y")) == (2, {})
+    assert [gate.sources.register(name, Policy()) for name in ("x", "y")] == [1, 2]
+    assert (gate.sources.rank("y"), gate.positions("y")) == (2, {})
     with pytest.raises(OperatorError, match="a name of its own"):
-        gate.register("x", Policy())
+        gate.sources.register("x", Policy())
     with pytest.raises(OperatorError, match="the model does not connect it"):
-        gate.rank("z")
+        gate.sources.rank("z")
 
 
 @pytest.mark.parametrize(("other", "reached"), [(None, 100 * S + 1), (60 * S, 60 * S)])
@@ -48,14 +48,14 @@ def test_a_source_that_has_grown_after_its_end_brings_nothing_below_what_the_clo
 ) -> None:
     """A killed life may have let outputs leave up to where the durable end allowed it; the journal's floor is older."""
     gate = Gate(rule)
-    gate.register("x", Policy(disorder=90 * S, late="clamp"))
+    gate.sources.register("x", Policy(disorder=90 * S, late="clamp"))
     inputs = (Input(0, 1, 0, 0, (("a", 1),), 0), Input(100 * S, 1, 0, 1, (("a", 2),), 100 * S))
     gate.handle(Replayed("x", 0, inputs))
     if other is not None:
-        gate.register("y", Policy())
+        gate.sources.register("y", Policy())
         gate.handle(Replayed("y", 0, (Input(other, 2, 0, 0, (("a", 1),), other),)))
     gate.handle(Replayed("x", 0, ended=True))
     gate.reopen("x")
     gate.handle(Connected("x", Plain()))
     (append,) = [one for one in gate.handle(Arrived("x", [message(2, 50 * S)])) if isinstance(one, Append)]
-    assert (gate.floor, ticks_of(append.inputs), gate.counts()["clamped"]) == (0, [reached], 1)
+    assert (gate.floor, ticks_of(append.inputs), gate.sources.counts()["clamped"]) == (0, [reached], 1)

@@ -109,7 +109,7 @@ class RepairMachine(RuleBasedStateMachine):
         self.lowest_gvt = 0
         self.durable = len(self.journal)
         for one in self.worlds.values():
-            assert self.gate.register(one.name, one.policy) == one.rank
+            assert self.gate.sources.register(one.name, one.policy) == one.rank
         told = 0
         for entry in self.journal:
             if isinstance(entry, int):
@@ -308,13 +308,13 @@ class RepairMachine(RuleBasedStateMachine):
             while self.tickets:
                 self.commit(4)
             self.repair()
-            if self.gate.finished and not self.gate.appending and self.gate.floor == END:
+            if self.gate.sources.finished and not self.gate.appending and self.gate.floor == END:
                 break
-        assert self.gate.finished
+        assert self.gate.sources.finished
         self.handle(Asked(END + 1))  # what was clamped to the end
         assert self.granted == self.sorted_journal()
         arrived = sum(len(ticks) for one in self.worlds.values() for ticks in one.partitions.values())
-        assert len(self.granted) + self.gate.counts()["dropped"] == arrived, "nothing is lost without a count"
+        assert len(self.granted) + self.gate.sources.counts()["dropped"] == arrived, "nothing is lost without a count"
         if self.covers:
             places = [
                 (tick, one.rank, p, n)
@@ -323,11 +323,11 @@ class RepairMachine(RuleBasedStateMachine):
                 for n, tick in enumerate(ticks)
             ]
             assert self.granted == sorted(places), "whatever the interleaving: as if all had come in time"
-        granted, counts = self.granted, self.gate.counts()
+        granted, counts = self.granted, self.gate.sources.counts()
         self.live(connect=False)
         self.replay(self.gate.handle(Passed(END + 1)))
         assert self.granted == granted, "the replay of the journal alone"
-        assert self.gate.counts() == counts | {"duplicates": 0}
+        assert self.gate.sources.counts() == counts | {"duplicates": 0}
 
 
 RepairMachine.TestCase.settings = settings(settings(), stateful_step_count=30)

@@ -51,7 +51,7 @@ def test_of_too_many_the_oldest_or_the_newest_go(full: str, stay: list[int]) -> 
         assert driver.reads == {"s": 2}
         appends += arrive(driver, first, first + 1)
     assert offsets(appends) == [0, 1]
-    assert driver.gate.shed() == {"s": 4}
+    assert driver.gate.sources.shed() == {"s": 4}
     driver.commit()
     for now in range(1, 9):
         driver.appends.clear()
@@ -59,7 +59,7 @@ def test_of_too_many_the_oldest_or_the_newest_go(full: str, stay: list[int]) -> 
         appends += driver.appends
         driver.commit()
     assert offsets(appends) == [0, 1, *stay]
-    assert driver.gate.shed() == {"s": 4}
+    assert driver.gate.sources.shed() == {"s": 4}
     told = [append.shed for append in appends if append.shed is not None]
     assert sum(shed.counted["shed"] for shed in told) == 4
     assert appends[-1].positions == {0: 9}
@@ -81,7 +81,7 @@ def test_the_position_moves_with_the_neighbours_of_what_goes() -> None:
 def test_a_life_that_reads_the_records_back_stands_where_the_first_one_stood() -> None:
     """Positions and counts; what went is not read again."""
     driver, second = Driver(s=policy("drop_oldest", queue=2)), Gate(rule)
-    second.register("s", policy("drop_oldest", queue=2))
+    second.sources.register("s", policy("drop_oldest", queue=2))
     appends = [*arrive(driver, 0, 1), *arrive(driver, 2, 3), *arrive(driver, 4, 5, 6)]
     driver.commit()
     driver.handle(Asked(1))
@@ -92,7 +92,7 @@ def test_a_life_that_reads_the_records_back_stands_where_the_first_one_stood() -
         if append.shed is not None:
             second.handle(Replayed("s", append.admitted, positions=append.shed.positions, shed=append.shed.counted))
     assert second.positions("s") == driver.gate.positions("s") == {0: 6}
-    assert second.shed() == driver.gate.shed() == {"s": 3}
+    assert second.sources.shed() == driver.gate.sources.shed() == {"s": 3}
 
 
 def test_what_waits_is_admitted_when_the_run_stops_and_when_the_source_ends() -> None:
@@ -137,7 +137,7 @@ def test_bytes_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
     size = len(message(0, 0).payload)
     arrive(driver, *range(20))
     kept = 40 // size
-    assert driver.gate.shed() == {"s": 20 - kept}
+    assert driver.gate.sources.shed() == {"s": 20 - kept}
 
 
 def test_readings_are_not_let_go() -> None:
@@ -153,7 +153,7 @@ def test_block_is_the_default_and_reads_no_further() -> None:
     arrive(driver, 0, 1)
     arrive(driver, 2, 3)
     assert driver.reads == {}
-    assert (driver.gate.shed(), Policy().full) == ({}, "block")
+    assert (driver.gate.sources.shed(), Policy().full) == ({}, "block")
 
 
 @given(
@@ -219,6 +219,6 @@ def test_every_message_is_an_input_or_counted_once(full: str, sizes: list[int], 
     found = offsets(appends)
     assert found == sorted(set(found))
     shed = sum(append.shed.counted["shed"] for append in appends if append.shed is not None)
-    assert (len(found) + shed, driver.gate.shed()["s"]) == (first, shed)
+    assert (len(found) + shed, driver.gate.sources.shed()["s"]) == (first, shed)
     assert driver.gate.positions("s") == {0: first - 1}
     assert max(append.positions[0] for append in appends) == first - 1

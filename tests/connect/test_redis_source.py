@@ -217,6 +217,10 @@ def test_what_is_gone_is_a_gap_that_can_be_accepted(server: RedisServer, client:
         gap = caught.value
         assert gap.first == 4
         assert gap.end == {"trimmed": 7, "trimmed to nothing": 10}.get(loss, 4), "how many, where Redis knows"
+        gone = (
+            f"stream 's' group 'g': the stream or its group is gone, with what was not read: {gap.rule}; {gap.action}"
+        )
+        assert str(gap).endswith(gone) == (loss in ("group", "stream")), "then nobody knows how many, and why is told"
         source.accept(gap)
         await source.open({0: max(3, gap.end - 1)})
         left = {"group": 10, "trimmed": 3, "deleted": 5}.get(loss, 2)

@@ -13,6 +13,7 @@ import tidewarp as tw
 from tidewarp.connect.outbox import Delivery, Outbox
 from tidewarp.process import DistributionConfig, Environment, SimulationContext
 from tidewarp.process.topology import OPERATIONS
+from tidewarp.twin.observations import STAGES
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "reference" / "names.md").read_text(encoding="utf-8")
@@ -93,6 +94,21 @@ def test_the_counts_of_a_sink_are_those_of_the_outbox():
     )
     assert body is not None
     assert set(states[len(counts) :]) == set(re.findall(r'"(\w+)"', body[1]))
+
+
+def test_the_states_of_a_source_are_those_of_the_gate():
+    """In any order."""
+    text = SOURCES[ROOT / "src/tidewarp/connect/gate/state.py"]
+    body = re.search(r"def state\(self\) -> str:\n(.*?)\n\n", text, re.DOTALL)
+    assert body is not None
+    assert set(named("States of a source")) == set(re.findall(r'"(\w+)"', body[1]))
+
+
+def test_the_stages_are_those_that_are_observed():
+    """In their order, in one row."""
+    row = re.search(r"\| `system.stage.{stage}.seconds` \|(.*)", PAGE)
+    assert row is not None
+    assert re.findall(r"`(\w+)`", row[1]) == [*STAGES]
 
 
 def test_the_rules_of_dead_letters_are_those_of_the_code():

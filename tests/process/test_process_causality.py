@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -289,3 +291,35 @@ def test_a_pydantic_model_is_published_as_its_fields() -> None:
     assert unpack(done.value) == {"part": 3, "at": "2026-11-22T00:00:00Z"}
     assert unpack(odd.value)["undeliverable"] == "Odd"
     assert env.undeliverable == 1
+
+
+@dataclass
+class Cut:
+    depth: float
+    by: dict[str, Any]
+
+
+def test_dataclasses_and_mappings_are_published_as_their_fields() -> None:
+    """Also within a list or an object; nesting without end is noted, whatever the depth of the stack."""
+
+    class Tool(BaseModel):
+        name: str
+
+    env = Environment()
+    env.publish_event(
+        "cut", Cut(0.5, {"tools": [Tool(name="drill")], "more": MappingProxyType({"n": (1, Cut(1.0, {}))})})
+    )
+    endless: dict[str, Any] = {}
+    endless["self"] = endless
+    env.publish_event("endless", Cut(0.5, endless))
+    env.publish_event("key", MappingProxyType({1: 2}))
+    env.publish_event("class", Cut)
+    values = [unpack(output.value) for output in env.drain()]
+    whole = {"tools": [{"name": "drill"}], "more": {"n": [1, {"depth": 1.0, "by": {}}]}}
+    assert values[0] == {"depth": 0.5, "by": whole}
+    assert [(one["undeliverable"], one["reason"].rpartition(": ")[2]) for one in values[1:]] == [
+        ("Cut", "nested too deep"),
+        ("mappingproxy", "map keys are str"),
+        ("type", "no canonical form"),
+    ]
+    assert env.undeliverable == 3

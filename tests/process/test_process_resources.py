@@ -97,6 +97,28 @@ def test_capacity_0_is_legal_and_capacities_are_whole_and_ordered(env: Environme
     assert env.registry.paths("bad") == []
 
 
+@pytest.mark.parametrize(
+    ("capacity", "most", "told"),
+    [
+        (-1, None, "value -1 for r.current_cap: at least 0; send a value in the range"),
+        (7.75, None, "value 7.75 for r.current_cap: not a whole number; send a whole number"),
+        (1, -1, "value -1 for r.max_cap: at least 0; send a value in the range"),
+        (3, 2, "value 3 for r.current_cap: at most max_cap 2; begin with less, or with a greater max_cap"),
+        (None, None, "capacity None of r: a number, unless a SimParameter has registered one; give a number"),
+    ],
+)
+def test_the_error_of_a_capacity_says_what_helps(env: Environment, capacity: Any, most: Any, told: str) -> None:
+    """Its rule comes with the resource: nobody is told to declare the path otherwise, at the start or later."""
+    with pytest.raises(RuleViolation) as caught:
+        DynamicResource(env, "r", capacity, most)
+    assert str(caught.value) == told
+    if "send" in told:
+        DynamicResource(env, "r", 1)
+        with pytest.raises(RuleViolation) as caught:
+            env.registry.update("r.current_cap" if most is None else "r.max_cap", capacity if most is None else most)
+        assert str(caught.value) == told
+
+
 def test_predecessor_20_ten_thousand_abandoned_requests_leave_nothing(env: Environment, lathe: DynamicResource) -> None:
     """Predecessor: 9,990 of 10,000 stayed in the queue. Leaving the block before the grant withdraws the request."""
     reneged = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import wait
 from itertools import count
 
@@ -86,6 +86,28 @@ def test_many_threads_keep_each_ones_order(disk: Disk) -> None:
     commits.close()
     for name in "abcd":
         assert [one for one in disk.written if one[0] == name] == [f"{name}{n}" for n in range(50)]
+
+
+def test_what_is_submitted_during_a_commit_is_the_next_one(disk: Disk) -> None:
+    """And no commit waits for more: the committer is never asleep while something is queued."""
+    commits = GroupCommit(disk.write)
+    disk.open.clear()
+    first = commits.submit(ONE, {})
+    assert disk.entered.acquire(timeout=TIMEOUT_S)
+    others = [commits.submit(ONE, {}) for _ in range(3)]
+    waits: list[float | None] = []
+    wait_for = commits._ready.wait_for
+
+    def noted(predicate: Callable[[], object], timeout: float | None = None) -> object:
+        waits.append(timeout)
+        return wait_for(predicate, timeout)
+
+    commits._ready.wait_for = noted  # type: ignore[method-assign, assignment]
+    disk.open.set()
+    wait([first, *others], TIMEOUT_S)
+    commits.close()
+    assert disk.groups == [1, 3]
+    assert set(waits) == {None}
 
 
 def test_groups_are_bounded_and_submissions_never_split(disk: Disk) -> None:

@@ -55,8 +55,8 @@ class Broker(Source):
         return raws or None
 
 
-def model(source: Source, folder: Path, **policy: Any) -> Build:
-    """It publishes each change and a tick every 2 s, and draws random numbers: its outputs tell every order apart."""
+def model(source: Source, folder: Path, tick_s: float = 2, **policy: Any) -> Build:
+    """It publishes each change and a tick every ``tick_s``, and draws random numbers: its outputs tell every order apart."""
 
     def build(twin: tw.Twin) -> None:
         level = twin.variable("line.level", float)
@@ -69,7 +69,7 @@ def model(source: Source, folder: Path, **policy: Any) -> Build:
 
         def tick() -> Any:
             while True:
-                yield twin.env.timeout(2)
+                yield twin.env.timeout(tick_s)
                 twin.publish_event("tick", [level.value, twin.stream("draws").random()])
 
         twin.process(follow())

@@ -327,7 +327,8 @@ def test_a_model_that_raises_stops_there_and_resuming_repeats_it(tmp_path):
     for _ in range(2):
         with tw.open(tmp_path / "a.tw", build, accept_model=True) as twin:
             with pytest.raises(
-                ModelError, match=r"jammed \(in fail, test_session.py:\d+, at 2.5 s, after inputs a.level="
+                ModelError,
+                match=r"jammed \(in fail, test_session.py:\d+, at 2.5 s, caused by process:2:fail, after inputs a.level=",
             ):
                 twin.run()
             with pytest.raises(OperatorError, match="open its journal again"):
@@ -336,6 +337,40 @@ def test_a_model_that_raises_stops_there_and_resuming_repeats_it(tmp_path):
     assert sorted(keys) == ["level", "tick", "tick"]
     stops = [row["reason"] for row in journal_rows(tmp_path / "a.tw", kind="stop")]
     assert stops == ["model", "model"]
+
+
+@pytest.mark.parametrize("how", ["raises", "publishes", "fails an event"])
+def test_an_error_says_what_made_it_happen(how, tmp_path):
+    """The input that it leads back to, and the output between the two, if there is one; in the journal's stop too."""
+
+    def build(twin):
+        level = twin.variable("a.level", float)
+        twin.connect(tw.sources.schedule([(1, "a.level", 1.0), (2, "a.level", 9.0)], name="pump"))
+
+        def watch():
+            while (yield level.wait_for_change()).new < 5:
+                pass
+            if how == "publishes":
+                twin.publish_event("high", level.value)
+            yield twin.env.timeout(0.5)
+            if how == "fails an event":
+                twin.env.event().fail(RuntimeError("jammed"))  # nobody waits for it
+                yield twin.env.timeout(1)
+            raise RuntimeError("jammed")
+
+        def busy():
+            while True:
+                yield twin.env.timeout(0.25)
+
+        twin.process(watch())
+        twin.process(busy())
+
+    said = f"caused by {2 * 10**9:016x}-00000000 of pump[0:1]" if how == "publishes" else "caused by pump[0:1]"
+    with tw.open(tmp_path / "a.tw", build) as twin, pytest.raises(ModelError) as raised:
+        twin.run(until=9)
+    assert f"at 2.5 s, {said}, after inputs a.level=1.0; a.level=9.0)" in raised.value.value
+    [stop] = journal_rows(tmp_path / "a.tw", kind="stop")
+    assert said in stop["detail"]
 
 
 @pytest.mark.parametrize("misuse", ["key", "instant", "process"])

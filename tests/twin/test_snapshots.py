@@ -101,7 +101,7 @@ def test_outputs_wait_in_order_until_gvt_passes_them(ticks: list[int], moves: li
             model = [one for one in model if one.tick >= tick]
         else:
             anew = [output(tick + k, k) for k in range(3)]
-            waiting.replace(tick, anew)
+            waiting.replace(f"{tick:016x}", anew)
             model = [*(one for one in model if one.tick < tick), *anew]
         assert list(waiting) == model
         assert waiting.first_tick == (model[0].tick if model else None)

@@ -41,7 +41,11 @@ def command(file: Path, model: str | None, until: str | None, guard: bool, quiet
 
 
 def _render(document: Mapping[str, Any]) -> str:
-    verdict = {True: "equal", False: "DIFFERENT", None: "no digest was recorded here: killed, or short of the end"}
+    verdict = {
+        True: "equal",
+        False: "DIFFERENT",
+        None: "no digest was recorded here: killed, ended by an error of its model, or short of the end",
+    }
     lines = [
         f"digest       {document['digest']}",
         f"recorded     {document['recorded'] or 'none'}",

@@ -190,14 +190,19 @@ def _render(document: Mapping[str, Any], until: str | None = None) -> str:
     lines += [
         f"source {name}: {told}"
         for name, one in document["sources"].items()
-        if (told := _named(one, one.keys() - {"dropped"}))
+        if (told := ", ".join(filter(None, (_down(one), _named(one, one.keys() - _TOLD - {"dropped"})))))
     ]
     lines += [f"source {name}: {count:,} shed" for name, count in document["shed"].items() if count]
     lines += [_sink_line(name, sink) for name, sink in document["sinks"].items()]
     return "\n".join([*lines, *(f"sink {name} is behind: {told}" for name, told in document["behind"].items())])
 
 
-_TOLD = frozenset({"sent", "skipped", "retried", "spilled", "dead", "refusal", "behind", "state", "last_id"})
+_TOLD = frozenset({"sent", "skipped", "retried", "spilled", "dead", "refusal", "behind", "state", "reason", "last_id"})
+
+
+def _down(one: Mapping[str, Any]) -> str:
+    """Of a source or sink that cannot be reached at the end, as words; "" of any other."""
+    return f"down ({one['reason']})" if one["state"] == "down" else ""
 
 
 def _named(counts: Mapping[str, Any], names: Set[str]) -> str:
@@ -215,6 +220,8 @@ def _sink_line(name: str, sink: Mapping[str, Any]) -> str:
         parts.append(f"{sink['dead']:,} refused for good ({sink['refusal']})")
     if own := _named(sink, sink.keys() - _TOLD):
         parts.append(own)
+    if down := _down(sink):
+        parts.append(down)
     if sink["last_id"]:
         parts.append(f"last id {sink['last_id']}")
     return f"sink {name}: {', '.join(parts)}"

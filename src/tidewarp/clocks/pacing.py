@@ -7,6 +7,8 @@ Pure: every time is an argument, so a week of pacing is tested in microseconds. 
 from __future__ import annotations
 
 import math
+from decimal import Decimal
+from numbers import Real
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from tidewarp.errors import OperatorError
@@ -123,11 +125,18 @@ class Pacer:
         return wall_s if self._held is None else self._held
 
 
-def _checked(factor: float) -> float:
-    if not 0.0 <= factor < math.inf:
+def _checked(factor: object) -> float:
+    """``factor`` as a float. Text that looks like a number is none, and True is no pace."""
+    try:
+        number = math.nan if isinstance(factor, bool) or not isinstance(factor, Real | Decimal) else float(factor)
+    except OverflowError:
+        number = math.nan
+    if not 0.0 <= number < math.inf:
+        # repr() refuses numbers of some thousand digits
+        is_long = isinstance(factor, int) and factor.bit_length() > 256
         raise OperatorError(
-            f"factor {factor!r}",
+            "factor of more than 2^256" if is_long else f"factor {factor!r:.80}",
             "the factor is wall seconds per simulated second: finite, 0 (full speed) or more",
             "give e.g. 1 for real time or 0.1 for ten times faster",
         )
-    return float(factor)
+    return number

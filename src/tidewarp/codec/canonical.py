@@ -41,7 +41,8 @@ def pack(value: Any) -> bytes:
     """
     if type(value) is dict:  # written out for what most are: flat
         for key, item in value.items():
-            if type(key) is not str or type(item) not in _SCALARS:
+            kind = type(item)
+            if type(key) is not str or (kind is not str and kind not in _SCALARS):
                 break
         else:
             try:

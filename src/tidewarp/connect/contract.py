@@ -186,6 +186,12 @@ class Decoder(Protocol):
         exception is counted as "decode".
         """
 
+    # A decoder may have two methods more:
+    #
+    #     def prepare(self, raw: Raw) -> None: fetch what `decode` has to know, such as a schema. Called in the thread of
+    #         the source, where waiting stops no clock. Raises OSError: it may pass.
+    #     def columns(self, payloads): many messages at once, with the result of `decode`; see `decoders.JsonMessages`.
+
 
 class Source(Protocol):
     """Where inputs come from. Runs in a thread and event loop of its own: what blocks there blocks nobody else.
@@ -336,3 +342,5 @@ class Sink(Protocol):
     #     async def observe(self, rows: Sequence[Observation]) -> None:
     #
     # Never while `open`, `write` or `close` runs. What it raises, or does not do within 5 s, is counted and not repeated.
+    #
+    # One whose records have no place for a retraction says so: `takes_early = False`. It is refused release="early".

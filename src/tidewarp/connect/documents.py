@@ -8,9 +8,9 @@ lowest tick it speaks of.
                   one row per (input, path); the rows of one input follow each other. ``events`` are the event
                   times before clamping, empty if all equal ``ticks``. ``admitted`` is the floor at
                   admission: no input of this or of any later record lies below it or, if its source repairs, more
-                  than its horizon below it; which is what lets a replay follow the journal with bounded memory. ``causes`` and ``ids`` are texts, each after its U16
-                  length, an empty one in the second and later rows of an input; where no input has one, ``causes``
-                  is empty and ``ids`` is left out.
+                  than its horizon below it; which is what lets a replay follow the journal with bounded memory.
+                  ``causes`` and ``ids`` are texts, each after its U16 length, an empty one in the second and later
+                  rows of an input; where no input has one, ``causes`` is empty and ``ids`` is left out.
 ``tw.paths/1``    {first, paths}: the number of a path is its place in all such lists; written before first use
 ``tw.dead/1``     {source, admitted, letters, counted, positions}: letters are [partition, offset, rule, message,
                   head, sha256, id]; ``counted`` is {rule: n} of letters over the limits; ``positions`` are

@@ -13,7 +13,8 @@ A full queue: a host that has time waits (:attr:`Outbox.full`); one that is pace
 spill file (:attr:`Outbox.spills`), and what does not fit there either, or what the disk does not take, is shed and counted
 (``behind``), and so is all that comes behind it: the next life makes it again, from the journal.
 
-A batch waits at most ``flush_s`` to fill; 0: it goes as soon as the one before it is held, and fills meanwhile.
+A batch waits at most ``flush_s`` to fill; 0: it goes as soon as the one before it is held, and fills meanwhile. Batches
+grow beyond ``batch`` while the sink takes each at once: at full speed it is the hand-over that costs.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ __all__ = [
 ]
 
 _FRAME_BYTES = 120  # of an output in a spill file, beside its value
+_AT_ONCE_S = 0.01  # of a batch that the next one may be larger than
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Delivery:
     form: Form | None = None  # of its records
     observe: bool = False  # is it sent observations too?
     early: bool = False  # is it told before GVT has passed?
+    grows: bool = False  # may a batch become as large as the queue, while the sink takes each at once?
 
 
 # Events
@@ -84,10 +87,11 @@ class Published:
 
 @dataclass(frozen=True)
 class Sent:
-    """The batch under way is held by the target, except what it refused for good."""
+    """The batch under way is held by the target, except what it refused for good. The sink took ``spent_s`` for it."""
 
     sink: str
     refused: Sequence[Refused] = ()
+    spent_s: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -282,7 +286,7 @@ class Outbox:
 
     def counts(self) -> dict[str, dict[str, Any]]:
         """Per sink: sent, retried, dead (refused for good), refusal (the last of these), skipped (held already), spilled
-        (waited in a file), behind (shed), state, last_id.
+        (waited in a file), behind (shed), state and reason as in :meth:`states`, last_id.
         """
         return {
             sink.name: {
@@ -294,6 +298,7 @@ class Outbox:
                 "spilled": sink.spills,
                 "behind": sink.behind,
                 "state": sink.state,
+                "reason": sink.shortage or sink.reason,
                 "last_id": sink.last_id or None,
             }
             for sink in self._sinks.values()
@@ -341,13 +346,13 @@ class Outbox:
 
     def _take(self, sink: _Sink, outputs: Sequence[Output]) -> list[Instruction]:
         """Into memory while there is room and nothing is in the file before it; else into the file, or shed."""
-        room = sink.delivery.queue - len(sink.waiting) if self.spills else len(outputs)
+        room = max(0, sink.delivery.queue - len(sink.waiting)) if self.spills else len(outputs)
         if sink.spilled or sink.fetching or sink.behind:
             room = 0
         if not sink.waiting:
             sink.since_s = self._now_s
-        sink.waiting.extend(outputs[: max(0, room)])
-        rest = outputs[max(0, room) :]
+        sink.waiting.extend(outputs[:room])
+        rest = outputs[room:]
         spilling: list[Output] = []
         for output in rest:
             size = len(output.value) + _FRAME_BYTES
@@ -396,7 +401,8 @@ class Outbox:
         sink.held_id = next((one.id for one in reversed(sink.sending) if one.id not in refused), sink.held_id)
         sink.last_id = sink.sending[-1].id
         sink.sending, sink.pause_s, sink.reason, sink.attempts = (), sink.delivery.retry_s[0], "", 0
-        sink.part = min(2 * sink.part, sink.delivery.batch)
+        grows = sink.delivery.grows and event.spent_s < _AT_ONCE_S
+        sink.part = min(2 * sink.part, max(sink.delivery.batch, sink.delivery.queue if grows else 0))
         return self._next(sink)
 
     def _handle_failed(self, event: Failed) -> list[Instruction]:
@@ -447,7 +453,8 @@ class Outbox:
 
     def _may_fill(self, sink: _Sink) -> bool:
         """Is the next batch short, and has it time?"""
-        is_short = len(sink.waiting) < min(sink.part, sink.delivery.queue) and not (sink.spilled or sink.fetching)
+        enough = min(sink.part, sink.delivery.batch, sink.delivery.queue)
+        is_short = len(sink.waiting) < enough and not (sink.spilled or sink.fetching)
         return is_short and not self.ending and self._now_s < sink.since_s + sink.delivery.flush_s
 
     def _next(self, sink: _Sink) -> list[Instruction]:
@@ -463,8 +470,11 @@ class Outbox:
             told_s, sink.flush_at_s = sink.flush_at_s, sink.since_s + sink.delivery.flush_s
             return instructions if told_s == sink.flush_at_s else [*instructions, Retry(sink.name, sink.flush_at_s)]
         sink.flush_at_s = None
-        count = min(len(sink.waiting), sink.part)
-        sink.sending = tuple([sink.waiting.popleft() for _ in range(count)])
+        if len(sink.waiting) <= sink.part:
+            sink.sending = tuple(sink.waiting)
+            sink.waiting.clear()
+        else:
+            sink.sending = tuple([sink.waiting.popleft() for _ in range(sink.part)])
         sink.since_s = self._now_s
         sink.offered = True
         return [*instructions, Send(sink.name, sink.sending)]

@@ -32,6 +32,7 @@ class Lost:
 
     name: str
     error: TidewarpError
+    is_source: bool = False
 
 
 Inbox = queue.SimpleQueue[Any]
@@ -42,6 +43,8 @@ Job = Callable[[], Coroutine[Any, Any, Any]]
 
 class _Thread:
     """One connector's thread and loop. What its jobs return goes to the inbox, and what they raise as Lost."""
+
+    _is_source = False
 
     def __init__(self, name: str, inbox: Inbox, open: Job, close: Job) -> None:
         self._name = name
@@ -104,13 +107,14 @@ class _Thread:
         try:
             event = await job()
         except TidewarpError as error:
-            event = Lost(self._name, error)
+            event = Lost(self._name, error, self._is_source)
         except BaseException as error:  # anybody's code: CancelledError and SystemExit too must be heard
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 return  # by us, at closing
             value = f"{self._name}: {type(error).__name__}: {error}"
-            event = Lost(self._name, OperatorError(value, "a connector ended with an error", "mend it, then --resume"))
+            ended = OperatorError(value, "a connector ended with an error", "mend it, then --resume")
+            event = Lost(self._name, ended, self._is_source)
         if event is not None:
             self._inbox.put(event)
 
@@ -141,6 +145,8 @@ class SourceThread(_Thread):
     ``now_s`` and ``present`` are read when messages come: host time, and the tick that virtual time has reached.
     ``decoder`` takes the place of the source's own.
     """
+
+    _is_source = True
 
     def __init__(
         self,
@@ -344,6 +350,7 @@ class SinkThread(_Thread):
         """Write one batch: Sent or Failed reaches the inbox."""
 
         async def job() -> outbox.Sent | outbox.Failed:
+            begin_s = self._now_s()
             try:
                 refused = await self._sink.write(batch.outputs)
             except TidewarpError:
@@ -351,6 +358,6 @@ class SinkThread(_Thread):
             except Exception as error:
                 return self._failed(error)
             stage("release.after")
-            return outbox.Sent(self._sink.name, refused or [])
+            return outbox.Sent(self._sink.name, refused or [], self._now_s() - begin_s)
 
         self._do(job)

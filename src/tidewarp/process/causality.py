@@ -47,6 +47,7 @@ class Causality:
         self.current: list[Origin] = [NO_ORIGIN]
         self.sources: Mapping[int, str] = {}
         self.started = 0  # roots among the processes
+        self.failed: Origin = NO_ORIGIN  # of what raised, and ended a slice
 
     def now(self) -> tuple[str, str]:
         """(cause, root) of what runs now; two empty texts if nothing does."""

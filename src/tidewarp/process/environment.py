@@ -219,7 +219,7 @@ class Environment(simpy.Environment):
         ``events_max`` (then SLICE_OUTPUTS_MAX outputs are too many as well).
 
         Where a slice ends has no influence on the model. "limit": the next event is not before the limit; "empty": there
-        is none; in both cases the clock then stands at the limit, or stays where it is if that is later. "budget":
+        is none; in both cases the clock then stands at the limit, or stays where it is if that is later or TICK_MAX. "budget":
         there may be more to do before the limit. "cut": an instant is over at whose end the run is cut (see ``cuts``): this
         environment is of no further use. A stop that was meant for ``run(until)`` does not stop a slice.
 
@@ -236,12 +236,15 @@ class Environment(simpy.Environment):
             spent = self._slice(limit, self.events + (_NO_BUDGET if events_max is None else events_max))
         except CutDue:
             return "cut"
+        except BaseException:
+            self.causality.failed = self._current[0]
+            raise
         finally:
             self.writable = False
             self._current[0] = NO_ORIGIN
         if spent:
             return "budget"
-        if self._now < limit:
+        if self._now < limit and limit_tick < units.TICK_MAX:
             self._now = limit
         return "limit" if self._queue else "empty"
 
@@ -297,6 +300,7 @@ class Environment(simpy.Environment):
                 raise
             if not event._ok and not hasattr(event, "_defused"):
                 if fail is None:
+                    current[0] = origin  # who failed may have had no callbacks
                     raise _copy(event._value)
                 fail(event)
                 return False

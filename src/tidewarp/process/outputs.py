@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from tidewarp import codec, units
 from tidewarp.connect.contract import Input, Output
@@ -90,25 +92,42 @@ class Outputs:
         return publish_event
 
     def _packed_otherwise(self, value: object, error: CodecError) -> bytes:
-        """A pydantic model as the JSON form of its fields; else a note that takes the value's place."""
-        dump = getattr(type(value), "model_dump", None)
-        if dump is not None:
-            try:
-                return codec.pack(dump(value, mode="json"))
-            except Exception as second:  # its serializers are anybody's code
-                rule = f"its model_dump() gives no plain data ({type(second).__name__})"
-        else:
-            rule = error.rule
+        """Models, dataclasses and mappings as objects of their fields; else a note that takes the value's place."""
+        try:
+            return codec.pack(_as_plain(value))
+        except CodecError as second:
+            error = second
+        except Exception as second:  # the serializers of a model are anybody's code
+            error = CodecError(error.value, f"its fields give no plain data ({type(second).__name__})", error.action)
         self.undeliverable += 1
         # Where in the value, but not the module of its type: that is "__main__" in one life and not in another.
         place = error.value.rpartition(": ")[0]
-        return codec.pack({"undeliverable": type(value).__name__, "reason": f"{place}: {rule}"})
+        return codec.pack({"undeliverable": type(value).__name__, "reason": f"{place}: {error.rule}"})
 
     def drain(self) -> list[Output]:
         """The outputs since the last call, in order."""
         held = self.held[:]
         self.held.clear()  # the publisher holds on to the list
         return held
+
+
+def _as_plain(value: Any, depth: int = codec.DEPTH_MAX) -> Any:
+    """``value`` with pydantic models (in their JSON form), dataclasses and mappings in it as objects of their fields.
+
+    What lies deeper than ``depth`` stays what it is: it is refused for its depth, whatever the depth of the stack.
+    """
+    if depth < 0:
+        return value
+    dump = getattr(type(value), "model_dump", None)
+    if dump is not None:
+        return dump(value, mode="json")
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _as_plain(getattr(value, field.name), depth - 1) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _as_plain(item, depth - 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_plain(item, depth - 1) for item in value]
+    return value
 
 
 def _check_key(key: object) -> None:

@@ -232,6 +232,8 @@ def _loss(cause: object, place: Claim) -> str | None:
 
 
 def _payload(result: Any) -> Mapping[str, Any]:
+    if type(result) is dict:  # most are
+        return result
     if result is None:
         return {}
     if isinstance(result, BaseModel):

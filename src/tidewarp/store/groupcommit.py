@@ -2,7 +2,8 @@
 
 An fsync costs what a thousand inserts cost, so commits decide throughput. Whoever appends commits in its own
 thread, the queue before it included (leader and followers); submissions that nobody waits for are
-committed by a thread that begins with the first of them. A process that only appends therefore has one thread and may fork.
+committed by a thread that begins with the first of them. It waits for no more to come: what is submitted while it
+writes is its next group. A process that only appends therefore has one thread and may fork.
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ from typing import TypeAlias
 from tidewarp.errors import InternalError, OperatorError, TidewarpError
 from tidewarp.store.contract import Entry, Written
 
-__all__ = ["GROUP_MAX", "QUEUE_MAX", "WINDOW_S", "GroupCommit", "Submission"]
+__all__ = ["GROUP_MAX", "QUEUE_MAX", "GroupCommit", "Submission"]
 
-WINDOW_S = 0.002
 GROUP_MAX = 1_000
 QUEUE_MAX = 65_536
 
@@ -133,7 +133,6 @@ class GroupCommit:
                 self._ready.wait_for(lambda: self._queue or self._closing)
                 if not self._queue:
                     return
-                self._ready.wait_for(lambda: self._queued >= GROUP_MAX or self._closing, WINDOW_S)
             self._commit_next()
 
     def _commit_next(self) -> None:

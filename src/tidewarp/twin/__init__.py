@@ -1,11 +1,14 @@
 """The twin: one session composes gate, process model, journal, connectors.
 
 session    Twin: what a build function receives, and what runs it
-wiring     the part of it that a build function uses
+wiring     the part of it that a build function uses · declarations  of the model alone · options  of sources and sinks
+handles    the part of it that a program uses beside a run · local  what it sets · control  when it pauses, its pace
 opening    open_twin: a journal begun, or followed to where it stands
 summary    what a run says of itself
 run        pure: the model in step with its inputs, the two chains, the run digest
-host       threads for connectors, group commit, pacing · withheld  outputs that wait for GVT
+host       threads for connectors, group commit, pacing · withheld  outputs that wait for GVT · early  sinks that do not
+attended   the host for people · observations  what it measures of itself · outages  what its log says of connectors
+collector  Python's garbage collector while a run has to be in time
 repair     the two kinds of host, and how each puts late inputs in their place
 forked     a run in a process of its own, its snapshots, its death · simulation, serving  the two ends of its connection
 snapshots  which of them are kept

@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING
 from tidewarp.clocks import Clock
 from tidewarp.connect import gate as gates
 from tidewarp.connect import outbox as outboxes
-from tidewarp.connect.contract import Output
-from tidewarp.connect.shell import Inbox, SinkThread
+from tidewarp.connect.contract import Output, RunIdentity
+from tidewarp.connect.shell import Inbox, Lost, SinkThread
 from tidewarp.twin.control import Control
 from tidewarp.twin.follow import EVENTS_PER_STEP
 from tidewarp.twin.forked import ForkedRun
 from tidewarp.twin.local import LocalQueue, raise_refusal
-from tidewarp.twin.observations import Observer
+from tidewarp.twin.observations import STAGES, Observer
+from tidewarp.twin.outages import Outages
 from tidewarp.twin.pace import Pace
-from tidewarp.units import TICK_MAX
+from tidewarp.units import TICK_MAX, in_seconds
 
 if TYPE_CHECKING:
     from tidewarp.twin.run import Run
 
-__all__ = ["Attended", "Woken"]
+__all__ = ["NOTED", "Attended", "Woken"]
 
 
 class Woken:
@@ -31,6 +32,8 @@ class Woken:
 
 
 _LETTERS_PER_S = 10  # dead letters that are logged, at most
+_HABITS_S = 1.0  # how often it is asked which sources are late as a rule
+NOTED = frozenset({Lost, gates.Connected, gates.Disconnected, outboxes.Opened, outboxes.Failed})
 _LOG = logging.getLogger("tidewarp.twin")
 
 
@@ -42,6 +45,7 @@ class Attended:
     _outbox: outboxes.Outbox
     _inbox: Inbox
     _clock: Clock
+    _identity: RunIdentity
     _pace: Pace
     _sinks: dict[str, SinkThread]
     _released_id: str
@@ -55,6 +59,9 @@ class Attended:
         self._observe_s = 0.0
         self._observer: Observer | None = None
         self._letters_s, self._letters_told = -math.inf, 0  # from when on letters are counted, and how many were logged
+        self._outages = Outages()
+        self._habits_s, self._warned = 0.0, set[str]()  # when sources were asked for their habits, and which were named
+        self._spent_s = dict.fromkeys(STAGES, 0.0)  # wall seconds
 
     if TYPE_CHECKING:  # what the host does
 
@@ -132,12 +139,66 @@ class Attended:
         """Between two slices: wishes, and observations that are due."""
         self.control.heed(self._pace, self._standing_tick)
         now_s = self._clock.now()
-        if self._observer is None:
-            wanting = [thread for name, thread in self._sinks.items() if self._outbox.delivery(name).observe]
-            self._observer = Observer(self._observe_s, now_s, self._gate, self._outbox, wanting)
-        if now_s >= self._observer.due_s:
-            late_s = self._pace.lag_s(self._gate.next_tick)
-            self._observer.look(now_s, self._run.at, self.lag_s, late_s, self._released_id)
+        observer = self._observer or self._begin_to_observe(now_s)
+        if now_s >= observer.due_s:
+            self._look(observer, now_s)
+        if now_s >= self._outages.due_s:
+            self._outages.look(now_s)
+        if now_s >= self._habits_s + _HABITS_S:
+            self._habits_s = now_s
+            self._warn_of_habits()
+
+    def _begin_to_observe(self, now_s: float) -> Observer:
+        wanting = [thread for name, thread in self._sinks.items() if self._outbox.delivery(name).observe]
+        self._observer = Observer(self._observe_s, now_s, self._gate, self._outbox, wanting)
+        return self._observer
+
+    def _look(self, observer: Observer, now_s: float) -> None:
+        late_s = self._pace.lag_s(self._gate.next_tick)
+        observer.look(now_s, self._run.at, self.lag_s, late_s, self._released_id, self._spent_s)
+
+    def _look_last(self) -> None:
+        """At the end of a run that a source has failed: whoever watches is to see why."""
+        if any(told["state"] == "failed" for told in self._gate.sources.told().values()):
+            now_s = self._clock.now()
+            observer = self._observer or self._begin_to_observe(now_s)
+            if observer.due_s < math.inf:
+                self._look(observer, now_s)
+
+    def _spend(self, name: str, since_s: float) -> None:
+        """One of STAGES was at work since then."""
+        self._spent_s[name] += self._clock.now() - since_s
+
+    def _note_connection(self, message: object) -> None:
+        """A line of the log when a source or a sink goes down, and when it is back."""
+        match message:
+            case Lost(is_source=True):
+                self._gate.sources.fail(message.name, str(message.error))
+            case gates.Disconnected():
+                self._outages.down(f"source {message.source}", message.reason, message.now_s)
+            case gates.Connected():
+                self._outages.opened(f"source {message.source}", message.now_s)
+            case outboxes.Failed(passing=True):
+                self._outages.down(f"sink {message.sink}", message.reason, message.now_s)
+            case outboxes.Opened():
+                self._outages.opened(f"sink {message.sink}", self._clock.now())
+
+    def _warn_of_habits(self) -> None:
+        """Once for each source whose messages come too late as a rule: so they do with a clock that is behind."""
+        for name, habit in self._gate.sources.habits().items():
+            if name in self._warned:
+                continue
+            self._warned.add(name)
+            # The hold, and how far the clocks have drifted apart since the run began.
+            held = self._clock.unix_ns() - self._identity.epoch_ns - self._pace.present()
+            _LOG.warning(
+                "source %s: most of what it sends comes %.2f s after its times (median), which is %.2f s too late: what late= "
+                "says is done about each; connect it with hold='%.2f s' or more, or set its clock",
+                name,
+                in_seconds(held + habit.median),
+                in_seconds(habit.median),
+                math.ceil(100 * in_seconds(held + habit.most)) / 100,
+            )
 
     def _log_letters(self, batch: gates.Append) -> None:
         """A line at level INFO for each, as long as they are not many."""
@@ -154,7 +215,7 @@ class Attended:
 
     def _until_observed_s(self, pause_s: float | None) -> float | None:
         """At most so long may it sleep."""
-        due_s = math.inf if self._observer is None else self._observer.due_s
+        due_s = min(math.inf if self._observer is None else self._observer.due_s, self._outages.due_s)
         if due_s == math.inf:
             return pause_s
         left_s = max(0.0, due_s - self._clock.now())

@@ -19,7 +19,7 @@ from tidewarp.errors import Corrupt, OperatorError
 from tidewarp.observe import SILENT, Probe
 from tidewarp.store import Journal, check_file, key_fault, open_store
 from tidewarp.twin.documents import Checkpoint, Mark, Opened, Released, Resumed
-from tidewarp.twin.facts import Dead, Ended, Fact, Inputs, Lacking, PassedOver, facts, shaped
+from tidewarp.twin.facts import Dead, Ended, Fact, Inputs, Lacking, Shed, facts, shaped
 from tidewarp.twin.run import chain_inputs
 
 __all__ = ["Verified", "verify"]
@@ -124,7 +124,7 @@ class _Auditor:
                 self._repairing = {name for name, policy in what.sources.items() if policy.get("late") == "repair"}
             case Resumed():
                 self._repairing |= {name for name, policy in what.sources.items() if policy.get("late") == "repair"}
-            case Inputs() | Dead() | Lacking() | PassedOver() | Ended():
+            case Inputs() | Dead() | Lacking() | Shed() | Ended():
                 self._admit(fact.seq, what)
             case Released():
                 self._settled = max(self._settled, what.gvt)
@@ -134,7 +134,7 @@ class _Auditor:
                 self._chain_below(fact.seq, what, 0)
                 self._chain = Chain(head=what.inputs)
 
-    def _admit(self, seq: int, what: Inputs | Dead | Lacking | PassedOver | Ended) -> None:
+    def _admit(self, seq: int, what: Inputs | Dead | Lacking | Shed | Ended) -> None:
         lowest = self._settled if self._repairing else self._floor  # a life that repairs comes back a horizon behind
         if what.admitted < lowest:
             raise _bad(seq, f"its floor {what.admitted} lies below an earlier one, {lowest}")
@@ -149,7 +149,7 @@ class _Auditor:
                 heapq.heappush(self._waiting, one)
                 self._names[one.rank] = what.source
             self.inputs += len(what.inputs)
-        elif isinstance(what, Dead | Lacking | PassedOver):
+        elif isinstance(what, Dead | Lacking | Shed):
             for partition, offset in what.positions:
                 positions[partition] = max(positions.get(partition, -1), offset)
 

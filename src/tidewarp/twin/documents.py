@@ -94,7 +94,7 @@ class Resumed(_Form, frozen=True):
 
 
 class Stopped(_Form, frozen=True):
-    """A run ended at ``tick``: "end", "interrupted" or "model" (it raised; ``detail`` says what)."""
+    """A run ended at ``tick``: "end", "interrupted", "lag" (later than its limit) or "model" (it raised; ``detail`` says what)."""
 
     tick: int
     reason: str

@@ -28,7 +28,7 @@ __all__ = [
     "Inputs",
     "Lacking",
     "Marks",
-    "PassedOver",
+    "Shed",
     "What",
     "documents",
     "facts",
@@ -83,7 +83,7 @@ class Lacking(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return [(self.partition, self.end - 1)] if self.end > self.first else []
 
 
-class PassedOver(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Shed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Messages that became no inputs because there were others: how many "coalesced", and "shed" by a full queue."""
 
     source: str
@@ -93,7 +93,7 @@ class PassedOver(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ids: list[str]
 
 
-What = Opened | Resumed | Inputs | Dead | Lacking | PassedOver | Ended | Mark | Released | Stopped | Checkpoint
+What = Opened | Resumed | Inputs | Dead | Lacking | Shed | Ended | Mark | Released | Stopped | Checkpoint
 
 
 class Fact(NamedTuple):
@@ -185,7 +185,7 @@ class _Reader:
         if schema == DEAD:
             return msgspec.convert(value, Dead)
         if schema == SHED:
-            return msgspec.convert(value, PassedOver)
+            return msgspec.convert(value, Shed)
         return msgspec.convert(value, Lacking) if schema == GAP else msgspec.convert(value, Ended)
 
     def _recorded_rank(self, source: str) -> int:

@@ -19,7 +19,7 @@ from tidewarp.observe import SILENT, Probe, stage
 from tidewarp.store import Journal
 from tidewarp.twin.collector import collector_paused
 from tidewarp.twin.documents import Checkpoint, Mark, Opened, Released, Resumed, Stopped
-from tidewarp.twin.facts import Dead, Ended, Inputs, Lacking, Marks, PassedOver, What, facts, shaped, stop_at_end
+from tidewarp.twin.facts import Dead, Ended, Inputs, Lacking, Marks, Shed, What, facts, shaped, stop_at_end
 from tidewarp.units import TICK_MAX, in_seconds
 
 if TYPE_CHECKING:
@@ -61,13 +61,12 @@ class Follower:
         self._halt = min(until, halt)
         self._marks = Marks(journal)
         self._is_read = False  # all of the journal
-        self._ahead = 0  # inputs at the run's tick that it was given there
         self._gvt = 0  # the highest that the journal holds; inputs behind it in the journal may lie below it
 
     def follow(self) -> None:
         """To the stop that the journal ends with; without one, to the furthest tick that it speaks of: a floor, a mark."""
         size = self._journal.size
-        for fact in facts(self._journal, table=self._table, rank=self._gate.rank):
+        for fact in facts(self._journal, table=self._table, rank=self._gate.sources.rank):
             stage("recover")
             with shaped(fact.seq), collector_paused():
                 instructions = self._instructions(fact.what)
@@ -75,7 +74,6 @@ class Follower:
             self._probe.progress(fact.seq, size)
             if self._run.at >= self._until:
                 return
-
         self._is_read = True
         self._perform(self._gate.handle(Passed(min(self._gvt, self._end))))
 
@@ -109,9 +107,9 @@ class Follower:
 
     def follow_on(self) -> None:
         """Further, to the last tick that the journal's inputs determine: where a killed run may have been."""
-        if self._stop is None and self._gate.has_sources:
+        if self._stop is None and self._gate.sources:
             # How far the clock of a live twin was by the wall, no input says.
-            limit = self._gate.end if self._gate.finished or self._gate.lives else TICK_MAX
+            limit = self._gate.end if self._gate.sources.finished or self._gate.sources.lives else TICK_MAX
             self._perform(self._gate.handle(Asked(min(limit, self._until))))
 
     def _instructions(self, what: What) -> Sequence[Instruction]:
@@ -124,8 +122,8 @@ class Follower:
                 return self._gate.handle(_of_letters(what))
             case Lacking():
                 return self._gate.handle(Replayed(what.source, what.admitted, positions=dict(what.positions), gaps=1))
-            case PassedOver():
-                return self._gate.handle(_of_passed_over(what))
+            case Shed():
+                return self._gate.handle(_of_shed(what))
             case Ended():
                 return self._gate.handle(Replayed(what.source, what.admitted, ended=True))
             case Mark() | Stopped() | Checkpoint():
@@ -154,13 +152,12 @@ class Follower:
 
     def _part(self, grant: Grant, mark: Mark) -> Grant:
         """Bring the run to where the mark was made; what is left of the grant."""
-        self._ahead = self._ahead if self._run.at == mark.tick else 0
-        count = bisect_left(grant.inputs, (mark.tick,)) + max(0, mark.ahead - self._ahead)
+        ahead = self._run.ahead if self._run.at == mark.tick else 0  # by an earlier mark there
+        count = bisect_left(grant.inputs, (mark.tick,)) + max(0, mark.ahead - ahead)
         self._run.grant(Grant(mark.tick, grant.inputs[:count]))
         self._go(mark.tick)
-        if mark.ahead > self._ahead:
+        if mark.ahead > ahead:
             self._release(self._run.step(mark.tick, EVENTS_PER_STEP))
-            self._ahead = mark.ahead
         return Grant(grant.floor, grant.inputs[count:])
 
     def _go(self, tick: int) -> None:
@@ -188,7 +185,7 @@ def _of_letters(what: Dead) -> Replayed:
     )
 
 
-def _of_passed_over(what: PassedOver) -> Replayed:
+def _of_shed(what: Shed) -> Replayed:
     return Replayed(what.source, what.admitted, positions=dict(what.positions), ids=what.ids, shed=what.counted)
 
 

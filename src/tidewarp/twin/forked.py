@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from operator import attrgetter
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from tidewarp.clocks import WallClock
 from tidewarp.connect.contract import Input, Output
@@ -87,7 +87,12 @@ class ForkedRun:
         self._digest = ""  # here; "": it was not asked for
         self._is_closed = False
         self._nursery = launch(run)
-        self._simulation = self._nursery.fork()
+        try:
+            self._simulation = self._nursery.fork()
+        except Died as error:
+            wait_for(self._nursery)
+            rule = "its process was ended by somebody as it began"
+            raise OperatorError("the simulation", rule, "look at the limits of memory, then open it again") from error
 
     # ------------------------------------------------------------------ as a run
     def grant(self, grant: Grant) -> None:
@@ -124,10 +129,6 @@ class ForkedRun:
             self.env._now, self.env.events = self._simulation.standing.now, self.events
         return self._digest
 
-    def state(self) -> dict[str, Any]:
-        """The state document."""
-        return self._surely(lambda: self._simulation.state())
-
     def close(self) -> None:
         """End all processes, and wait until they are gone. Safe to call twice."""
         self._end(self._snapshots.drop_above(-1))
@@ -152,10 +153,11 @@ class ForkedRun:
         return outputs
 
     # ------------------------------------------------------------------ going back
-    def repair(self, tick: int, late: Sequence[Input], released_id: str) -> tuple[int, list[Output]]:
+    def repair(self, tick: int, late: Sequence[Input], released_id: str) -> tuple[str, list[Output]]:
         """Put ``late``, none of it below ``tick``, in its place, and come to where the run stands now.
 
-        Returns the tick from which it was executed again, and the outputs from there on that are above ``released_id``.
+        Returns the id of the last output before where it was executed again, and the outputs from there on that are
+        above ``released_id``.
 
         Raises:
             ModelError: the model raised when it was told so.
@@ -170,8 +172,8 @@ class ForkedRun:
         def release(some: Sequence[Output]) -> None:
             outputs.extend(output for output in some if output.id > released_id)
 
-        def forget(at: int) -> None:
-            outputs[:] = [output for output in outputs if output.tick < at]
+        def forget(behind: str) -> None:
+            outputs[:] = [output for output in outputs if output.id <= behind]
 
         begin = self._restart(release, forget)
         self._last_id, self._is_again = outputs[-1].id if outputs else released_id, False
@@ -189,13 +191,13 @@ class ForkedRun:
                 self._restart(lambda _: None, lambda _: None)
                 self._is_again = True
 
-    def _restart(self, release: Release, forget: Callable[[int], None]) -> int:
-        """Let a copy of the newest snapshot come to where the run stands; the tick from which it was executed again.
+    def _restart(self, release: Release, forget: Callable[[str], None]) -> str:
+        """Let a copy of the newest snapshot come to where the run stands; the id of the last output before that snapshot.
 
-        ``release`` gets the outputs. ``forget(tick)`` hears that those from there on will come once more.
+        ``release`` gets the outputs. ``forget(id)`` hears that those above it will come once more.
         """
         at: int = self.at
-        lease, ahead, begin = self.lease, self.ahead, at
+        lease, ahead, begin = self.lease, self.ahead, self._simulation.standing.last_id
         while True:
             base = self._newest_usable()
             try:
@@ -203,8 +205,8 @@ class ForkedRun:
             except Died:
                 self._lose(base)
                 continue
-            begin = min(begin, copy.at)
-            forget(copy.at)
+            begin = min(begin, copy.standing.last_id)
+            forget(copy.standing.last_id)
             self._simulation = copy
             if self._pictured != self._wired:
                 self._pictured = None

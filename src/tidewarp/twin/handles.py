@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from tidewarp.clocks import Pacer
 from tidewarp.errors import ModelError, OperatorError
 from tidewarp.twin.local import MISSING, changes_of
 from tidewarp.twin.wiring import Wiring
@@ -22,12 +23,15 @@ class Handles(Wiring):
 
     _host: Host | None = None
     _failed = False
+    _is_closed = False
+    _is_under_way = False  # a run
+    _runner: int | None = None  # the thread that runs the model now: in a run, a recovery, or by `apply`
     _factor: float | None = None  # wished for since it was opened
-    _runner: int | None = None  # the thread in which a run is under way
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
-        self._turn = threading.RLock()  # held where a run begins or ends, and by who applies something between two runs
+        # Held where a run begins or ends, and by who asks something of the host between two runs; told of the end of a run.
+        self._turn = threading.Condition()
 
     def apply(self, path: str | Mapping[str, Any], value: Any = MISSING) -> None:
         """Set ``path`` to ``value``, or all paths of a mapping or none, from the program that runs the twin.
@@ -43,23 +47,22 @@ class Handles(Wiring):
             UnknownPath: the model has no such path.
             RuleViolation: the value does not fit the path; or, between two runs, the state of the moment forbids it. During a
                 run such an input is published as ``system.input.refused``.
-            OperatorError: 65,536 updates wait already; or the twin has failed.
+            OperatorError: 65,536 updates wait already; or the twin has failed, or is closed.
             ModelError: called from ``build`` or from a process of the model.
         """
         host = self._host
-        is_the_model = self.env.writable and self._runner in (None, threading.get_ident())
-        if host is None or is_the_model:
+        if host is None or (self.env.writable and self._runner == threading.get_ident()):
             action = "call twin.registry.update() in a process, or give the initial value in build"
             raise ModelError("twin.apply() in a model", "an input comes from outside of the model", action)
-        if not self._gate.takes_local:
+        if not self._gate.sources.takes_local:
             raise OperatorError("twin.apply()", 'a source of the model is called "local"', "connect it by another name")
         changes = self._gate.checked(changes_of(path, value))
         with self._turn:
-            if self._runner is not None:
+            if self._is_under_way:
                 host.apply_later(changes)
-            elif self._failed:
-                raise OperatorError("this twin", "its last run ended with an error", "open its journal again")
-            else:
+                return
+            self._refuse_at_end()
+            with self._running_the_model():
                 host.apply_now(changes)
 
     def pause(self) -> None:
@@ -82,31 +85,49 @@ class Handles(Wiring):
             OperatorError: no factor; or the twin follows the times of live sources, whose factor is 1.
         """
         host = self._hosted("set_factor")
+        factor = Pacer(factor).factor  # refuses what is none
         if self._live_times and factor != 1:
             rule = "event times of live sources are those of the wall: factor 1"
             raise OperatorError(f"factor {factor!r} with source {self._live_times[0]!r}", rule, "leave it at 1")
         host.control.set_factor(factor)
-        self._factor = float(factor)
+        self._factor = factor
 
     @property
     def lag_s(self) -> float:
         """Wall seconds by which the run is late now; 0 on time, while it catches up, at factor 0 and between runs."""
-        return 0.0 if self._host is None or self._runner is None else self._host.lag_s
+        return 0.0 if self._host is None or not self._is_under_way else self._host.lag_s
 
     @contextmanager
-    def _running(self, host: Host) -> Iterator[None]:
-        """Around a run: updates of other threads are queued meanwhile, and in the journal behind it."""
-        with self._turn:
-            self._runner = threading.get_ident()
-            self._failed = True  # unless it comes back: what was admitted but not journaled must not be passed over
+    def _running(self) -> Iterator[None]:
+        """Around a run: updates of other threads are queued from here, where `_turn` is held, up to `_come_to_rest`."""
+        self._runner, self._is_under_way = threading.get_ident(), True
+        self._failed = True  # unless it comes back: what was admitted but not journaled must not be passed over
         try:
             yield
-            with self._turn:
-                host.settle_local()
-                self._failed, self._runner = False, None
         except BaseException:
-            self._runner = None
+            with self._turn:
+                self._come_to_rest(failed=True)
             raise
+
+    def _come_to_rest(self, *, failed: bool) -> None:
+        """A run has ended. Called in turn."""
+        self._failed, self._runner, self._is_under_way = failed, None, False
+        self._turn.notify_all()
+
+    @contextmanager
+    def _running_the_model(self) -> Iterator[None]:
+        """Around what may let the model run in this thread, between two runs."""
+        before, self._runner = self._runner, threading.get_ident()
+        try:
+            yield
+        finally:
+            self._runner = before
+
+    def _refuse_at_end(self) -> None:
+        """Called in turn, where no run is under way. Raises OperatorError."""
+        if self._is_closed or self._failed:
+            rule = "it is closed" if self._is_closed else "its last run ended with an error"
+            raise OperatorError("this twin", rule, "open its journal again")
 
     def _hosted(self, what: str) -> Host:
         if self._host is None:

@@ -8,6 +8,7 @@ instant is due. Connectors have threads, the model has not.
 from __future__ import annotations
 
 import logging
+import math
 import queue
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,7 +36,7 @@ from tidewarp.connect.shell import Inbox, Lost, SinkThread, SourceThread, SpillT
 from tidewarp.errors import ModelError, OperatorError
 from tidewarp.observe import Probe, stage
 from tidewarp.store import Entry, Journal
-from tidewarp.twin.attended import Attended, Woken
+from tidewarp.twin.attended import NOTED, Attended, Woken
 from tidewarp.twin.collector import collector_paused
 from tidewarp.twin.cuts import Cut, cut_entries
 from tidewarp.twin.documents import MARK, RELEASED_IDS, STOP, Mark, entry
@@ -55,11 +56,11 @@ _LOG = logging.getLogger("tidewarp.twin")
 _TICK = itemgetter(Input._fields.index("tick"))
 MARK_INPUTS = 2_000  # a mark after so many inputs: what a replay can name when it differs
 _MARK_S = 60.0  # likewise after so many wall seconds of a paced run
-_DRAIN_S = 0.005  # how long arrivals may keep a paced run from its next slice
+_DRAIN_S = 0.001  # how long arrivals may keep a paced run from its next slice
 _PACED_EVENTS = 1_000  # of one slice of a paced run, likewise
 _TELL_S = 0.02  # GVT is journaled so often at most
 _AHEAD_MAX_S = 0.1  # how far ahead of the wall an arrival may be stamped
-_CALMER = 0.95  # what a commit's time still counts for after the next one
+_CALMER = 0.98  # what the way of one batch to the disk still counts for after the next one
 _OPEN_S = 5.0  # how long sinks may take to open before a warning says so
 _AHEAD_S = 1.0  # by the wall: how far ahead GVT is promised where nothing can come in below the clock
 
@@ -67,6 +68,7 @@ _AHEAD_S = 1.0  # by the wall: how far ahead GVT is promised where nothing can c
 @dataclass(frozen=True)
 class _Committed:
     ticket: int
+    heard_s: float
     submitted_s: float
     future: Future[Any]
 
@@ -131,7 +133,8 @@ class Host(Attended):
         self._released_id = ""  # id of the last output that was released: none up to it is released again
         self._telling = False
         self._told_s = -_TELL_S
-        self._commit_s = 0.0  # how long the journal takes at present, from submission to the disk
+        self._heard_s = 0.0  # when what is handled now had come
+        self._way_s = 0.0  # how long it takes at present until what has come is durable, and that is known here
         self._repair_from = TICK_MAX
         self._late: list[Input] = []  # from there on
 
@@ -204,6 +207,7 @@ class Host(Attended):
 
     def close(self) -> None:
         """End all connectors. Raises the first error that one of them met since the run, after closing all."""
+        self._look_last()
         self._run.close()
         threads = (*self._sources.values(), *self._sinks.values(), *([self._spill] if self._spill else []))
         for thread in threads:
@@ -246,13 +250,14 @@ class Host(Attended):
         reason = "interrupted" if self._stopping and is_cut else "lag" if pace.too_late and is_cut else "end"
         self._stopping = False
         self._finish(reason)
+        self._outages.look(math.inf)
         return reason
 
     def _goal(self, until: int | None) -> int:
         """Where this run ends, as far as that is known yet: behind the first instant at least, where the model begins."""
         if until is not None:
             return until
-        if self._gate.finished:
+        if self._gate.sources.finished:
             return max(self._gate.end, self._run.at, 1)
         if not self._sources and self._run.next_tick == TICK_MAX:
             return max(self._run.stop_tick, 1)
@@ -262,6 +267,9 @@ class Host(Attended):
         """Run one slice, if the lease and the pace allow one. False: there is nothing to do now."""
         self._limit = limit = min(goal, self._paced_limit(goal))
         if self._pace.too_late:
+            return True
+        if goal == TICK_MAX and self._is_free:
+            self._slice_freely()
             return True
         if self._run.settled and self._run.at >= min(limit, self._run.lease):
             is_idle = limit < goal and limit <= self._upcoming(goal)
@@ -277,13 +285,26 @@ class Host(Attended):
         self._slice(limit)
         return True
 
+    @property
+    def _is_free(self) -> bool:
+        """Is there nothing that could hold the clock, or come in between two slices but from the program itself?"""
+        is_held = self._gate.appending or self._gate.next_tick < TICK_MAX
+        return self._pace.factor == 0 and not self._sources and not is_held
+
+    def _slice_freely(self) -> None:
+        """One slice without a limit: the floor follows the run, and what the program sets then lies behind it."""
+        self._run.grant(gates.Grant(TICK_MAX, ()))
+        self._slice(TICK_MAX)
+        self._perform(self._gate.handle(gates.Passed(self._run.stop_tick)))
+        self._run.grant(gates.Grant(self._gate.floor, ()))
+
     def _paced_limit(self, goal: int) -> int:
         """The first tick that is not yet due."""
         if self._pace.factor > 0:
             upcoming = self._run.next_tick
-            is_due = self._run.lease > self._run.at or self._gate.lives or upcoming < self._gate.reach
+            is_due = self._run.lease > self._run.at or self._gate.sources.lives or upcoming < self._gate.reach
             return self._pace.limit(upcoming if is_due else None)  # else it is data that the run waits for
-        if goal == TICK_MAX and (not self._sources or self._gate.lives):
+        if goal == TICK_MAX and (not self._sources or self._gate.sources.lives):
             upcoming = self._upcoming(goal)  # neither data nor an end say how far: from event to event
             return self._run.at if upcoming == TICK_MAX else min(goal, upcoming + 1)
         return TICK_MAX
@@ -294,7 +315,7 @@ class Host(Attended):
         The clock cannot pass what is on its way to the journal. So in a burst, when there is always something on its way,
         a message gets the time at which it is likely to be durable, and the clock goes on meanwhile.
         """
-        ahead_s = min(self._commit_s, _AHEAD_MAX_S) if self._pace.keeps_up and self._gate.appending else 0.0
+        ahead_s = min(self._way_s, _AHEAD_MAX_S) if self._pace.keeps_up and self._gate.appending else 0.0
         return self._pace.present(ahead_s)
 
     def _pause_s(self, goal: int) -> float | None:
@@ -321,11 +342,13 @@ class Host(Attended):
         return max((int(last_id[:16], 16) for last_id in last_ids), default=0)
 
     def _slice(self, limit: int) -> None:
+        begin_s = self._clock.now()
         try:
             outputs = self._run.step(limit, _PACED_EVENTS if self._pace.keeps_up else EVENTS_PER_STEP)
         except ModelError as error:
             self._give_up(error)
             raise
+        self._spend("model", begin_s)
         stage("apply.after")
         self._pass_on(outputs)
         self._note_cuts()
@@ -379,7 +402,7 @@ class Host(Attended):
     @property
     def _tells_gvt(self) -> bool:
         """Could a later life come to another result above what the journal says? Then it says so before outputs leave."""
-        return self._gate.repairs or self._gate.lives or self._gate.has_local
+        return self._gate.sources.repairs or self._gate.sources.lives or self._gate.sources.has_local
 
     def _settle(self) -> None:
         """Release what GVT has passed, once the journal holds that it has."""
@@ -388,7 +411,7 @@ class Host(Attended):
         if not self._is_to_tell or self._telling or self._clock.now() - self._told_s < _TELL_S:
             return
         gvt = self._gate.gvt
-        if self._gate.arrivals_only and not self._gate.repairs and self._pace.factor > 0:
+        if self._gate.sources.arrivals_only and not self._gate.sources.repairs and self._pace.factor > 0:
             gvt = min(gvt + ticks(_AHEAD_S / self._pace.factor), TICK_MAX)
         self._telling, self._told_s = True, self._clock.now()
         future = self._journal.submit([self._released(gvt)])
@@ -417,7 +440,9 @@ class Host(Attended):
         late, self._late = self._late, []
         self.repairs += 1
         self._probe.add("repairs")
+        begin_s = self._clock.now()
         self._run, begin, outputs = self._rebuild(tick, late, self._released_id)
+        self._spend("model", begin_s)
         before = [*self._withheld]
         self._withheld.replace(begin, outputs)
         if self._early is not None:
@@ -430,7 +455,9 @@ class Host(Attended):
             self._released_id = outputs[-1].id
             if self._early is not None:
                 self._early.settle(outputs)
-            self._perform_outbox(self._outbox.handle(outboxes.Published(outputs, self._clock.now())))
+            begin_s = self._clock.now()
+            self._perform_outbox(self._outbox.handle(outboxes.Published(outputs, begin_s)))
+            self._spend("outbox", begin_s)
 
     def release_recovered(self, outputs: Sequence[Output]) -> None:
         """As `release`, for a recovery: a sink that is down must not keep a twin from coming back, so its file takes them."""
@@ -469,12 +496,16 @@ class Host(Attended):
                 return
 
     def _take(self, message: Any) -> None:
+        self._heard_s = message.now_s if isinstance(message, gates.Arrived) else self._clock.now()
+        if type(message) in NOTED:
+            self._note_connection(message)
         match message:
             case Lost():
                 raise message.error
             case _Committed():
                 message.future.result()
-                self._commit_s = max(self._clock.now() - message.submitted_s, _CALMER * self._commit_s)
+                self._way_s = max(self._clock.now() - message.heard_s, _CALMER * self._way_s)
+                self._spend("journal", message.submitted_s)
                 self._perform(self._gate.handle(gates.Appended(message.ticket)))
             case _Told():
                 message.future.result()
@@ -490,7 +521,10 @@ class Host(Attended):
                 pass
             case _:
                 with collector_paused():
-                    self._perform(self._gate.handle(message))
+                    begin_s = self._clock.now()
+                    instructions = self._gate.handle(message)
+                    self._spend("decode", begin_s)
+                    self._perform(instructions)
 
     def _refuse_older(self, opened: outboxes.Opened) -> None:
         """A key outlives its journal, and sinks know a run by its key: they would drop what is new as seen before."""
@@ -577,7 +611,7 @@ class Host(Attended):
             document = encode_gap(batch.source, batch.admitted, gap.partition, gap.first, gap.end)
             entries.append(Entry(INPUT, timed_body(batch.admitted, document)))
         future = self._journal.submit(entries, cursors={batch.source: pack_positions(batch.positions)})
-        message = _Committed(batch.ticket, self._clock.now(), future)
+        message = _Committed(batch.ticket, self._heard_s, self._clock.now(), future)
         future.add_done_callback(lambda _: self._inbox.put(message))
 
     # ------------------------------------------------------------------ the end of a run

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from tidewarp.connect.contract import Observation
@@ -17,7 +17,10 @@ from tidewarp.connect.shell import SinkThread
 from tidewarp.twin.early import complete_below
 from tidewarp.units import TICK_MAX
 
-__all__ = ["Observer"]
+__all__ = ["STAGES", "Observer"]
+
+STAGES: Final = ("decode", "journal", "model", "outbox")
+"""What a host does for an input, in order; how many wall seconds of this life each took is told."""
 
 _RELEASES_MAX: Final = 10_000  # that are remembered of a sink which takes nothing
 _PLACES = 6  # of a number of seconds
@@ -32,18 +35,24 @@ class Observer:
         self._counted: dict[str, tuple[float, int]] = {}  # source -> when it was looked at, and its inputs then
         self._releases: deque[tuple[float, str]] = deque(maxlen=_RELEASES_MAX)  # when an output was the last released
 
-    def look(self, now_s: float, tick: int, lag_s: float, gate_lag_s: float, released_id: str) -> None:
-        """Measure and tell, at wall time ``now_s``: the run stands at ``tick``, and its first due input is ``gate_lag_s`` late."""
+    def look(
+        self, now_s: float, tick: int, lag_s: float, gate_lag_s: float, released_id: str, spent_s: Mapping[str, float]
+    ) -> None:
+        """Measure and tell, at wall time ``now_s``: the run stands at ``tick``, and its first due input is ``gate_lag_s`` late.
+
+        ``spent_s``: wall seconds of each stage.
+        """
         self.due_s = now_s + self._every_s
         is_new = not self._releases or self._releases[-1][1] < released_id
         if released_id and is_new and len(self._releases) < _RELEASES_MAX:
             self._releases.append((now_s, released_id))
         values: dict[str, Any] = {
             "system.simulation.lag_seconds": round(lag_s, _PLACES),
-            "system.gate.backlog": self._gate.backlog,
+            "system.gate.backlog": self._gate.sources.backlog,
             "system.gate.backlog_age_seconds": round(gate_lag_s, _PLACES),
         }
-        for name, told in self._gate.told().items():
+        values |= {f"system.stage.{name}.seconds": round(s, _PLACES) for name, s in spent_s.items()}
+        for name, told in self._gate.sources.told().items():
             values |= {f"system.source.{name}.{what}": value for what, value in told.items()}
             values[f"system.source.{name}.rate"] = self._rate(name, now_s, told["inputs"])
         values |= self._of_sinks(now_s)

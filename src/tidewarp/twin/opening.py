@@ -25,11 +25,11 @@ from tidewarp.twin.follow import Follower, differs
 from tidewarp.twin.forked import ForkedRun
 from tidewarp.twin.host import Host
 from tidewarp.twin.model import changed_files, refuse_while_loading
+from tidewarp.twin.options import BATCH_MAX
 from tidewarp.twin.repair import Rebuild, forked, forks, inline
 from tidewarp.twin.run import Run
 from tidewarp.twin.session import CATCH_UP, Build, Pacing, Twin
 from tidewarp.twin.standby import Standby, stand_by
-from tidewarp.twin.wiring import BATCH_MAX
 from tidewarp.units import Duration, format_instant, in_seconds, parse_instant, ticks
 
 __all__ = ["open_twin", "refuse_changed_files"]
@@ -96,7 +96,7 @@ def open_twin(
         raise OperatorError(f"batch={batch}", f"1 to {BATCH_MAX} inputs per record", "give a number in this range")
     if seed is not None and not 0 <= seed < 1 << 64:
         raise OperatorError(f"seed={seed}", "a seed is 0 to 2^64 - 1", "give a number in this range")
-    Pacer(factor or 0.0)  # refuses a factor that is none, before anything is begun
+    Pacer(0.0 if factor is None else factor)  # refuses a factor that is none, before anything is begun
     forks(host, repairs=False)  # likewise a host
     if catch_up not in CATCH_UP:
         raise OperatorError(f"catch_up={catch_up!r}", f"one of {', '.join(CATCH_UP)}", "choose one of them")
@@ -129,10 +129,11 @@ def open_twin(
         if begun is not None and not accept_model:
             _refuse_changed_sources(begun, twin, path)
         twin._run.cuts_from = max((cut.tick for _, cut in cuts_of(store.journal)), default=0)
-        run, rebuild = (forked if forks(host, twin._gate.repairs) else inline)(twin, store.journal)
+        run, rebuild = (forked if forks(host, twin._gate.sources.repairs) else inline)(twin, store.journal)
         stack.callback(run.close)  # it was begun before there is any thread, of connectors or the journal's
         _follow(twin, store, path, clock, Pacing(factor, catch_up, _observe_s(observe)), run, rebuild)
         stack.pop_all()
+    twin._runner = None
     return twin
 
 

@@ -33,10 +33,10 @@ class Pace:
         self, clock: Clock, factor: float, *, by_calendar: bool = False, lag_limit_s: float = math.inf
     ) -> None:
         self.lag_s_max = 0.0
-        self.factor = factor
+        self._pacer = Pacer(factor)
+        self.factor = self._pacer.factor
         self.paused = False
         self._clock = clock
-        self._pacer = Pacer(factor)
         self._is_behind = False
         self._by_calendar, self._lag_limit_s = by_calendar, lag_limit_s
         self._paused_s = 0.0
@@ -101,7 +101,7 @@ class Pace:
         """Another pace from where the run stands. What was late is forgiven. Raises as the constructor."""
         now_s = self._clock.now()
         self._pacer.set_factor(factor, now_s, self._here_s(next_tick, now_s))
-        self.factor, self._is_behind = factor, False
+        self.factor, self._is_behind = self._pacer.factor, False
 
     def _here_s(self, next_tick: int, now_s: float) -> float:
         """Virtual time by the wall, or where the run stands if that is less."""

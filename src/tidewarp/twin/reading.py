@@ -12,7 +12,7 @@ from typing import Any
 from tidewarp.errors import OperatorError
 from tidewarp.store import open_store
 from tidewarp.twin.documents import FORMS
-from tidewarp.twin.facts import Dead, Ended, Fact, Inputs, Lacking, PassedOver, facts, opening_of
+from tidewarp.twin.facts import Dead, Ended, Fact, Inputs, Lacking, Shed, facts, opening_of
 from tidewarp.twin.run import tick_at
 from tidewarp.units import TICK_MAX, TICK_MIN, Duration, format_instant, in_seconds
 
@@ -22,7 +22,7 @@ _KIND_OF: dict[type, str] = {
     Inputs: "input",
     Dead: "dead",
     Lacking: "gap",
-    PassedOver: "shed",
+    Shed: "shed",
     Ended: "ended",
     **{form: schema.removeprefix("tw.") for schema, form in FORMS.items()},
 }
@@ -45,7 +45,8 @@ def journal_rows(
     """Rows of the journal in the order of its records, each with ``seq``, ``kind``, ``tick``, ``time_s`` and ``timestamp``.
 
     Kinds: ``input`` {source, partition, offset, path, value}, ``dead`` {source, partition, offset, rule, message,
-    sha256}, ``gap`` {source, partition, first, end}, ``shed`` {source, coalesced, shed}, and ``open``, ``resume``, ``ended``, ``stop``, ``mark``, ``released`` with what their documents hold.
+    sha256}, ``gap`` {source, partition, first, end}, ``shed`` {source, coalesced, shed}, and ``open``, ``resume``,
+    ``ended``, ``stop``, ``mark``, ``released``, ``checkpoint`` with what their documents hold.
     ``first`` (inclusive) and ``end`` (exclusive) are virtual times or instants; ``path_glob`` selects inputs,
     ``source`` inputs and dead letters, ``kind`` one kind; ``after`` skips the records up to that number.
 
@@ -90,9 +91,9 @@ def _rows(fact: Fact) -> Iterator[Row]:
         case Lacking():
             place = {"source": what.source, "partition": what.partition, "first": what.first, "end": what.end}
             yield {**head, **place}
-        case PassedOver() if what.counted:  # else it says which target its source reads
+        case Shed() if what.counted:  # else it says which target its source reads
             yield {**head, "source": what.source, "admitted": what.admitted, **what.counted}
-        case PassedOver():
+        case Shed():
             return
         case Ended():
             yield {**head, "source": what.source, "admitted": what.admitted}

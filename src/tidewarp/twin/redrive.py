@@ -54,9 +54,9 @@ def redrive(twin: Twin, host: Host, journal: Journal, name: str) -> Redriven:
         known = ", ".join(sorted(twin._sources)) or "none"
         raise OperatorError(f"source {name!r}", f"the model connects {known}", "name one of these")
     decoder = twin._decoders.get(name, twin._sources[name].decoder)(twin._epoch_ns or 0) or Cells()
-    letters = _Letters(journal, name, twin._gate.rank(name))
+    letters = _Letters(journal, name, twin._gate.sources.rank(name))
     again = stop_again(journal)
-    before = twin._gate.counts()["inputs"]
+    before = twin._gate.sources.counts()["inputs"]
     for part in letters.parts():
         _prepare(name, decoder, part)
         appends, unfit = twin._gate.readmit(name, part, decoder, twin._epoch_ns or 0, letters.admitted)
@@ -64,7 +64,7 @@ def redrive(twin: Twin, host: Host, journal: Journal, name: str) -> Redriven:
         done = sum(len(append.inputs) for append in appends)
         letters.left.update(letter.rule for letter in unfit)
         letters.left["duplicate"] += len(part) - done - len(unfit)
-    done = twin._gate.counts()["inputs"] - before
+    done = twin._gate.sources.counts()["inputs"] - before
     if done and again:
         journal.append(again)
     left = +letters.left

@@ -31,10 +31,12 @@ HOSTS: Final = ("auto", "inline", "forked")
 
 
 class Rebuilt(NamedTuple):
-    """A run that was executed again from tick ``begin`` to where it had stood; ``outputs``: from there on, not released yet."""
+    """A run that was executed again, from behind the output with the id ``begin`` to where it had stood; ``outputs``: from
+    there on, not released yet.
+    """
 
     run: Run | ForkedRun
-    begin: int
+    begin: str
     outputs: Sequence[Output]
 
 
@@ -81,7 +83,7 @@ def inline(twin: Twin, journal: Journal) -> tuple[Run, Rebuild]:
         _follow(journal, fresh, fresh._run, twin._gate.floor, twin._run.at, release)
         fresh._run.grant(Grant(twin._gate.floor, twin._gate.ahead))
         twin._take_over(fresh)
-        return Rebuilt(fresh._run, 0, outputs)
+        return Rebuilt(fresh._run, "", outputs)
 
     return twin._run, rebuild
 

@@ -100,6 +100,7 @@ class Standing(NamedTuple):
     topology: int  # of the registry: another number, other paths
     behind: int
     cuts: int  # that nobody has taken yet
+    last_id: str  # of the last output; its tick may be ``at``: that is its time, rounded
 
 
 Extra = Callable[[], dict[str, Any]]
@@ -185,6 +186,7 @@ class Run:
             self.env.registry.topology,
             self.behind,
             len(self.cuts),
+            self._last_id,
         )
 
     def forget(self) -> None:
@@ -253,6 +255,10 @@ class Run:
                 self._cut()
             if ended in ("budget", "cut"):
                 break
+            if goal == TICK_MAX:  # nobody says how far: it stands behind the last event
+                self.at, self.settled = self.stop_tick, True
+                self.env.run_slice(self.at)
+                break
             self.at = goal
             self.settled = True
             if due < target:
@@ -264,14 +270,17 @@ class Run:
             self.ahead += self.applied - before
 
     def _model_error(self, error: BaseException) -> ModelError:
-        """Where and when the model raised, and what it had been told last."""
+        """Where and when the model raised, what made it happen, and what it had been told last."""
         frames = traceback.extract_tb((error.__cause__ or error).__traceback__)  # SimPy raises a copy of the first
         theirs = [frame for frame in frames if Path(frame.filename).parent not in _NOT_THE_AUTHORS]
         theirs = [] if isinstance(error, InstantOverrun) else theirs or frames  # that one names the process itself
         place = f"in {theirs[-1].name}, {Path(theirs[-1].filename).name}:{theirs[-1].lineno}, " if theirs else ""
         inputs = "; ".join(f"{path}={shown(value)}" for one in self._last_inputs for path, value in one.changes)
         said = f"{type(error).__name__}: {text_of(error)}"
-        value = f"{said} ({place}at {self.env.now:g} s, after inputs {inputs[:TEXT_MAX] or 'none'})"
+        cause, root = self.env.causality.resolved(self.env.causality.failed)
+        caused = f"caused by {cause}, " if cause in ("", root) else f"caused by {cause} of {root}, "
+        why = f"{caused if cause else ''}after inputs {inputs[:TEXT_MAX] or 'none'}"
+        value = f"{said} ({place}at {self.env.now:g} s, {why})"
         return ModelError(
             value,
             "a model's process must not raise",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 from collections.abc import Callable
 from datetime import datetime
 from math import inf
@@ -14,6 +15,7 @@ from tidewarp.clocks import Clock, WallClock
 from tidewarp.connect.contract import RunIdentity, counts_of
 from tidewarp.errors import InternalError, ModelError, OperatorError, TidewarpError
 from tidewarp.store import Store
+from tidewarp.twin.collector import collector_spared
 from tidewarp.twin.documents import RESUME, Resumed, entry, platform_of
 from tidewarp.twin.handles import Handles
 from tidewarp.twin.host import Host
@@ -75,31 +77,39 @@ class Twin(Handles):
             raise ModelError(
                 "twin.run()", "build wires a twin, its caller runs it", "call run() on what open() returned"
             )
-        if self._failed:
-            raise OperatorError("this twin", "a run is under way, or ended with an error", "open its journal again")
         limit = None if until is None else tick_at(until, self._epoch_ns or 0)
         if limit is not None and limit < 0:
             raise OperatorError(f"until={until}", f"time begins at the epoch, {self.epoch}", "give a later time")
-        host.control.begin()
-        pace = self._pace(host, factor, go_live, lag_limit)  # refuses what is no factor, before anything is written
-        started_s, unix_ns = self._clock.now(), self._clock.unix_ns()
-        if self._resumed:
-            how = self._pacing.catch_up
-            resumed = Resumed(
-                host.run.at, self._model.digest, self._policies, **platform_of(), unix_ns=unix_ns, catch_up=how
-            )
-            store.journal.append([entry(RESUME, resumed.tick, resumed.document())])
-        self._anchor = (host.run.at, unix_ns)
-        interval_s = sys.getswitchinterval()
-        sys.setswitchinterval(_SWITCH_S)
-        try:
-            with self._running(host):  # what a source's thread sets by `apply` is queued from here on
-                host.open_sources(self._sources, self._decoders)
-                reason = host.go(limit, pace)
-        finally:
-            sys.setswitchinterval(interval_s)
+        with contextlib.ExitStack() as stack:
+            with self._turn:
+                self._refuse_busy()
+                host.control.begin()
+                # It refuses what is no factor, before anything is written.
+                pace = self._pace(host, factor, go_live, lag_limit)
+                started_s, unix_ns = self._clock.now(), self._clock.unix_ns()
+                if self._resumed:
+                    how = self._pacing.catch_up
+                    resumed = Resumed(
+                        host.run.at, self._model.digest, self._policies, **platform_of(), unix_ns=unix_ns, catch_up=how
+                    )
+                    store.journal.append([entry(RESUME, resumed.tick, resumed.document())])
+                self._anchor = (host.run.at, unix_ns)
+                stack.enter_context(self._running())  # what a source's thread sets by `apply` is queued from here on
+            stack.callback(sys.setswitchinterval, sys.getswitchinterval())
+            sys.setswitchinterval(_SWITCH_S)
+            stack.enter_context(collector_spared())
+            host.open_sources(self._sources, self._decoders)
+            reason = host.go(limit, pace)
+            with self._turn:
+                host.settle_local()
+                summary = self._summary(host, store, pace, reason, started_s)
+                self._resumed = True
+                self._come_to_rest(failed=False)
+        return summary
+
+    def _summary(self, host: Host, store: Store, pace: Pace, reason: str, started_s: float) -> Summary:
         run = host.run  # a repair may have put another one there
-        summary = Summary(
+        return Summary(
             digest=self.digest(),
             reason=reason,
             virtual_time_s=in_seconds(run.at),
@@ -108,11 +118,11 @@ class Twin(Handles):
             events=run.events,
             outputs=run.published,
             undeliverable=run.undeliverable,
-            **self._gate.counts(),
+            **self._gate.sources.counts(),
             refused=run.refused,
-            dead=self._gate.dead(),
+            dead=self._gate.sources.dead(),
             shed=self._shed(),
-            sources={name: counts for name, source in self._sources.items() if (counts := counts_of(source))},
+            sources=self._told_of_sources(),
             sinks=self._told(),
             behind=self._outbox.lacking(),
             lag_s_max=host.lag_s_max,
@@ -125,8 +135,13 @@ class Twin(Handles):
             interrupted=reason == "interrupted",
             wall_s=self._clock.now() - started_s,
         )
-        self._resumed = True
-        return summary
+
+    def _told_of_sources(self) -> dict[str, dict[str, Any]]:
+        """Source -> its state, the reason of that, and what its connector counts."""
+        return {
+            name: {**counts_of(self._sources[name]), "state": told["state"], "reason": told["reason"]}
+            for name, told in self._gate.sources.told().items()
+        }
 
     def _told(self) -> dict[str, dict[str, Any]]:
         """Sink -> its counts: the outbox's, and its own, such as numbers that became null (JSON has no form for them)."""
@@ -138,7 +153,7 @@ class Twin(Handles):
 
     def _shed(self) -> dict[str, int]:
         """Source -> messages let go: by its full queue here, or by its connector because nobody had asked for them."""
-        shed = self._gate.shed()
+        shed = self._gate.sources.shed()
         for name, source in self._sources.items():
             dropped = counts_of(source).get("dropped", 0)
             if dropped or name in shed:
@@ -150,7 +165,7 @@ class Twin(Handles):
         given = self._pacing.factor if self._factor is None else self._factor
         wanted = given if factor is None else factor
         if wanted is None:
-            wanted = 1.0 if go_live or self._gate.lives else 0.0
+            wanted = 1.0 if go_live or self._gate.sources.lives else 0.0
         by_the_wall = bool(go_live or self._live_times)
         limit_s = inf if lag_limit is None else in_seconds(ticks(lag_limit))
         if limit_s < 0:
@@ -159,9 +174,9 @@ class Twin(Handles):
         pace = Pace(self._clock, real, by_calendar=by_the_wall, lag_limit_s=limit_s)
         if by_the_wall and pace.factor != 1.0:
             raise OperatorError(
-                f"factor {wanted:g} with " + ("go_live" if go_live else f"source {self._live_times[0]!r}"),
+                f"factor {pace.factor:g} with " + ("go_live" if go_live else f"source {self._live_times[0]!r}"),
                 "event times of live sources are those of the wall, and so is a twin that goes live: factor 1",
-                "run with factor 1, or connect the source with time='arrival'",
+                "run with factor 1, or connect the source with time='arrival', or with wait=True if its messages are recorded",
             )
         at = max(host.run.at, host.delivered_tick())
         due_s: float | None = None
@@ -170,7 +185,7 @@ class Twin(Handles):
         elif (
             self._resumed
             and pace.factor > 0
-            and self._gate.lives
+            and self._gate.sources.lives
             and self._pacing.catch_up == "fast"
             and self._anchor[1]
         ):
@@ -196,7 +211,7 @@ class Twin(Handles):
     @property
     def follows_the_wall(self) -> bool:
         """Is there a source that the clock does not wait for? Then the run has no end of its own."""
-        return self._gate.lives
+        return self._gate.sources.lives
 
     def redrive(self, source: str) -> Redriven:
         """Admit the dead letters of ``source`` again, after a model change: those that fit now are inputs of the next `run`.
@@ -212,9 +227,15 @@ class Twin(Handles):
         if self._host is None or self._store is None:
             rule = "build wires a twin, its caller drives it"
             raise ModelError("twin.redrive()", rule, "call it on what open() returned")
-        if self._failed:
-            raise OperatorError("this twin", "a run is under way, or ended with an error", "open its journal again")
-        return redrive(self, self._host, self._store.journal, source)
+        with self._turn:
+            self._refuse_busy()
+            return redrive(self, self._host, self._store.journal, source)
+
+    def _refuse_busy(self) -> None:
+        """Called in turn, by what is done between two runs. Raises OperatorError."""
+        if self._is_under_way:
+            raise OperatorError("this twin", "a run is under way", "wait until run() has returned")
+        self._refuse_at_end()
 
     def stop(self) -> None:
         """End a run at the next completed instant. Safe from other threads and signal handlers.
@@ -225,8 +246,9 @@ class Twin(Handles):
             self._host.stop()
 
     def digest(self) -> str:
-        """The run digest (TWRUN1) up to now, hex."""
-        return (self._run if self._host is None else self._host.run).digest()
+        """The run digest (TWRUN1) up to now, hex. Not while a run is under way in another thread."""
+        with self._turn:
+            return (self._run if self._host is None else self._host.run).digest()
 
     @property
     def head(self) -> str:
@@ -236,7 +258,19 @@ class Twin(Handles):
         return self._store.journal.head.hex()
 
     def close(self) -> None:
-        """Close connectors and journal. Safe to call twice."""
+        """Close connectors and journal. Safe to call twice, and from any thread: a run under way is stopped first, in order.
+
+        Raises:
+            OperatorError: called from within the run.
+        """
+        with self._turn:
+            if self._is_under_way and self._runner == threading.get_ident():
+                rule = "the run that is under way is in this thread"
+                raise OperatorError("twin.close()", rule, "call stop(), and close it when run() has returned")
+            self._is_closed = True  # so that no other run begins
+            while self._is_under_way:
+                self.stop()
+                self._turn.wait()
         try:
             if self._host is not None:
                 self._seal(self._host)
@@ -273,7 +307,8 @@ class Twin(Handles):
         return RunIdentity(domain.hex(), self._epoch_ns)
 
     def _attach(self, store: Store, host: Host, clock: Clock, pacing: Pacing) -> None:
-        """From now on it can run."""
+        """From now on it can run; first of all in a recovery, in this thread."""
+        self._runner = threading.get_ident()
         self._store, self._host, self._clock, self._pacing = store, host, clock, pacing
         self._resumed = store.journal.size > 0
 

@@ -77,7 +77,7 @@ class _Handed:
         return getattr(self.now, name)
 
 
-class _Growing(_Handed):
+class _Growing:
     """The same, for who reads on until the writer is dead."""
 
     def __init__(self, handed: _Handed, wait: Callable[[], bool]) -> None:

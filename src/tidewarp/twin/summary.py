@@ -44,7 +44,7 @@ class Summary:
     interrupted: bool
     wall_s: float
     shed: dict[str, int] = field(default_factory=dict)  # source -> messages that its full queue let go
-    sources: dict[str, dict[str, int]] = field(default_factory=dict)  # source -> what it dropped or failed at, by name
+    sources: dict[str, dict[str, Any]] = field(default_factory=dict)  # source -> state, reason, its own counts
     behind: dict[str, str] = field(default_factory=dict)  # sink that lacks outputs -> how many, why, what to do
     repairs: int = 0  # how often this life executed anew
     horizon_cuts: int = 0  # how often GVT was moved up because too many outputs waited for the horizon

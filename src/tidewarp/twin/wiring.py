@@ -1,65 +1,44 @@
-"""Wiring a twin: variables, resources, processes, sources and sinks, up to the moment when it may run."""
+"""Wiring a twin: what its model declares, and its sources and sinks, up to the moment when it may run."""
 
 from __future__ import annotations
 
 import inspect
-import math
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from typing import Any, NamedTuple
-
-import simpy
+from typing import Any
 
 from tidewarp.codec import pack
 from tidewarp.connect.contract import Decoder, Form, Output, RunIdentity, Sink, Source
-from tidewarp.connect.gate import BEYOND_POLICIES, FULL_POLICIES, GAP_POLICIES, LATE_POLICIES, TIMES, Gate, Policy
+from tidewarp.connect.gate import Gate
 from tidewarp.connect.gate.local import LOCAL
-from tidewarp.connect.outbox import Delivery, Outbox
+from tidewarp.connect.outbox import Outbox
 from tidewarp.connect.payload import event_payload
-from tidewarp.connect.received import Decoding, chosen_decoder
+from tidewarp.connect.received import Decoding
 from tidewarp.errors import ModelError, OperatorError, TidewarpError, UnknownPath
 from tidewarp.observe import SILENT, Probe
-from tidewarp.process import (
-    DynamicContainer,
-    DynamicResource,
-    DynamicStore,
-    DynamicValue,
-    Environment,
-    SimParameter,
-    SimulationContext,
-    SimulationRegistry,
-    cuts,
-)
-from tidewarp.process.sampler import Sampler
-from tidewarp.seeds import Stream
-from tidewarp.store import NAME_BYTES_MAX
+from tidewarp.process import Environment, cuts
+from tidewarp.twin.declarations import Declarations, Restored
 from tidewarp.twin.guard import Guard
-from tidewarp.twin.model import ModelSource, model_source
+from tidewarp.twin.model import model_source
+from tidewarp.twin.options import (
+    BATCH_MAX,
+    checked_name,
+    decoder_maker,
+    delivery_of,
+    is_live,
+    policy_document,
+    policy_of,
+    span,
+)
 from tidewarp.twin.run import Run
-from tidewarp.units import Duration, ticks
+from tidewarp.units import Duration
 
-__all__ = ["BATCH_MAX", "LIVE_BATCH", "Wiring"]
-
-BATCH_MAX = 8_192
-"""Inputs per journal record, at most."""
-
-LIVE_BATCH = 512
-"""Inputs per journal record of a live source: decoding them keeps the clock from its next slice."""
+__all__ = ["Wiring"]
 
 _DAY_NS = 86_400 * 10**9
 
 
-class Restored(NamedTuple):
-    """What a model is built from at a cut: its environment, what it gave as its state, and the id of its last output."""
-
-    environment: dict[str, Any]
-    states: list[Any]
-    last_id: str
-    model: ModelSource
-
-
-class Wiring:
+class Wiring(Declarations):
     """The part of a :class:`~tidewarp.twin.session.Twin` that its model uses.
 
     A model is wired in ``build`` and must not look at the outside world: no clock, no ``random``, no file. Without that
@@ -79,11 +58,8 @@ class Wiring:
         guard: bool = False,
         restored: Restored | None = None,
     ) -> None:
-        self.env = Environment(0 if restored is None else restored.environment["now"], seed=seed)
-        if restored is not None:
-            cuts.begin(self.env, restored.environment, restored.last_id)
-        self._restored = restored
-        self.live = live
+        super().__init__(seed, restored)
+        self.live = live  # False in a replay
         self._build = build
         self._model = model_source(build) if restored is None else restored.model
         self._epoch_ns = epoch_ns
@@ -96,8 +72,6 @@ class Wiring:
         self._sources: dict[str, Source] = {}
         self._policies: dict[str, dict[str, Any]] = {}
         self._sinks: dict[str, Sink] = {}
-        self._documents: list[Callable[[], Any]] = []
-        self._lines: dict[str, SimulationContext] = {}
         self._gate = Gate(self.env.registry.rule, probe)
         self._outbox = Outbox()
         self._ranks: dict[int, str] = {0: LOCAL}
@@ -105,7 +79,6 @@ class Wiring:
         self._guarded = guard
         if guard:
             self._run.guard = Guard()
-        self._sealed = False
 
     def adopt(self, env: Environment) -> None:
         """Let the twin run ``env``, which holds a model already; first of all in ``build``.
@@ -134,21 +107,6 @@ class Wiring:
         return {"states": [fn() for fn in self._documents]}
 
     @property
-    def now(self) -> float:
-        """Virtual time, seconds since the epoch of the twin."""
-        return self.env.now
-
-    @property
-    def tick(self) -> int:
-        """Virtual time, ns since the epoch of the twin."""
-        return self.env.tick
-
-    @property
-    def seed(self) -> int:
-        """The seed of all random streams of this twin."""
-        return self.env.seed
-
-    @property
     def epoch(self) -> datetime:
         """Tick 0 as an aware UTC datetime. Raises ModelError if asked before it is settled."""
         if self._epoch_ns is None:
@@ -156,132 +114,6 @@ class Wiring:
                 "twin.epoch", "it is settled by open(epoch=...) or the first source", "connect sources first"
             )
         return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=self._epoch_ns // 1_000)
-
-    @property
-    def registry(self) -> SimulationRegistry:
-        """All variables and resources by path."""
-        return self.env.registry
-
-    def variable(
-        self,
-        path: str,
-        type: type | None = None,
-        initial: Any = None,
-        *,
-        low: float | None = None,
-        high: float | None = None,
-        one_of: tuple[Any, ...] | None = None,
-        unit: str = "",
-        nonfinite: bool = False,
-        coalesce: bool = False,
-    ) -> DynamicValue:
-        """A typed value at ``path`` that sources may set and processes may wait for; None until first set.
-
-        Args:
-            path: dot-separated words of A-Z a-z 0-9 _ -.
-            type: bool, int, float, str, list, dict; None: any of these.
-            initial: its value until the first input; None leaves it unset.
-            low: least number, inclusive.
-            high: greatest number, inclusive.
-            one_of: all that it may be.
-            unit: text for people.
-            nonfinite: may a float be NaN or infinite? Else such a reading is a dead letter. Sinks that write JSON make
-                null of it, and count it.
-            coalesce: of the values that a source sends at once, is the last enough? Then the others are counted
-                (``coalesced``) and become no inputs. Only of sources that the clock does not wait for.
-        """
-        return self.registry.declare(
-            path,
-            type,
-            initial,
-            low=low,
-            high=high,
-            one_of=one_of,
-            unit=unit,
-            nonfinite=nonfinite,
-            coalesce=coalesce,
-        )
-
-    def resource(self, path: str, capacity: int, max_capacity: int | None = None) -> DynamicResource:
-        """A resource whose capacity may change while work is in progress (``path.current_cap``)."""
-        return DynamicResource(self.env, path, capacity, max_capacity)
-
-    def container(self, path: str, capacity: float, init: float = 0.0) -> DynamicContainer:
-        """A vessel whose size may change while there is something in it (``path.current_cap``)."""
-        return DynamicContainer(self.env, path, capacity, init)
-
-    def store(self, path: str, capacity: int, priority: bool = False) -> DynamicStore:
-        """A shelf whose length may change while there is something on it; ``priority``: the least item goes first."""
-        return DynamicStore(self.env, path, capacity, priority)
-
-    def line(self, sim_id: str) -> SimulationContext:
-        """The line of that name, to declare its parts and processes; the same one at every call."""
-        if sim_id not in self._lines:
-            self._lines[sim_id] = SimulationContext(self.env, sim_id)
-        return self._lines[sim_id]
-
-    def parameters(self, param: SimParameter) -> None:
-        """Declare all parameters of a unit at their paths. A ``line`` of its name that is asked for later has its parts."""
-        self.registry.register_sim_parameter(param)
-
-    def sampler(self, name: str) -> Sampler:
-        """Random times from the stream of this name."""
-        return self.env.sampler(name)
-
-    def stream(self, name: str) -> Stream:
-        """The random stream of this name: draws depend on (seed, name, count) and on nothing else."""
-        return self.env.stream(name)
-
-    def process(self, generator: Generator[simpy.Event, Any, Any]) -> simpy.Process:
-        """Start a SimPy process."""
-        self._refuse_outside("process")
-        _refuse_no_generator(generator)
-        return self.env.process(generator)
-
-    def publish_event(self, key: str, value: Any) -> str:
-        """Send ``value`` (plain data) to the sinks under ``key``; the id of the output. Never blocks."""
-        if not self.env.writable:
-            self._refuse_outside("publish_event")
-        return self.env.publish_event(key, value)
-
-    def publish_telemetry(self, path_id: str, value: Any) -> str:
-        """Send ``value`` (plain data) to the sinks as a measurement of ``path_id``; the id of the output. Never blocks."""
-        if not self.env.writable:
-            self._refuse_outside("publish_telemetry")
-        return self.env.publish_telemetry(path_id, value)
-
-    def state(self, document: Callable[[], Any]) -> None:
-        """Add ``document()`` (plain data) to the run digest: state that lives outside registry and resources."""
-        self._refuse_sealed("state")
-        self._documents.append(document)
-
-    def cut(self) -> simpy.Event:
-        """Let the run go on, at the end of this instant, from a document: a later life may begin there.
-
-        For processes: ``yield twin.cut()`` does not come back, without ``yield`` the instant goes on. At a cut every process ends, in every life, and ``build`` is called anew, with the present time and
-        the values of all paths, and with :attr:`restored`: it starts its processes from there. So there is nothing that
-        only a crash would lose. Resources keep their statistics, containers their levels, stores their items.
-
-        Allowed at a quiet instant: no unit of a resource is in use, nobody waits for a resource, container or store, what
-        is in stores is plain data, and numpy's generators have not been drawn from. Arbitrary generators cannot be cut:
-        a process that is in the middle of something else has to have it in what ``state`` was given.
-
-        Raises:
-            ModelError: the model gives no ``state``, or time has not passed since the last cut. What is not quiet ends the
-                run with its name.
-        """
-        if not self._documents:
-            rule = "the model is built anew from what the function given to twin.state returns, and there is none"
-            raise ModelError("twin.cut()", rule, "give one: twin.state(save), and read twin.restored in build")
-        return cuts.ask(self.env)
-
-    @property
-    def restored(self) -> Any:
-        """In ``build``: what the function given to ``state`` returned at the cut (of several, a list); None at the beginning."""
-        if self._restored is None:
-            return None
-        states = self._restored.states
-        return states[0] if len(states) == 1 else states
 
     def connect(
         self,
@@ -333,66 +165,44 @@ class Wiring:
             map: field of a message -> path, for messages that are flat objects.
         """
         self._refuse_sealed("connect")
-        live = _is_live(source)
-        ordered = time or ("arrival" if live else "payload")
-        waits = not live if wait is None else wait
-        own_times = live and ordered != "arrival"
-        treated = late or ("repair" if own_times else "stop")
-        for what, word, words in (
-            ("time", ordered, TIMES),
-            ("late", treated, LATE_POLICIES),
-            ("beyond", beyond, BEYOND_POLICIES),
-            ("gap", gap, GAP_POLICIES),
-            ("full", full, FULL_POLICIES),
-        ):
-            if word not in words:
-                raise OperatorError(f"{what}={word!r}", f"one of {', '.join(words)}", "choose one of them")
-        if queue < 1:
-            raise OperatorError(f"queue={queue}", "a queue holds at least 1 input", "give a larger one")
-        if full != "block" and waits:
-            rule = "what the clock waits for must come: messages would be let go by chance"
-            raise OperatorError(f"full={full!r} of a source with wait=True", rule, "leave full out, or give wait=False")
-        source.name = _checked_name(source.name if name is None else name)
-        bound, reach = (
-            _span("disorder", disorder),
-            _span("horizon", ("5 s" if live else "1 h") if horizon is None else horizon),
-        )
-        held = _span("hold", (0.25 if own_times and not waits else 0) if hold is None else hold)
-        silence = _span("idle", 1 if idle is None else idle) / 10**9 if live or idle is not None else None
-        policy = Policy(
-            disorder=bound,
-            late=treated,
-            queue=queue,
-            full=full,
-            batch=min(self._batch, queue, LIVE_BATCH if live else BATCH_MAX),
-            time=ordered,
-            wait=waits,
-            idle_s=silence if waits else None,
-            horizon=reach if treated == "repair" else 0,
+        policy = policy_of(
+            source,
+            self._batch,
+            time=time,
+            disorder=disorder,
+            idle=idle,
+            wait=wait,
+            late=late,
+            horizon=horizon,
             beyond=beyond,
             gap=gap,
+            queue=queue,
+            full=full,
         )
-        rank = self._gate.register(source.name, policy)
+        own_times = is_live(source) and policy.time != "arrival" and not policy.wait
+        held = span("hold", (0.25 if own_times else 0) if hold is None else hold)
+        source.name = checked_name(source.name if name is None else name)
+        rank = self._gate.sources.register(source.name, policy)
         self._ranks[rank] = source.name
         self._sources[source.name] = source
-        self._policies[source.name] = {**source.describe(), **_policy_document(policy), "rank": rank}
+        self._policies[source.name] = {**source.describe(), **policy_document(policy), "rank": rank}
         if decoder is not None or map is not None:
-            self._decoders[source.name] = _decoder_maker(decoder, map)
+            self._decoders[source.name] = decoder_maker(decoder, map)
             self._policies[source.name]["message_map"] = None if map is None else dict(map)
-        if own_times and not waits:
+        if own_times:
             self._live_times.append(source.name)
             self._hold_s = max(self._hold_s, held / 10**9)
         if self.live:
             first_ns = source.first_event_ns()  # asked of each: a file that cannot be read is found before the run
             if self._epoch_ns is None and first_ns is not None:
-                self._epoch_ns = (first_ns - bound) // _DAY_NS * _DAY_NS
+                self._epoch_ns = (first_ns - policy.disorder) // _DAY_NS * _DAY_NS
 
     def sink(
         self,
         sink: Sink,
         *,
         name: str | None = None,
-        batch: int = 500,
+        batch: int | None = None,
         queue: int = 2_000,
         spill: int = 1 << 30,
         retry: tuple[float, float] = (0.5, 30.0),
@@ -412,7 +222,7 @@ class Wiring:
         Args:
             sink: one of ``tw.sinks``, or anything that has its methods.
             name: in the journal and in all counts; default: the sink's own.
-            batch: outputs per write, at most.
+            batch: outputs per write, at most; default: 500, and up to ``queue`` while the sink takes each batch within 10 ms.
             queue: outputs that wait in memory. At full speed the model gets no further slice while it is full; the
                 slice that fills it may bring more.
             spill: bytes that may wait in the file. What does not fit is left to a later ``--resume``, and counted.
@@ -432,33 +242,21 @@ class Wiring:
                 nor of ``kafka`` with a schema: their records have no place for a retraction.
         """
         self._refuse_sealed("sink")
-        if batch < 1 or queue < 1 or spill < 0 or poison < 1:
-            given = f"batch={batch}, queue={queue}, spill={spill}, poison={poison}"
-            raise OperatorError(given, "all are at least 1, spill at least 0", "give larger ones")
-        if not 0 < retry[0] <= retry[1] < math.inf:
-            raise OperatorError(f"retry={retry!r}", "0 < first pause <= longest pause, in seconds", "correct them")
-        sink.name = _checked_name(sink.name if name is None else name)
-        if observe and not hasattr(sink, "observe"):
-            rule = f"a {getattr(sink, 'kind', 'sink')} sink takes outputs alone"
-            raise OperatorError(f"sink {sink.name!r}: observe=True", rule, "observe by another one, such as console")
-        if release not in ("final", "early"):
-            raise OperatorError(f"release={release!r}", "it is 'final' or 'early'", "choose one of them")
-        if release == "early" and not getattr(sink, "takes_early", True):
-            rule = f"the records of this {getattr(sink, 'kind', '')} sink have no place for a retraction"
-            raise OperatorError(f"sink {sink.name!r}: release='early'", rule, "send JSON, or leave release out")
+        sink.name = checked_name(sink.name if name is None else name)
         chosen = None if select is None else self._selector(sink.name, select, form)
-        delivery = Delivery(
+        delivery = delivery_of(
+            sink,
             batch=batch,
             queue=queue,
             spill=spill,
-            retry_s=retry,
+            retry=retry,
             poison=poison,
             select=chosen,
-            flush_s=_span("flush", flush) / 10**9,
-            stall_s=_span("stall", stall) / 10**9,
+            flush=flush,
+            stall=stall,
             form=form,
             observe=observe,
-            early=release == "early",
+            release=release,
         )
         self._outbox.register(sink.name, delivery)
         self._sinks[sink.name] = sink
@@ -478,16 +276,6 @@ class Wiring:
         return chosen
 
     # ------------------------------------------------------------------ putting it together
-    def _refuse_outside(self, what: str) -> None:
-        if not self.env.writable:
-            raise ModelError(
-                f"twin.{what}()", "only a journaled input or the model itself changes a model", "connect a source"
-            )
-
-    def _refuse_sealed(self, what: str) -> None:
-        if self._sealed:
-            raise ModelError(f"twin.{what}()", "a twin is wired in build, before it runs", f"move {what} into build")
-
     def _wire(self) -> None:
         """Call the model's function, then close the wiring."""
         try:
@@ -508,7 +296,7 @@ class Wiring:
             cuts.complete(self.env, self._restored.environment)
         self._refuse_unknown_paths()
         if self._epoch_ns is None:
-            self._epoch_ns = self._present_ns if any(map(_is_live, self._sources.values())) else 0
+            self._epoch_ns = self._present_ns if any(map(is_live, self._sources.values())) else 0
         self.env.epoch_ns = self._epoch_ns
         try:
             pack(self._run.state())
@@ -538,49 +326,3 @@ class Wiring:
                     raise OperatorError(
                         f"source {name!r} sets {path!r}", error.rule, "map it to a path that the model declares"
                     ) from error
-
-
-def _is_live(source: Source) -> bool:
-    return getattr(source, "clock", "data") == "wall"  # anything with the methods of a source will do
-
-
-def _span(what: str, duration: Duration) -> int:
-    span = ticks(duration)
-    if span < 0:
-        raise OperatorError(f"{what}={duration!r}", "a length of time is not negative", "give 0 or more")
-    return span
-
-
-def _policy_document(policy: Policy) -> dict[str, Any]:
-    """What decides the meaning of messages: journaled, compared at a resume."""
-    return {
-        "ordered_by": policy.time,
-        "wait": policy.wait,
-        "disorder": policy.disorder,
-        "late": policy.late,
-        "horizon": policy.horizon,
-        "beyond": policy.beyond,
-    }
-
-
-def _decoder_maker(decoding: Decoding | None, map: Mapping[str, str] | None) -> Callable[[int], Decoder | None]:
-    if map is not None and isinstance(decoding, Decoder):
-        rule = "a map is for messages that are objects; a decoder of yours says itself what they set"
-        raise OperatorError("connect(decoder=..., map=...)", rule, "leave one of them out")
-    return partial(chosen_decoder, decoding, map)
-
-
-def _checked_name(name: str) -> str:
-    """A source's or sink's name, as journal records can hold it."""
-    if not 0 < len(name.encode("utf-8", "replace")) <= NAME_BYTES_MAX or not name.isprintable():
-        raise OperatorError(f"name {name!r:.80}", f"1 to {NAME_BYTES_MAX} bytes of printable text", "give another name")
-    return name
-
-
-def _refuse_no_generator(made: object) -> None:
-    if not hasattr(made, "throw"):  # as SimPy asks
-        name = getattr(made, "__name__", type(made).__name__)
-        action = f"call it: twin.process({name}())" if callable(made) else "write it with yield, and call it"
-        raise ModelError(
-            f"twin.process({name})", "a process is a generator: what a function with yield returns", action
-        )

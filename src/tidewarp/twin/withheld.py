@@ -28,9 +28,9 @@ class Withheld:
         self._outputs.extend(outputs)
         self._bytes += _size(outputs)
 
-    def replace(self, tick: int, outputs: Sequence[Output]) -> None:
-        """What had come from ``tick`` on is not true any more; ``outputs`` are."""
-        kept = [output for output in self._outputs if output.tick < tick]
+    def replace(self, begin: str, outputs: Sequence[Output]) -> None:
+        """What had come behind the output with the id ``begin`` is not true any more; ``outputs`` are."""
+        kept = [output for output in self._outputs if output.id <= begin]
         self._outputs, self._bytes = deque((*kept, *outputs)), _size(kept) + _size(outputs)
 
     def leave(self, gvt: int) -> list[Output]:

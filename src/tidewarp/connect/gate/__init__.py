@@ -1,12 +1,20 @@
 """The gate: the only way into a twin.
 
-machine    the state machine: what is granted, and when
-admission  messages to inputs and dead letters
-coalescing where of many values the last is enough
-room       where the messages of a source that sheds wait
-local      what the program itself sets
-state      what is known of one source
-messages   what goes in and comes out
+machine       the state machine: what is granted, and when
+sources       all sources together: what there are, and their counts
+state         what is known of one source
+lateness      whether it is late as a rule
+admission     messages to inputs and dead letters
+plain         many at once, where all of them are plain
+coalescing    where of many values the last is enough
+batch         what one journal record will hold
+appends       what is on its way to the journal, and what is confirmed behind it
+backpressure  which sources are read, and how far ahead
+shedding      sources whose messages may be let go
+room          where these wait
+local         what the program itself sets
+redrive       dead letters once more
+messages      what goes in and comes out
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from tidewarp.connect.contract import (
     Update,
 )
 from tidewarp.connect.documents import text_of
-from tidewarp.connect.gate.batch import BATCH_BYTES, ID_MAX, Batch
+from tidewarp.connect.gate.batch import BATCH_BYTES, ID_MAX, ROW_BYTES, Batch
 from tidewarp.connect.gate.coalescing import Counts, coalesce
 from tidewarp.connect.gate.plain import plain_messages, plain_readings
 from tidewarp.connect.gate.state import SourceState, buried, digest_of
@@ -33,7 +33,6 @@ from tidewarp.units import TICK_MAX
 
 __all__ = ["Admission", "Moment"]
 
-ROW_BYTES = 40  # of one (input, path) in a record with an `events` column, its text or tree not counted
 _LONG_BYTES = 1_024  # below this an input is bounded by the count of inputs alone
 _LETTERS_MAX, _LETTER_BYTES_MAX = 100_000, 256 << 20  # kept per source; further ones are counted only
 _WORD_MAX = 64  # of the name of a rule
@@ -67,6 +66,8 @@ class Admission:
     def drain(self, source: SourceState, messages: Sequence[Raw] | Readings, moment: Moment) -> list[Batch]:
         """Decode, check and stamp what one read has brought, and leave out what is coalesced. Raises OperatorError."""
         before = None if source.policy.wait else Counts(source)
+        if messages and _is_measured(source, moment):
+            source.lateness.note(moment.present, 0)  # unless one of them is late
         if isinstance(messages, Readings):
             batches = self._readings(source, messages, moment)
         elif source.decoder is not None:
@@ -222,6 +223,8 @@ class Admission:
             return now, now
         if event >= bound:
             return event, event
+        if _is_measured(source, moment):
+            source.lateness.note(moment.present, max(moment.present, bound) - event)
         late = policy.late
         if late == "repair":
             if event >= max(moment.gvt, bound - policy.horizon):
@@ -272,6 +275,11 @@ def _bound(source: SourceState, moment: Moment) -> int:
     """
     reached = max(moment.floor, moment.gvt)
     return max(reached, source.bound) if source.policy.wait else reached
+
+
+def _is_measured(source: SourceState, moment: Moment) -> bool:
+    """Can its messages be late as a rule? Those with times of their own, where the clock does not wait; none of a redrive."""
+    return moment.present > 0 and source.policy.time != "arrival" and not source.policy.wait
 
 
 def _late(source: SourceState, raw: Raw, tick: int, floor: int) -> tuple[str, str, str]:

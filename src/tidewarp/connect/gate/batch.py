@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from tidewarp.connect.contract import DeadLetter, Input, Readings
 from tidewarp.connect.gate.messages import Shed
 
-__all__ = ["BATCH_BYTES", "ID_MAX", "Batch"]
+__all__ = ["BATCH_BYTES", "ID_MAX", "ROW_BYTES", "Batch"]
 
 BATCH_BYTES = 900_000  # of one record, below the journal's 1 MiB
+ROW_BYTES = 40  # of one (input, path) in a record with an `events` column, its text or tree not counted
 ID_MAX = 255  # characters of an id, or a cause
 _LETTERS_PER_RECORD = 12  # times HEAD_BYTES stays below the journal's 1 MiB
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from tidewarp.connect.contract import Checker, Input
 from tidewarp.connect.documents import value_bytes
-from tidewarp.connect.gate.batch import BATCH_BYTES, Batch
+from tidewarp.connect.gate.batch import BATCH_BYTES, ROW_BYTES, Batch
 from tidewarp.connect.gate.messages import Policy
 from tidewarp.connect.gate.state import SourceState
 from tidewarp.errors import RuleViolation
@@ -16,7 +16,6 @@ __all__ = ["LOCAL", "LOCAL_MAX", "Changes", "admitted", "checked", "local_source
 
 LOCAL: Final = "local"
 LOCAL_MAX: Final = 65_536  # inputs that may wait
-_ROW_BYTES = 40  # of one path in a record, beside its value
 _PARTITION = 0
 
 Changes = tuple[tuple[str, Any], ...]
@@ -57,4 +56,4 @@ def admitted(source: SourceState, updates: Sequence[tuple[int, Changes]], floor:
 
 
 def _size(change: tuple[str, Any]) -> int:
-    return _ROW_BYTES + len(value_bytes(change[1])[1])
+    return ROW_BYTES + len(value_bytes(change[1])[1])

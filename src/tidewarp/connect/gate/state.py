@@ -9,8 +9,10 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from tidewarp.connect.contract import Decoder, Input, Raw
-from tidewarp.connect.gate.messages import Policy
+from tidewarp.connect.gate.lateness import Lateness
+from tidewarp.connect.gate.messages import Policy, Replayed
 from tidewarp.connect.gate.room import Room
+from tidewarp.errors import InternalError
 from tidewarp.units import TICK_MAX
 
 __all__ = ["IDS_MAX", "QUEUE_BYTES_MAX", "SourceState", "buried", "digest_of"]
@@ -31,6 +33,7 @@ class SourceState:
         self.reading = False
         self.ended = False
         self.outstanding = 0  # admitted, not yet granted
+        self.under_way = 0  # of these, on their way to the journal
         self.long: dict[tuple[int, int], int] = {}  # of these, (partition, offset) -> bytes of the long ones
         self.long_bytes = 0
         self.positions: dict[int, int] = {}  # partition -> last offset admitted or buried
@@ -66,7 +69,9 @@ class SourceState:
             self.room = Room(policy.queue, QUEUE_BYTES_MAX, oldest=policy.full == "drop_oldest")
         self.present = 0  # the highest tick that virtual time had reached by the wall when it was heard
         self.pause_s = policy.retry_s[0]  # before it is opened again
-        self.reason = ""  # why it is down
+        self.reason = ""  # why it is down, or has failed
+        self.failed = False  # the run ends with it
+        self.lateness = Lateness()
 
     def watermark(self, now_s: float) -> int:
         """The clock may not pass this tick (exclusive); -1 before the first event, TICK_MAX: it does not hold the clock."""
@@ -118,7 +123,9 @@ class SourceState:
 
     @property
     def state(self) -> str:
-        """For people: starting, connected, paused (its queue is full), down (it is tried again), ended."""
+        """For people: starting, connected, paused (its queue is full), down (it is tried again), ended, failed (so does the run)."""
+        if self.failed:
+            return "failed"
         if self.ended:
             return "ended"
         if not self.open:
@@ -171,6 +178,32 @@ class SourceState:
             self.rise(one.partition, event_tick, one.offset)
         elif event_tick < highest:
             self.counts["late"] += 1
+
+    def recover(self, event: Replayed, floor: int) -> None:
+        """Know again what a record of the journal says of it; the clock had come to ``floor``. Raises InternalError."""
+        for one in event.inputs:
+            if one.tick < floor:
+                raise InternalError(f"an input at tick {one.tick}", f"the floor was {floor}", "report this")
+            self.note(one)
+            if one.offset > self.positions.get(one.partition, -1):  # else it was a dead letter before
+                self.positions[one.partition] = one.offset
+            self.counts["repaired"] += one.tick < event.admitted
+        self.hold(self.highest)
+        if self.policy.time == "arrival":
+            self.present = max(self.present, *self.highest.values(), 0)
+        self.outstanding += len(event.inputs)
+        for partition, offset in event.positions.items():  # a dead letter may lie before the last input of its batch
+            self.positions[partition] = max(offset, self.positions.get(partition, -1))
+        for identity in event.ids:
+            self.remember(identity)
+        self.dead.update(event.dead)
+        self.letter_bytes += event.letter_bytes
+        self.counts["gaps"] += event.gaps
+        self.counts.update(event.shed)
+        if "late" in event.dead:
+            self.counts["late"] += event.dead["late"]
+            self.counts["dropped"] += event.dead["late"]
+        self.ended = event.ended
 
     def rise(self, partition: int, event_tick: int, offset: int) -> None:
         """The highest event tick of a partition is now this, of the message at ``offset``."""

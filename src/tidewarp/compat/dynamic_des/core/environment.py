@@ -163,8 +163,11 @@ class DynamicRealtimeEnvironment(Environment, RegistryMixIn, IngressMixIn, Egres
         goal = self._goal
         if goal is None:
             return super().run_slice(limit_tick, events_max)
+        events_end = self.events + (units.TICK_MAX if events_max is None else events_max)
         while not goal.processed:
             upcoming_s = self.peek()
+            if self.events >= events_end:
+                return "budget"
             if upcoming_s >= units.in_seconds(limit_tick):
                 return super().run_slice(limit_tick, events_max)
             tick = units.ticks(upcoming_s) + 1
