@@ -681,21 +681,6 @@ OutboxMachine.TestCase.settings = settings(settings(), stateful_step_count=40)
 TestOutboxMachine = OutboxMachine.TestCase
 
 
-def test_batches_grow_to_the_queue_while_the_sink_takes_them_at_once() -> None:
-    """Twice as large each time; after a slow one as large as the sink asked for again. Without `grows` never."""
-    spent_s = [0.0, 0.0, 0.009, 0.0, 0.01, 0.0]
-    for grows, expected in ((True, [2, 4, 5, 5, 5, 2, 4]), (False, [2] * 7)):
-        box = outbox(x=Delivery(batch=2, queue=5, grows=grows))
-        (send,) = box.handle(Published(outputs(0, 40)))
-        sizes = []
-        for spent in [*spent_s, None]:
-            assert isinstance(send, Send)
-            sizes.append(len(send.outputs))
-            if spent is not None:
-                (send,) = box.handle(Sent("x", (), spent))
-        assert sizes == expected
-
-
 def test_a_batch_waits_to_fill_and_no_longer_than_it_may() -> None:
     """From when its first output came; a full one goes at once, and at the end of a run each does."""
     box = outbox(x=Delivery(batch=3, flush_s=2.0))
@@ -709,14 +694,6 @@ def test_a_batch_waits_to_fill_and_no_longer_than_it_may() -> None:
     assert box.handle(Sent("x")) == [Retry("x", 15.0)]
     box.ending = True
     assert box.handle(Woken(13.5)) == [Send("x", tuple(outputs(5, 6)))]
-
-
-def test_a_batch_that_may_grow_waits_for_no_more_than_was_asked_for() -> None:
-    """It is larger only where more waits already."""
-    box = outbox(x=Delivery(batch=2, queue=5, grows=True, flush_s=60.0))
-    assert box.handle(Published(outputs(0, 2), 1.0)) == [Send("x", tuple(outputs(0, 2)))]
-    assert box.handle(Published(outputs(2, 4), 2.0)) == []
-    assert box.handle(Sent("x", (), 0.0)) == [Send("x", tuple(outputs(2, 4)))]
 
 
 def test_a_batch_that_failed_has_waited_long_enough() -> None:

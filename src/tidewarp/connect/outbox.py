@@ -13,8 +13,7 @@ A full queue: a host that has time waits (:attr:`Outbox.full`); one that is pace
 spill file (:attr:`Outbox.spills`), and what does not fit there either, or what the disk does not take, is shed and counted
 (``behind``), and so is all that comes behind it: the next life makes it again, from the journal.
 
-A batch waits at most ``flush_s`` to fill; 0: it goes as soon as the one before it is held, and fills meanwhile. Batches
-grow beyond ``batch`` while the sink takes each at once: at full speed it is the hand-over that costs.
+A batch waits at most ``flush_s`` to fill; 0: it goes as soon as the one before it is held, and fills meanwhile.
 """
 
 from __future__ import annotations
@@ -46,7 +45,6 @@ __all__ = [
 ]
 
 _FRAME_BYTES = 120  # of an output in a spill file, beside its value
-_AT_ONCE_S = 0.01  # of a batch that the next one may be larger than
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,6 @@ class Delivery:
     form: Form | None = None  # of its records
     observe: bool = False  # is it sent observations too?
     early: bool = False  # is it told before GVT has passed?
-    grows: bool = False  # may a batch become as large as the queue, while the sink takes each at once?
 
 
 # Events
@@ -87,11 +84,10 @@ class Published:
 
 @dataclass(frozen=True)
 class Sent:
-    """The batch under way is held by the target, except what it refused for good. The sink took ``spent_s`` for it."""
+    """The batch under way is held by the target, except what it refused for good."""
 
     sink: str
     refused: Sequence[Refused] = ()
-    spent_s: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -401,8 +397,7 @@ class Outbox:
         sink.held_id = next((one.id for one in reversed(sink.sending) if one.id not in refused), sink.held_id)
         sink.last_id = sink.sending[-1].id
         sink.sending, sink.pause_s, sink.reason, sink.attempts = (), sink.delivery.retry_s[0], "", 0
-        grows = sink.delivery.grows and event.spent_s < _AT_ONCE_S
-        sink.part = min(2 * sink.part, max(sink.delivery.batch, sink.delivery.queue if grows else 0))
+        sink.part = min(2 * sink.part, sink.delivery.batch)
         return self._next(sink)
 
     def _handle_failed(self, event: Failed) -> list[Instruction]:
@@ -453,7 +448,7 @@ class Outbox:
 
     def _may_fill(self, sink: _Sink) -> bool:
         """Is the next batch short, and has it time?"""
-        enough = min(sink.part, sink.delivery.batch, sink.delivery.queue)
+        enough = min(sink.part, sink.delivery.queue)
         is_short = len(sink.waiting) < enough and not (sink.spilled or sink.fetching)
         return is_short and not self.ending and self._now_s < sink.since_s + sink.delivery.flush_s
 

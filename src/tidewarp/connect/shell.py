@@ -350,7 +350,6 @@ class SinkThread(_Thread):
         """Write one batch: Sent or Failed reaches the inbox."""
 
         async def job() -> outbox.Sent | outbox.Failed:
-            begin_s = self._now_s()
             try:
                 refused = await self._sink.write(batch.outputs)
             except TidewarpError:
@@ -358,6 +357,6 @@ class SinkThread(_Thread):
             except Exception as error:
                 return self._failed(error)
             stage("release.after")
-            return outbox.Sent(self._sink.name, refused or [], self._now_s() - begin_s)
+            return outbox.Sent(self._sink.name, refused or [])
 
         self._do(job)

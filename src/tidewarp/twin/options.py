@@ -108,7 +108,7 @@ def decoder_maker(decoding: Decoding | None, map: Mapping[str, str] | None) -> C
 def delivery_of(
     sink: Sink,
     *,
-    batch: int | None,
+    batch: int,
     queue: int,
     spill: int,
     retry: tuple[float, float],
@@ -121,7 +121,7 @@ def delivery_of(
     release: str,
 ) -> Delivery:
     """How ``sink`` serves a sink, as it was given. Raises OperatorError."""
-    if (batch is not None and batch < 1) or queue < 1 or spill < 0 or poison < 1:
+    if batch < 1 or queue < 1 or spill < 0 or poison < 1:
         given = f"batch={batch}, queue={queue}, spill={spill}, poison={poison}"
         raise OperatorError(given, "all are at least 1, spill at least 0", "give larger ones")
     if not 0 < retry[0] <= retry[1] < math.inf:
@@ -135,8 +135,7 @@ def delivery_of(
         rule = f"the records of this {getattr(sink, 'kind', '')} sink have no place for a retraction"
         raise OperatorError(f"sink {sink.name!r}: release='early'", rule, "send JSON, or leave release out")
     return Delivery(
-        batch=Delivery.batch if batch is None else batch,
-        grows=batch is None,
+        batch=batch,
         queue=queue,
         spill=spill,
         retry_s=retry,

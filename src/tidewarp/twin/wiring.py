@@ -202,7 +202,7 @@ class Wiring(Declarations):
         sink: Sink,
         *,
         name: str | None = None,
-        batch: int | None = None,
+        batch: int = 500,
         queue: int = 2_000,
         spill: int = 1 << 30,
         retry: tuple[float, float] = (0.5, 30.0),
@@ -222,7 +222,7 @@ class Wiring(Declarations):
         Args:
             sink: one of ``tw.sinks``, or anything that has its methods.
             name: in the journal and in all counts; default: the sink's own.
-            batch: outputs per write, at most; default: 500, and up to ``queue`` while the sink takes each batch within 10 ms.
+            batch: outputs per write, at most.
             queue: outputs that wait in memory. At full speed the model gets no further slice while it is full; the
                 slice that fills it may bring more.
             spill: bytes that may wait in the file. What does not fit is left to a later ``--resume``, and counted.
