@@ -89,7 +89,10 @@ def test_a_position_that_does_not_fit_is_refused(position, error):
 # --- pacing ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("factor", [-1.0, -1e-300, math.nan, math.inf, -math.inf])
+NO_FACTORS = [-1.0, -1e-300, math.nan, math.inf, -math.inf, "1", b"1", None, True, 1j, [1], 10**400, 10**5000]
+
+
+@pytest.mark.parametrize("factor", NO_FACTORS, ids=range(len(NO_FACTORS)))
 def test_a_bad_factor_is_refused(factor):
     """Construction and change both refuse, and a refused change leaves the pacer as it was."""
     with pytest.raises(OperatorError, match="factor"):

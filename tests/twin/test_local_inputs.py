@@ -15,6 +15,7 @@ import tidewarp as tw
 from tidewarp.connect import Output, Refused, RunIdentity, Sink
 from tidewarp.errors import Corrupt, ModelError, OperatorError, RuleViolation, UnknownPath
 from tidewarp.store import open_store
+from tidewarp.testing import ManualClock
 from tidewarp.twin import journal_rows, verify
 from tidewarp.twin.facts import documents
 from tidewarp.twin.host import Host
@@ -202,6 +203,146 @@ def test_what_comes_when_the_run_ends_is_not_lost(tmp_path: Path, monkeypatch: p
         assert twin.registry.get("a.level").value == 42.0
         twin.run(until=60)
     assert tw.replay(path, model(end=20.0)).equal
+
+
+def set_when_it_ends(monkeypatch: pytest.MonkeyPatch, twin: tw.Twin, clock: ManualClock) -> None:
+    """Another thread sets the level 5 s after the end of the next run: the clock has yet to come to that input."""
+    finish = Host._finish
+
+    def finish_late(host: Host, reason: str) -> None:
+        finish(host, reason)
+        monkeypatch.setattr(Host, "_finish", finish)
+        clock.advance(5.0)
+        thread = threading.Thread(target=lambda: twin.apply("a.level", 42.0))
+        thread.start()
+        thread.join()
+
+    monkeypatch.setattr(Host, "_finish", finish_late)
+
+
+@pytest.mark.parametrize("host", ["inline", "forked"])
+def test_marks_behind_inputs_of_several_ticks_are_replayed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    """Three inputs where a run ended, then two where the next apply moves the clock to: each mark counts those of its tick."""
+    path, clock = tmp_path / "a.tw", ManualClock()
+    with tw.open(path, model(Memory()), host=host, clock=clock) as twin:
+        twin.run(until=10, factor=1)
+        for value in (1.0, 2.0, 3.0):
+            twin.apply("a.level", value)
+        set_when_it_ends(monkeypatch, twin, clock)
+        twin.run(until=10, factor=1)
+        twin.apply("a.level", 4.0)  # behind 42.0
+        digest = twin.run(until=12, factor=1).digest
+        twin.apply("a.level", 5.0)
+        twin.run(until=15, factor=1)
+        twin.apply("a.level", 6.0)
+    with open_store(path) as store:
+        marks = [one[2].value for one in documents(store.journal) if one[2].schema == "tw.mark"]
+    assert [(mark["tick"] // 10**9, mark.get("ahead", 0)) for mark in marks] == [
+        *((10, 0), (10, 3)),
+        *((15, 2), (15, 3), (15, 4)),
+    ]
+    assert marks[2]["digest"] == digest
+    again = tw.replay(path, model())
+    assert (again.equal, again.marks, again.first_difference) == (True, 5, None)
+    verify(path)
+    with tw.open(path, model(Memory()), host=host, clock=clock) as twin:
+        assert (twin.digest(), twin.registry.get("a.level").value) == (again.digest, 6.0)
+        twin.run(until=20)
+    assert tw.replay(path, model()).equal
+
+
+def test_a_second_thread_that_applies_is_not_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two runs, while the apply of a first one lets the model run: it waits its turn. A process of it is refused."""
+    clock = ManualClock()
+    is_inside, has_judged, may_go_on = threading.Event(), threading.Event(), threading.Event()
+    refused: list[str] = []
+    failed: list[BaseException] = []
+
+    def build(twin: tw.Twin) -> None:
+        model(Memory())(twin)
+
+        def act() -> Any:
+            yield twin.env.timeout(12.0)
+            if not twin.live:
+                return
+            is_inside.set()
+            may_go_on.wait()
+            try:
+                twin.apply("a.level", 8.0)
+            except ModelError as error:
+                refused.append(str(error))
+
+        twin.process(act())
+
+    def apply(value: float) -> None:
+        try:
+            twin.apply("a.level", value)
+        except ModelError as error:
+            failed.append(error)
+        finally:
+            if value == 7.0:
+                has_judged.set()
+
+    def checked(changes: Any) -> Any:
+        if is_inside.is_set():
+            has_judged.set()  # it has got beyond the question who calls
+        return check(changes)
+
+    with tw.open(tmp_path / "a.tw", build, clock=clock) as twin:
+        check = twin._gate.checked
+        monkeypatch.setattr(twin._gate, "checked", checked)
+        set_when_it_ends(monkeypatch, twin, clock)
+        twin.run(until=10, factor=1)
+        threads = [threading.Thread(target=apply, args=(value,)) for value in (6.0, 7.0)]
+        threads[0].start()
+        is_inside.wait()
+        threads[1].start()
+        has_judged.wait()
+        may_go_on.set()
+        for thread in threads:
+            thread.join()
+        assert failed == []
+        assert len(refused) == 1
+        assert "registry.update" in refused[0]
+        assert twin.registry.get("a.level").value == 7.0
+    local = [row["value"] for row in journal_rows(tmp_path / "a.tw", source="local") if row["kind"] == "input"]
+    assert local == [42.0, 6.0, 7.0]
+    assert tw.replay(tmp_path / "a.tw", build).equal
+
+
+@pytest.mark.parametrize("host", ["inline", "forked"])
+def test_who_closes_a_twin_ends_its_run_first(tmp_path: Path, host: str) -> None:
+    """In order, from another thread; from within the run that is refused. A twin that is closed does nothing further."""
+    path, is_under_way = tmp_path / "a.tw", threading.Event()
+    told: list[Any] = []
+
+    class Probe:
+        def add(self, name: str, n: int = 1) -> None: ...
+        def set(self, name: str, value: float) -> None: ...
+        def progress(self, done: float, total: float | None) -> None:
+            if not is_under_way.is_set() and threading.current_thread() is thread:
+                with pytest.raises(OperatorError, match="in this thread"):
+                    twin.close()
+                twin.pause()
+                is_under_way.set()
+
+    thread = threading.Thread(target=lambda: told.append(twin.run(until=100, factor=1)))
+    twin = tw.open(path, model(Memory()), host=host, clock=ManualClock(), probe=Probe())
+    thread.start()
+    is_under_way.wait()
+    twin.apply("a.level", 5.0)
+    twin.close()
+    twin.stop()  # of no effect by now
+    thread.join()
+    assert [(summary.reason, summary.inputs) for summary in told] == [("interrupted", 1)]
+    twin.close()
+    for act in (lambda: twin.run(until=200), lambda: twin.apply("a.level", 6.0)):
+        with pytest.raises(OperatorError, match="it is closed"):
+            act()
+    assert tw.replay(path, model()).equal
+    verify(path)
 
 
 def test_a_full_queue_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -422,7 +422,16 @@ def test_progress_is_told_and_changes_nothing(tmp_path):
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("batch", 0), ("batch", 8_193), ("factor", -1.0), ("factor", float("nan")), ("seed", -1), ("seed", 2**64)],
+    [
+        ("batch", 0),
+        ("batch", 8_193),
+        ("factor", -1.0),
+        ("factor", float("nan")),
+        ("factor", "x"),
+        ("factor", ""),
+        ("seed", -1),
+        ("seed", 2**64),
+    ],
 )
 def test_options_out_of_range_are_refused_at_once(tmp_path, option, value):
     """By name, and before a journal is begun."""
