@@ -128,6 +128,33 @@ def test_an_output_whose_time_is_rounded_up_survives_a_repair(
     assert len(told(tmp_path / "forked")) == found.outputs
 
 
+@pytest.mark.parametrize("with_snapshot", [False, True])
+def test_a_repair_that_is_killed_goes_on_from_its_own_snapshot(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, with_snapshot: bool
+) -> None:
+    """Killed behind the snapshot at 18.666... s, with it or without: each output is told, and none twice."""
+    messages = [(0, at, 1.0 + at % 3) for at in (*range(0, 21, 2), 17, 22)]
+    inline = run(tmp_path / "inline", messages, "inline", tick_s=2 / 3)
+    take, taken = ForkedRun._take_snapshot, itertools.count(1)
+
+    def take_and_kill(simulations: ForkedRun) -> None:
+        take(simulations)
+        if simulations._snapshots[-1].at == 18_666_666_667 and next(taken) == 2:  # the first was before the repair
+            newest = [simulations._snapshots[-1]] if with_snapshot else []
+            for simulation in (simulations._simulation, *newest):
+                os.kill(simulation.pid, signal.SIGKILL)
+
+    monkeypatch.setattr(ForkedRun, "_take_snapshot", take_and_kill)
+    monkeypatch.setattr(snapshots, "_SHARE", 0)
+    monkeypatch.setattr(snapshots, "SNAPSHOTS_MAX", 100)
+    monkeypatch.setattr(host, "EVENTS_PER_STEP", 1)
+    monkeypatch.setattr(forked, "_SLICE_EVENTS", 1)
+    found = run(tmp_path / "forked", messages, "forked", tick_s=2 / 3)
+    assert (found.repairs, next(taken)) == (1, 4 if with_snapshot else 3)
+    assert (found.digest, found.outputs) == (inline.digest, inline.outputs)
+    assert told(tmp_path / "forked") == told(tmp_path / "inline")
+
+
 @pytest.fixture
 def own_children() -> Iterator[None]:
     """Leaves no child process and no descriptor behind."""
