@@ -71,7 +71,7 @@ def test_what_a_sink_met_is_shown():
         0,
     )
     document |= {"reason": "end", "dead": {}, "digest": "d", "head": "h", "journal": "j.tw", "journal_records": 1}
-    document |= {"shed": {"in": 4}, "sources": {"in": {"unread_bytes": 3, "misread": 0}}}
+    document |= {"shed": {"in": 4}, "sources": {"in": {"state": "open", "reason": "", "unread_bytes": 3, "misread": 0}}}
     document["behind"] = {"out": "9 outputs are not delivered (its file is full)"}
     sink = {
         "sent": 5,
@@ -81,6 +81,8 @@ def test_what_a_sink_met_is_shown():
         "refusal": "too large",
         "spilled": 3,
         "behind": 0,
+        "state": "down",
+        "reason": "refused",
         "last_id": "7",
     }
     shown = _render({**document, "sinks": {"out": sink}}).splitlines()
@@ -89,7 +91,7 @@ def test_what_a_sink_met_is_shown():
     assert shown[-1] == "sink out is behind: 9 outputs are not delivered (its file is full)"
     assert (
         shown[-2]
-        == "sink out: 5 sent, 0 held already, 2 retried, 3 waited in a file, 1 refused for good (too large), last id 7"
+        == "sink out: 5 sent, 0 held already, 2 retried, 3 waited in a file, 1 refused for good (too large), down (refused), last id 7"
     )
 
 

@@ -97,7 +97,7 @@ class TestPostgresSource(RedeliveryConformance):
         self.server, self.client = server, client
 
     def create(self, folder: Path) -> Source:
-        table = f"t {folder}"
+        table = f"t {folder.name}"
         if self.client.execute("SELECT to_regclass(%s)", (f'"{table}"',)).fetchone() == (None,):
             create_table(self.client, table)
             for said in self.messages:

@@ -41,12 +41,14 @@ _TITLE = re.compile(r'title="([^"]+)"')
 _SNIPPET = re.compile(r'^--8<-- "([^"]+)"$', re.MULTILINE)
 
 # What differs from run to run: the journal's key, made at random, and with it its domain and head; how many records there
-# are, which depends on how far a source was read when a run stopped; and how long things took.
+# are, which depends on how far a source was read when a run stopped; where the clock stood when it was heard that one had
+# ended; and how long things took.
 _VARIES = [
     (re.compile(r"^(head +|domain +)[0-9a-f]{64}$", re.MULTILINE), r"\1HEX"),
     (re.compile(r"(domain[=\": ]+)[0-9a-f]{64}"), r"\1HEX"),
     (re.compile(r"platform=.*"), "PLATFORM"),
     (re.compile(r"[\d,]+ records"), "N records"),
+    (re.compile(r"\S+ ended( +source=\S+ admitted=)\d+"), r"AT ended\1TICK"),
     (re.compile(r"[\d.]+ s of wall time"), "SECONDS"),
     (re.compile(r"\d+ passed(, \d+ skipped)? in [\d.]+s"), "PASSED"),
     (re.compile(r"in [\d.]+ s \([\d,]+x\)"), "SPEED"),
