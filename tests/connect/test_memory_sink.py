@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +78,23 @@ def test_it_keeps_one_record_at_least() -> None:
     """Else nothing would be seen, and nothing said."""
     with pytest.raises(OperatorError, match="keep=0"):
         tw.sinks.memory(keep=0)
+
+
+def test_a_form_that_raises_leaves_nothing_of_the_batch() -> None:
+    """So what is offered again is there once."""
+
+    def form(record: Mapping[str, Any]) -> dict[str, Any]:
+        if record["value"] == 2 and fails:
+            raise ValueError(record)
+        return {"value": record["value"]}
+
+    async def life() -> None:
+        await sink.open(RUN._replace(form=form))
+        with pytest.raises(ValueError, match="value"):
+            await sink.write(outputs(0, 3))
+        fails.clear()
+        await sink.write(outputs(0, 3))
+
+    fails, sink = [True], MemorySink()
+    perform(life())
+    assert [record["value"] for record in sink.records] == [0, 1, 2]

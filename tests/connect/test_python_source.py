@@ -90,9 +90,9 @@ def test_an_outage_begins_a_function_anew_and_ends_an_iterator() -> None:
         offsets = []
         for position in ({}, {0: 0}):
             await source.open(position)
-            offsets += [raw.offset for raw in await source.read(1) or ()]
+            offsets += [raw.offset for raw in await source.read(10) or ()]
             with pytest.raises(ConnectionError):
-                await source.read(1)
+                await source.read(10)
             await source.close()
         return offsets
 

@@ -83,7 +83,7 @@ def test_a_pause_takes_wall_time_and_no_virtual_time(tmp_path: Path, monkeypatch
     class Other(Memory):
         async def write(self, batch: Sequence[Output]) -> list[Refused]:
             if batch[-1].tick == 4 * 10**9:  # it is paused at 4 s, which is all that comes
-                stands.wait()
+                assert stands.wait(60)
                 held.append(len(self.held) + len(batch))
                 clock.advance(100.0)
                 twin.proceed()
@@ -185,7 +185,9 @@ def test_observations_are_told_beside_the_run(tmp_path: Path) -> None:
     assert last["system.source.plan.state"] in ("starting", "connected", "ended")
     assert last["system.source.plan.inputs"] in range(81)
     assert last["system.outbox.seen.state"] == "open"
-    assert all(0.0 < last[f"system.stage.{name}.seconds"] < summary.wall_s for name in STAGES)
+    assert all(last[f"system.stage.{name}.seconds"] > 0.0 for name in STAGES)
+    # Batches overlap on their way to the journal.
+    assert all(last[f"system.stage.{name}.seconds"] < summary.wall_s for name in STAGES if name != "journal")
     assert {"system.gate.backlog", "system.gate.backlog_age_seconds", "system.source.plan.rate"} <= last.keys()
     assert last.keys() >= {f"system.outbox.silent.{what}" for what in ("backlog", "age_seconds", "state", "reason")}
 
@@ -362,7 +364,7 @@ def test_a_sink_that_does_not_open_is_named(tmp_path: Path, monkeypatch: pytest.
 
     class Slow(Memory):
         async def open(self, run: RunIdentity) -> str | None:
-            told.wait()
+            assert told.wait(60)
             return await super().open(run)
 
     def build(twin: tw.Twin) -> None:

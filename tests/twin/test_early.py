@@ -158,8 +158,23 @@ class Patient(Broker):
 
     async def read(self, limit: int) -> Any:
         if len(self.left) == 1:
-            await asyncio.to_thread(self.passed.wait)
+            assert await asyncio.to_thread(self.passed.wait, 60), "nothing was told before the horizon"
         return await super().read(limit)
+
+
+def test_lives_that_tell_and_journal_nothing_are_numbered_too(tmp_path: Path) -> None:
+    """Opened and closed, again and again, with an output that may still change: no record has the id of another."""
+    early = Told()
+    messages = [(0, at, float(at)) for at in (0, 10, 20)]
+    live(tmp_path, Broker(messages, 1), "inline", early, late="repair", horizon=1_000)
+    build = build_with(Broker(messages, 1), tmp_path, early, late="repair", horizon=1_000)
+    for _ in range(3):
+        with tw.open(tmp_path / "a.tw", build, epoch="1970-01-01T00:00:00Z", host="inline"):
+            pass
+    ids = [record["id"] for record in early.records]
+    assert ids == sorted(set(ids))
+    told = [record["output"] for record in early.records if "output" in record]
+    assert len(told) == len(set(told))
 
 
 @pytest.mark.parametrize("at", HOSTS)
@@ -396,6 +411,7 @@ def test_it_stays_what_it_is(tmp_path: Path) -> None:
     for sink, release in (
         (tw.sinks.parquet(tmp_path / "p"), "early"),
         (tw.sinks.postgres("postgresql://h/d", "t"), "early"),
+        (tw.sinks.kafka("h:1", default=lambda topic, record: b""), "early"),
         (Told(), "soon"),
     ):
         with pytest.raises(OperatorError, match="release="):

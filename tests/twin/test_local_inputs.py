@@ -268,7 +268,7 @@ def test_a_second_thread_that_applies_is_not_the_model(tmp_path: Path, monkeypat
             if not twin.live:
                 return
             is_inside.set()
-            may_go_on.wait()
+            assert may_go_on.wait(60)
             try:
                 twin.apply("a.level", 8.0)
             except ModelError as error:
@@ -297,9 +297,9 @@ def test_a_second_thread_that_applies_is_not_the_model(tmp_path: Path, monkeypat
         twin.run(until=10, factor=1)
         threads = [threading.Thread(target=apply, args=(value,)) for value in (6.0, 7.0)]
         threads[0].start()
-        is_inside.wait()
+        assert is_inside.wait(60)
         threads[1].start()
-        has_judged.wait()
+        assert has_judged.wait(60)
         may_go_on.set()
         for thread in threads:
             thread.join()
@@ -331,7 +331,7 @@ def test_who_closes_a_twin_ends_its_run_first(tmp_path: Path, host: str) -> None
     thread = threading.Thread(target=lambda: told.append(twin.run(until=100, factor=1)))
     twin = tw.open(path, model(Memory()), host=host, clock=ManualClock(), probe=Probe())
     thread.start()
-    is_under_way.wait()
+    assert is_under_way.wait(60)
     twin.apply("a.level", 5.0)
     twin.close()
     twin.stop()  # of no effect by now
@@ -351,7 +351,7 @@ def test_a_full_queue_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     told: list[str] = []
 
     def act() -> None:
-        begun.wait()
+        assert begun.wait(60)
         for n in range(5):
             twin.apply("a.level", float(n))
         with pytest.raises(OperatorError, match="holds 5 updates") as error:

@@ -199,7 +199,7 @@ def test_a_sink_that_ends_a_run_makes_no_source_fail(tmp_path: Path) -> None:
 
     with (
         pytest.raises(OperatorError, match="refuses the password"),
-        tw.open(tmp_path / "a.tw", build, observe=3_600) as twin,
+        tw.open(tmp_path / "a.tw", build, observe=3_600, clock=ManualClock()) as twin,
     ):
         twin.run(until=20, factor=0.01)
     assert sink.seen == {}, "nothing is told a last time"

@@ -25,9 +25,11 @@ NOON_NS = 1_780_000_000 * 10**9
 class Driven(ManualClock):
     """Moved by the device; by the host only where nothing comes any more."""
 
+    patience_s = 5.0
+
     def wait(self, inbox: queue.SimpleQueue[Any], timeout_s: float | None) -> Any:
         try:
-            return inbox.get(timeout=0.2)
+            return inbox.get(timeout=self.patience_s)
         except queue.Empty:
             return super().wait(inbox, timeout_s)
 
@@ -52,6 +54,7 @@ class Device(Source):
 
     async def read(self, limit: int) -> Sequence[Raw] | None:
         if self.next == 120:
+            self.wall.patience_s = 0.2
             return None
         while self.reached_s < self.wall.now() - self.hold_s - 0.1:
             await asyncio.sleep(0)

@@ -190,7 +190,7 @@ def _render(document: Mapping[str, Any], until: str | None = None) -> str:
     lines += [
         f"source {name}: {told}"
         for name, one in document["sources"].items()
-        if (told := ", ".join(filter(None, (_down(one), _named(one, one.keys() - _TOLD - {"dropped"})))))
+        if (told := ", ".join(filter(None, (_down(one), _named(one, one.keys() - {"state", "reason", "dropped"})))))
     ]
     lines += [f"source {name}: {count:,} shed" for name, count in document["shed"].items() if count]
     lines += [_sink_line(name, sink) for name, sink in document["sinks"].items()]

@@ -68,7 +68,7 @@ class Journal(Protocol):
         """
 
     def submit(self, entries: Sequence[Entry], *, cursors: Mapping[str, bytes] | None = None) -> Future[Written]:
-        """Queue ``entries`` and ``cursors`` for the next commit: 2 ms or 1,000 entries later at most.
+        """Queue ``entries`` and ``cursors`` for the next commit: at once, or behind the one that is being written.
 
         The order of submission is the order of records, and one submission is never split. Blocks while
         the queue holds 65,536 entries. A queued submission cannot be cancelled.

@@ -38,7 +38,9 @@ class Early:
 
     def begin(self, last_ids: Iterable[str]) -> list[Output]:
         """In a later life, for sinks that hold these: what they were told that was not final is void, and told again."""
-        self._from = self._final = min(int(complete_below(last_id)[:16] or "0", 16) for last_id in last_ids)
+        held = [*last_ids]
+        self._number = max([self._number, *(int(last_id[:16], 16) + 1 for last_id in held if is_early(last_id))])
+        self._from = self._final = min(int(complete_below(last_id)[:16] or "0", 16) for last_id in held)
         void = [Output("", self._from, "", pack(None), "", "", 0, stream) for stream in ("event", "telemetry")]
         return [self._record(one, self._from, None, retracts=True) for one in void]
 

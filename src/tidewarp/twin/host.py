@@ -443,10 +443,10 @@ class Host(Attended):
         begin_s = self._clock.now()
         self._run, begin, outputs = self._rebuild(tick, late, self._released_id)
         self._spend("model", begin_s)
-        before = [*self._withheld]
+        before = [one for one in self._withheld if one.id > begin] if self._early is not None else []
         self._withheld.replace(begin, outputs)
         if self._early is not None:
-            self._tell(self._early.correct(before, [*self._withheld], self._told_gvt))
+            self._tell(self._early.correct(before, outputs, self._told_gvt))
         self._marks = deque(mark for mark in self._marks if mark.tick <= tick)
 
     def release(self, outputs: Sequence[Output]) -> None:

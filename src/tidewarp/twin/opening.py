@@ -68,7 +68,7 @@ def open_twin(
         epoch: the instant of tick 0 (aware datetime or ISO 8601). Default: midnight UTC before the first event
             of the first source that has times of its own; without one the present if there is a live source, else
             1970-01-01.
-        batch: inputs per journal record, 1 to 8,192.
+        batch: inputs per journal record, 1 to 8,192; of a live source 512 at most.
         resume: go on with a journal that was begun; False refuses it.
         accept_model: go on although the model's files changed.
         catch_up: what the time means in which a live twin was down: "fast": it passed for the twin as well, which catches

@@ -62,7 +62,7 @@ class MemorySink(Sink):
         """Keep what is not kept already."""
         fresh = [output for output in batch if output.id > self._last]
         before = len(self._records)
-        self._records.extend(event_payload(output, self._run) for output in fresh)
+        self._records.extend([event_payload(output, self._run) for output in fresh])  # all, or none if a form raises
         self.dropped += before + len(fresh) - len(self._records)
         self._last = max(self._last, batch[-1].id)
         return []

@@ -70,13 +70,11 @@ class PythonSource(Source):
             message = self._upcoming()
             if raws:
                 await asyncio.sleep(0)
-                if not message.done():
-                    break
+                if not message.done() or message.exception() is not None:
+                    break  # the future is kept: the next call ends with it
             try:
                 raws.append(Raw(_PARTITION, self._offset, _payload(await message)))
             except StopAsyncIteration:
-                if raws:
-                    break  # the future is kept: the next call ends with it
                 return None
             self._next = None
             self._offset += 1

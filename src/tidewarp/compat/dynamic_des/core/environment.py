@@ -28,6 +28,7 @@ from tidewarp.connect.contract import Sink, Source
 from tidewarp.connect.sources import schedule
 from tidewarp.errors import ModelError, OperatorError, TidewarpError
 from tidewarp.process import Environment
+from tidewarp.process.environment import SLICE_OUTPUTS_MAX
 from tidewarp.twin import Replay, Summary, Twin, replay
 
 __all__ = ["DynamicRealtimeEnvironment", "EgressMixIn", "IngressMixIn", "RegistryMixIn"]
@@ -163,10 +164,10 @@ class DynamicRealtimeEnvironment(Environment, RegistryMixIn, IngressMixIn, Egres
         goal = self._goal
         if goal is None:
             return super().run_slice(limit_tick, events_max)
-        events_end = self.events + (units.TICK_MAX if events_max is None else events_max)
+        events_end, outputs_end = self.events + (events_max or 0), len(self._outputs.held) + SLICE_OUTPUTS_MAX
         while not goal.processed:
             upcoming_s = self.peek()
-            if self.events >= events_end:
+            if events_max is not None and (self.events >= events_end or len(self._outputs.held) >= outputs_end):
                 return "budget"
             if upcoming_s >= units.in_seconds(limit_tick):
                 return super().run_slice(limit_tick, events_max)
