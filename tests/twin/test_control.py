@@ -285,6 +285,32 @@ def test_a_batch_may_wait_to_fill(tmp_path: Path) -> None:
     assert (sum(sink.sizes), sum(prompt.sizes), prompt.sizes[0]) == (10, 10, 1)
 
 
+@pytest.mark.parametrize("until", [10, None])
+@pytest.mark.parametrize("what", ["factor", "pause"])
+def test_a_factor_set_at_full_speed_counts_from_where_the_run_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, until: int | None, what: str
+) -> None:
+    """Which is in the middle of a slice's way: what is left takes its time, and the marks are those of a replay."""
+    monkeypatch.setattr(host_module, "EVENTS_PER_STEP", 3)
+    monkeypatch.setattr(host_module, "_MARK_S", 1.0)
+    clock, sink = ManualClock(), Memory()
+
+    def act(n: int) -> None:
+        if n == 5:
+            twin.set_factor(1.0)
+        if n == 5 and what == "pause":
+            twin.pause()
+            twin.proceed()
+
+    with tw.open(tmp_path / "a.tw", model(sink, act), clock=clock) as twin:
+        twin.run(until, factor=0)
+    assert 3.0 < clock.now() < 6.0
+    assert [output.tick for output in sink.held] == [n * 10**9 for n in range(10)]
+    assert tw.replay(tmp_path / "a.tw", model(Memory())).equal
+    with tw.open(tmp_path / "a.tw", model(sink), clock=clock) as twin:
+        twin.run(until=20, factor=0)
+
+
 def test_a_form_is_what_the_sink_and_its_select_are_given(tmp_path: Path) -> None:
     """A jsonl sink keeps what it needs to know what it holds."""
     path = tmp_path / "a.jsonl"

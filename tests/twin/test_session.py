@@ -7,6 +7,7 @@ import os
 import py_compile
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
@@ -782,3 +783,33 @@ def test_inputs_that_each_wake_the_model_are_not_copied_for_each(tmp_path, monke
     with tw.open(tmp_path / "a.tw", build) as twin:
         assert twin.run().inputs == 5_000
     assert sum(looked) < 50 * 5_000
+
+
+def test_two_threads_that_close_do_so_one_after_the_other(tmp_path, monkeypatch):
+    """As at the end of ``with``, while another thread is at it: who returns finds the journal closed."""
+    twin = tw.open(tmp_path / "a.tw", lambda twin: None)
+    end, wait = twin._end, twin._turn.wait
+    begun, second, may_end, ended = threading.Event(), threading.Event(), threading.Event(), []
+
+    def slowly():
+        (second if begun.is_set() else begun).set()
+        assert may_end.wait(60)
+        end()
+        ended.append("ended")
+
+    def waits():
+        ended.append("waits")
+        second.set()
+        return wait()
+
+    monkeypatch.setattr(twin, "_end", slowly)
+    monkeypatch.setattr(twin._turn, "wait", waits)
+    with ThreadPoolExecutor(2) as threads:
+        closing = [threads.submit(twin.close)]
+        assert begun.wait(60)
+        closing.append(threads.submit(twin.close))
+        assert second.wait(60)
+        may_end.set()
+        for one in closing:
+            one.result(60)
+    assert ended == ["waits", "ended", "ended"]

@@ -49,6 +49,7 @@ class Attended:
     _pace: Pace
     _sinks: dict[str, SinkThread]
     _released_id: str
+    _heard_s: float
     _was_stopped: bool
 
     def __init__(self) -> None:
@@ -119,6 +120,7 @@ class Attended:
             self._wait(None)
 
     def _take_local(self) -> None:
+        self._heard_s = self._clock.now()
         if self._local and not self._local_is_ready:
             self._gate.reopen_local(self.delivered_tick(), stopped=self._was_stopped)
             self._local_is_ready = True
@@ -222,9 +224,9 @@ class Attended:
         return left_s if pause_s is None else min(pause_s, left_s)
 
     def _standing_tick(self) -> int:
-        """What is to happen next; where the run stands, if nobody knows."""
+        """What is to happen next; where the run stands, which may be within a slice, if nobody knows."""
         upcoming = min(self._run.next_tick, self._gate.next_tick)
-        return self._run.at if upcoming == TICK_MAX or self._pace.factor == 0 else upcoming
+        return self._run.stop_tick if upcoming == TICK_MAX or self._pace.factor == 0 else upcoming
 
     def unobserved(self) -> Mapping[str, int]:
         """Sink -> observations that it was not told. From any thread."""

@@ -25,6 +25,7 @@ class Handles(Wiring):
     _failed = False
     _is_closed = False
     _is_under_way = False  # a run
+    _closer: int | None = None  # the thread that closes it now
     _runner: int | None = None  # the thread that runs the model now: in a run, a recovery, or by `apply`
     _factor: float | None = None  # wished for since it was opened
 
@@ -100,9 +101,9 @@ class Handles(Wiring):
     @contextmanager
     def _running(self) -> Iterator[None]:
         """Around a run: updates of other threads are queued from here, where `_turn` is held, up to `_come_to_rest`."""
-        self._runner, self._is_under_way = threading.get_ident(), True
-        self._failed = True  # unless it comes back: what was admitted but not journaled must not be passed over
         try:
+            self._runner, self._is_under_way = threading.get_ident(), True
+            self._failed = True  # unless it comes back: what was admitted but not journaled must not be passed over
             yield
         except BaseException:
             with self._turn:
@@ -128,6 +129,8 @@ class Handles(Wiring):
         if self._is_closed or self._failed:
             rule = "it is closed" if self._is_closed else "its last run ended with an error"
             raise OperatorError("this twin", rule, "open its journal again")
+        if self._runner not in (None, threading.get_ident()):
+            raise OperatorError("this twin", "it is being opened by another thread", "wait until open() has returned")
 
     def _hosted(self, what: str) -> Host:
         if self._host is None:

@@ -196,6 +196,7 @@ class Host(Attended):
 
     def append(self, batches: Sequence[gates.Append]) -> None:
         """Journal what the gate admits between two runs; it is durable on return."""
+        self._heard_s = self._clock.now()
         self._perform(batches)
         while self._gate.appending:
             self._wait(None)
@@ -277,7 +278,7 @@ class Host(Attended):
             silence_ends = now_s >= self._gate.silent_s  # then the gate has to hear what time it is
             if is_idle and self._pace.factor > 0 and self._asked and not self._stopping and not silence_ends:
                 return False
-            self._asked = True
+            self._asked, self._heard_s = True, now_s
             before = self._gate.floor
             self._perform(self._gate.handle(gates.Asked(limit, now_s)))
             if self._gate.floor == before:
@@ -315,7 +316,7 @@ class Host(Attended):
         The clock cannot pass what is on its way to the journal. So in a burst, when there is always something on its way,
         a message gets the time at which it is likely to be durable, and the clock goes on meanwhile.
         """
-        ahead_s = min(self._way_s, _AHEAD_MAX_S) if self._pace.keeps_up and self._gate.appending else 0.0
+        ahead_s = self._way_s if self._pace.keeps_up and self._gate.appending else 0.0
         return self._pace.present(ahead_s)
 
     def _pause_s(self, goal: int) -> float | None:
@@ -504,7 +505,8 @@ class Host(Attended):
                 raise message.error
             case _Committed():
                 message.future.result()
-                self._way_s = max(self._clock.now() - message.heard_s, _CALMER * self._way_s)
+                way_s = max(self._clock.now() - message.heard_s, _CALMER * self._way_s)
+                self._way_s = min(way_s, _AHEAD_MAX_S)
                 self._spend("journal", message.submitted_s)
                 self._perform(self._gate.handle(gates.Appended(message.ticket)))
             case _Told():

@@ -263,14 +263,25 @@ class Twin(Handles):
         Raises:
             OperatorError: called from within the run.
         """
+        me = threading.get_ident()
         with self._turn:
-            if self._is_under_way and self._runner == threading.get_ident():
+            if self._is_under_way and self._runner == me:
                 rule = "the run that is under way is in this thread"
                 raise OperatorError("twin.close()", rule, "call stop(), and close it when run() has returned")
             self._is_closed = True  # so that no other run begins
-            while self._is_under_way:
-                self.stop()
+            while self._is_under_way or self._closer not in (None, me):
+                if self._is_under_way:
+                    self.stop()
                 self._turn.wait()
+            self._closer = me  # not in turn: a connector that is waited for may be in `apply`
+        try:
+            self._end()
+        finally:
+            with self._turn:
+                self._closer = None
+                self._turn.notify_all()
+
+    def _end(self) -> None:
         try:
             if self._host is not None:
                 self._seal(self._host)
