@@ -12,7 +12,7 @@ import pytest
 import tidewarp as tw
 from tidewarp.connect.backends.memory import MemorySink
 from tidewarp.errors import OperatorError
-from tidewarp.testing.sinks import RUN, SinkConformance, outputs
+from tidewarp.testing.sinks import RUN, SinkConformance, output, outputs
 from tidewarp.testing.suites import perform
 
 
@@ -27,6 +27,9 @@ class TestMemorySink(SinkConformance):
     def targets(self) -> None:
         self.made: dict[Path, MemorySink] = {}
 
+    # An object that is new cannot tell what another one had; later it can: neither of the suite's two cases.
+    test_open_tells_what_the_target_holds = None
+
     def create(self, folder: Path) -> MemorySink:
         return self.made.setdefault(folder, MemorySink())
 
@@ -39,8 +42,14 @@ def test_what_was_kept_is_not_kept_twice_and_another_run_stands_beside_it() -> N
 
     async def life() -> None:
         sink = MemorySink()
-        for run, batch in ((RUN, outputs(0, 3)), (RUN, outputs(1, 5)), (RUN._replace(domain="cd"), outputs(2, 4))):
-            assert await sink.open(run) is None
+        other = RUN._replace(domain="cd")
+        for run, told, batch in (
+            (RUN, None, outputs(0, 3)),
+            (RUN, output(2).id, outputs(1, 5)),
+            (other, None, outputs(2, 4)),
+            (other, output(3).id, outputs(3, 4)),
+        ):
+            assert await sink.open(run) == told
             assert await sink.write(batch) == []
         assert [(one["domain"][:2], one["value"]) for one in sink.records] == [
             *(("ab", n) for n in range(5)),
@@ -72,6 +81,30 @@ def test_a_twin_is_looked_at_from_its_program(tmp_path: Path) -> None:
     assert summary.sinks["memory"]["dropped"] == published.dropped == 2
     assert tw.replay(tmp_path / "a.tw", build).equal
     assert len(published.records) == 3
+
+
+def test_a_new_journal_with_the_key_of_an_earlier_one_is_refused(tmp_path: Path) -> None:
+    """The sink would take its outputs for those that it has. Without the key it is another run, and stands beside the first."""
+    published = tw.sinks.memory()
+
+    def build(twin: tw.Twin) -> None:
+        twin.publish_event("n", 1)
+        twin.sink(published)
+
+    def life() -> None:
+        with tw.open(tmp_path / "a.tw", build) as twin:
+            twin.run(until=1)
+
+    life()
+    (tmp_path / "a.tw").unlink()
+    with pytest.raises(OperatorError, match=r"'memory': it holds outputs .* of an earlier journal with the same key"):
+        life()
+    assert len(published.records) == 1
+    for left in tmp_path.glob("a.tw*"):
+        left.unlink()
+    life()
+    first, second = published.records
+    assert first["domain"] != second["domain"]
 
 
 def test_it_keeps_one_record_at_least() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import itertools
+import json
 import logging
 import os
 import pickle
@@ -23,7 +24,7 @@ from test_repair import Broker, Messages, in_order, model, told
 
 import tidewarp as tw
 from tidewarp.connect import Raw
-from tidewarp.errors import ModelError, OperatorError
+from tidewarp.errors import ModelError, OperatorError, RuleViolation
 from tidewarp.observe import SilentProbe
 from tidewarp.twin import Summary, Twin, forked, host, simulation, snapshots, verify
 from tidewarp.twin.forked import ForkedRun
@@ -225,6 +226,78 @@ def test_a_killed_simulation_is_made_again(
     assert told(tmp_path / "forked") == told(tmp_path / "inline")
     build = model(Broker(()), tmp_path, late="repair", horizon=1_000)
     assert tw.replay(tmp_path / "forked" / "a.tw", build).equal
+
+
+def plant(rows: Sequence[tuple[float, str, Any]], sink: Path) -> Callable[[Twin], None]:
+    """It tells each change of a level, and the level every 10 s; ``rows`` of a schedule."""
+
+    def build(twin: Twin) -> None:
+        level = twin.variable("a.level", float, 0.0)
+        twin.resource("a.lathe", 1, 3)
+        twin.sink(tw.sinks.jsonl(sink))
+
+        def follow() -> Any:
+            changes = level.changes()
+            while True:
+                change = yield changes.next()
+                twin.publish_event("changed", [change.new, twin.stream("draws").random()])
+
+        def tick() -> Any:
+            while twin.now < 50:
+                twin.publish_telemetry("a.level", level.value)
+                yield twin.env.timeout(10.0)
+
+        twin.process(follow())
+        twin.process(tick())
+        if rows:
+            twin.connect(tw.sources.schedule(rows))
+
+    return build
+
+
+@pytest.mark.usefixtures("own_children")
+@pytest.mark.parametrize("killed", ["before", "behind"])
+@pytest.mark.parametrize("share", [0, 1e9], ids=["snapshots", "one snapshot"])
+@pytest.mark.parametrize("which", ["the simulation", "all snapshots too", "everything"])
+@pytest.mark.parametrize("rows", [[], [(float(n), "a.level", float(n)) for n in range(60)]], ids=["free", "leased"])
+def test_what_was_set_between_two_runs_outlives_the_simulation(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    rows: Sequence[tuple[float, str, Any]],
+    which: str,
+    share: float,
+    killed: str,
+) -> None:
+    """Killed between two updates at one time, of which the second is refused, or behind them: each is made once, and told."""
+    monkeypatch.setattr(snapshots, "_SHARE", share)
+    step, steps = simulation.Simulation.step, itertools.count(1)
+
+    def counted(one: simulation.Simulation, limit: int, events_max: int) -> list[Any]:
+        assert next(steps) < 10_000, "it makes no headway"
+        return step(one, limit, events_max)
+
+    monkeypatch.setattr(simulation.Simulation, "step", counted)
+    found = {}
+    for at in HOSTS:
+
+        def kill(when: str, at: str = at) -> None:
+            if (at, when) == ("forked", killed):
+                for pid in _pids(twin, which):
+                    os.kill(pid, signal.SIGKILL)
+
+        with tw.open(tmp_path / f"{at}.tw", plant(rows, tmp_path / f"{at}.jsonl"), host=at) as twin:
+            twin.run(until=30)
+            twin.apply("a.level", 77.0)
+            kill("before")
+            with pytest.raises(RuleViolation, match="max_cap"):
+                twin.apply("a.lathe.current_cap", 4)
+            kill("behind")
+            summary = twin.run()
+        outputs = [json.loads(line) for line in (tmp_path / f"{at}.jsonl").read_text().splitlines()]
+        told_of = [(one["id"], one.get("key"), one["value"]) for one in outputs]
+        found[at] = summary.digest, summary.events, summary.inputs, summary.outputs, told_of
+        assert verify(tmp_path / f"{at}.tw").digest == summary.digest
+    assert found["forked"] == found["inline"]
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs os.pidfd_open: run it on Linux")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from itertools import pairwise
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 import tidewarp as tw
+from tidewarp.codec import pack
 from tidewarp.connect import Output, Refused, RunIdentity, Sink
 from tidewarp.errors import Corrupt, ModelError, OperatorError, RuleViolation, UnknownPath
 from tidewarp.store import open_store
@@ -416,6 +418,79 @@ def test_any_order_of_runs_updates_and_lives_is_replayed(tmp_path: Path, seed: i
     verify(path)
     ids = [output.id for output in sink.held]
     assert ids == sorted(set(ids))
+
+
+class Killed(Exception):
+    """Stands for a SIGKILL: nothing says in the journal where the run came to."""
+
+
+def kill_when_it_ends(monkeypatch: pytest.MonkeyPatch, twin: tw.Twin, until: float) -> None:
+    """Of what this life did, the sinks hold the outputs, and the journal nothing."""
+
+    def finish(host: Host, reason: str) -> None:
+        host._flush()
+        raise Killed(reason)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Host, "_finish", finish)
+        with pytest.raises(Killed):
+            twin.run(until=until)
+    twin.close()
+
+
+def periodic(sink: Sink, period: float) -> Any:
+    """Publishes its level each ``period`` s from 0 on, if that is finite."""
+
+    def build(twin: tw.Twin) -> None:
+        level = twin.variable("a.level", float, 0.0)
+
+        def tick() -> Any:
+            for n in range(5 if period < math.inf else 0):
+                yield twin.env.timeout(n * period - twin.env.now)
+                twin.publish_event("level", level.value)
+
+        twin.process(tick())
+        twin.sink(sink)
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("period", "until", "tick"),
+    [(10.0, 25, 20 * 10**9 + 1), (2 / 3, 1.5, 1_333_333_334), (2 / 3, 1, 666_666_668), (10.0, 5, 1), (math.inf, 5, 0)],
+    ids=["at 20 s", "rounded down", "rounded up", "at 0", "none"],
+)
+def test_what_is_set_after_a_kill_comes_behind_the_outputs_that_sinks_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, period: float, until: float, tick: int
+) -> None:
+    """No source says how far that life had come. The last instant that was shown is not made anew: sink and replay agree."""
+    path, sink = tmp_path / "a.tw", Memory()
+    kill_when_it_ends(monkeypatch, tw.open(path, periodic(sink, period)), until)
+    assert len(sink.held) == (0 if period == math.inf else int(until / period) + 1)
+    with tw.open(path, periodic(sink, period)) as twin:
+        twin.apply("a.level", 7.0)
+        twin.run(until=60)
+    again: list[Output] = []
+    assert tw.replay(path, periodic(sink, period), outputs=again.extend).equal
+    assert [(one.id, one.value) for one in sink.held] == [(one.id, one.value) for one in again]
+    assert period == math.inf or {one.value for one in again} == {pack(0.0), pack(7.0)}
+    assert [row["tick"] for row in journal_rows(path, source="local") if row["kind"] == "input"] == [tick]
+
+
+def test_in_a_first_life_it_acts_where_the_clock_stands(tmp_path: Path) -> None:
+    """Nothing was shown before it: neither data that is read ahead nor an output whose tick is rounded up moves the clock."""
+    with tw.open(tmp_path / "a.tw", model(Memory(), ROWS)) as twin:
+        twin.run(until=30)
+        twin.apply("a.level", 7.0)
+        assert twin.now == 30.0
+    sink = Memory()
+    with tw.open(tmp_path / "b.tw", periodic(sink, 2 / 3)) as twin:
+        twin.run(until=0.666666667)
+        assert sink.held[-1].tick == 666_666_667
+        twin.apply("a.level", 7.0)
+        assert twin.now == 0.666666667
+    for name, build in (("a.tw", model(rows=ROWS)), ("b.tw", periodic(Memory(), 2 / 3))):
+        assert tw.replay(tmp_path / name, build).equal
 
 
 def test_a_mark_that_claims_more_inputs_than_there_are_is_found(tmp_path: Path) -> None:

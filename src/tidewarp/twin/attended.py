@@ -50,6 +50,7 @@ class Attended:
     _sinks: dict[str, SinkThread]
     _released_id: str
     _heard_s: float
+    _is_new: bool
     _was_stopped: bool
 
     def __init__(self) -> None:
@@ -122,7 +123,7 @@ class Attended:
     def _take_local(self) -> None:
         self._heard_s = self._clock.now()
         if self._local and not self._local_is_ready:
-            self._gate.reopen_local(self.delivered_tick(), stopped=self._was_stopped)
+            self._gate.reopen_local(self.delivered_tick(), stopped=self._is_new or self._was_stopped)
             self._local_is_ready = True
         while updates := self._local.take():
             self._perform(self._gate.handle(gates.Local(updates)))

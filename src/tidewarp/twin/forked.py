@@ -9,6 +9,7 @@ has happened yet, follows the journal.
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from operator import attrgetter
@@ -51,8 +52,8 @@ class ForkedRun:
     Args:
         run: wired, and nothing has happened yet. It stays so: its environment becomes a picture of the simulation's.
         fresh: gives another one like it, should the nursery be lost.
-        follow: ``follow(simulation, floor, at, release)`` grants it the journal's inputs below ``floor``, and brings it to
-            tick ``at``.
+        follow: ``follow(simulation, floor, at, ahead, release)`` grants it the journal's inputs below ``floor``, and brings
+            it to tick ``at``, behind the first ``ahead`` inputs there.
         gvt: no input comes in below it any more.
 
     Raises:
@@ -68,7 +69,7 @@ class ForkedRun:
         self,
         run: Run,
         fresh: Callable[[], Run],
-        follow: Callable[[Simulation, int, int, Release], None],
+        follow: Callable[[Simulation, int, int, int, Release], None],
         gvt: Callable[[], int],
     ) -> None:
         self.env = run.env
@@ -212,11 +213,15 @@ class ForkedRun:
                 self._pictured = None
             try:
                 if copy.at >= self._inputs.begin:
-                    copy.grant(Grant(lease, self._inputs.since(copy.at, copy.ahead)))
+                    granted = self._inputs.since(copy.at, copy.ahead)
+                    lacking = max(0, ahead - (copy.ahead if copy.at == at else 0))
+                    done = bisect_left(granted, (at,)) + lacking
+                    copy.grant(Grant(at, granted[:done]))  # inputs are applied ahead only where a lease ends
                     self._go(at, ahead, release)
+                    copy.grant(Grant(lease, granted[done:]))
                 else:
                     copy.lease_max = lease
-                    self._follow(copy, lease, at, release)
+                    self._follow(copy, lease, at, ahead, release)
                     copy.lease_max = TICK_MAX
                 return begin
             except Died:

@@ -338,9 +338,9 @@ class Host(Attended):
         return min(goal, self._run.next_tick, self._gate.next_tick)
 
     def delivered_tick(self) -> int:
-        """The tick of the last output that a sink holds; 0 if there is none."""
+        """The tick of the last output that a sink holds; -1 if there is none."""
         last_ids = map(complete_below, self._outbox.last_ids().values())
-        return max((int(last_id[:16], 16) for last_id in last_ids), default=0)
+        return max((int(last_id[:16], 16) for last_id in last_ids), default=-1)
 
     def _slice(self, limit: int) -> None:
         begin_s = self._clock.now()

@@ -57,11 +57,13 @@ def forks(host: str, repairs: bool) -> bool:
 def forked(twin: Twin, journal: Journal) -> tuple[ForkedRun, Rebuild]:
     """The run of a wired twin in a process of its own, and its way to repair. Raises OperatorError."""
 
-    def follow(simulation: Simulation, floor: int, at: int, release: Release) -> None:
+    def follow(simulation: Simulation, floor: int, at: int, ahead: int, release: Release) -> None:
         _follow(journal, twin._anew(), simulation, floor, at, release)
-        if twin._gate.ahead:
-            simulation.grant(Grant(floor, twin._gate.ahead))
-            release(simulation.step(at, EVENTS_PER_STEP))
+        if floor == twin._gate.floor and twin._gate.ahead:  # they are among the inputs below any higher one
+            if ahead:
+                simulation.grant(Grant(floor, twin._gate.ahead[:ahead]))
+                release(simulation.step(at, EVENTS_PER_STEP))
+            simulation.grant(Grant(floor, twin._gate.ahead[ahead:]))
 
     def rebuild(tick: int, late: Sequence[Input], released_id: str) -> Rebuilt:
         return Rebuilt(run, *run.repair(tick, late, released_id))

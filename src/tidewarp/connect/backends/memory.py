@@ -24,6 +24,7 @@ class MemorySink(Sink):
 
     A later life in the same program adds what the one before has not delivered. With the program the records are gone: a
     journal that is resumed by another one does not bring back what was delivered (``tw.replay`` makes all of it again).
+    A new journal with the key of an earlier one, whose outputs are here, is refused: its outputs have the same ids.
 
     Args:
         keep: records, at most; the oldest go first, and are counted (``dropped``).
@@ -52,11 +53,11 @@ class MemorySink(Sink):
         return {"dropped": self.dropped}
 
     async def open(self, run: RunIdentity) -> str | None:
-        """None: what a former process has kept, nobody can tell."""
+        """The last id of this run that this object was given; None: what a former process has kept, nobody can tell."""
         if run.domain != self._run.domain:
             self._last = ""
         self._run = run
-        return None
+        return self._last or None
 
     async def write(self, batch: Sequence[Output]) -> list[Refused]:
         """Keep what is not kept already."""

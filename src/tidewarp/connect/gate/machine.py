@@ -134,13 +134,14 @@ class Gate:
     def reopen_local(self, delivered: int, *, stopped: bool) -> None:
         """The program may set something from now on: behind everything that an earlier life may have shown.
 
-        That life may have gone as far as its data let it, and its sinks hold outputs up to tick ``delivered``. One
-        that stopped in order, or that journaled GVT, has left nothing above the floor.
+        That life may have gone as far as its data let it, and its sinks hold outputs up to tick ``delivered`` (-1:
+        none), at which nothing changes any more. One that stopped in order, or that journaled GVT, has left nothing
+        above the floor.
         """
         reached = self.floor
         if not (stopped or self.sources.lives or self.sources.repairs or self.sources.has_local):
             furthest = self.end if self.sources.finished else self.reach
-            reached = max(delivered, furthest if furthest < TICK_MAX else 0)
+            reached = max(following(delivered), furthest if furthest < TICK_MAX else 0)
         self.sources.local.bound = max(self.sources.local.bound, reached)
 
     @property
