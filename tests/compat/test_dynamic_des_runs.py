@@ -665,6 +665,7 @@ def test_a_missing_package_is_named_when_it_is_needed(monkeypatch):
     from tidewarp.compat.dynamic_des.connectors.egress.kafka import ConfluentAvroSerializer, GlueAvroSerializer
     from tidewarp.compat.dynamic_des.connectors.ingress.kafka import ConfluentAvroDeserializer
 
+    pytest.importorskip("fastavro", reason="pip install 'tidewarp[avro]'")
     monkeypatch.setitem(sys.modules, "confluent_kafka", None)
     monkeypatch.setitem(sys.modules, "boto3", None)
     schema = '{"type": "record", "name": "A", "fields": [{"name": "a", "type": "int"}]}'

@@ -51,8 +51,9 @@ async def patiently(attempt: Callable[[], Any]) -> Any:
             await asyncio.sleep(0)
 
 
-def test_nobody_there_at_the_start_is_what_may_pass() -> None:
+def test_nobody_there_at_the_start_is_what_may_pass(require: Callable[[str], None]) -> None:
     """Source and sink say OSError, which the host retries for ever; the admin too."""
+    require("kafka")
     nowhere = f"{HOST}:{free_port()}"
     source = sources.kafka("a", bootstrap_servers=nowhere, group_id="g")
     sink = sinks.kafka(nowhere)

@@ -344,8 +344,11 @@ def test_a_broker_that_is_killed_is_an_outage_and_nothing_is_lost(
         (b'{"value": 3, "path": "else.where"}', {"value": 3}),
     ],
 )
-def test_a_topic_names_the_path_and_the_payload_is_the_value(payload: bytes, expected: dict[str, Any]) -> None:
+def test_a_topic_names_the_path_and_the_payload_is_the_value(
+    require: Callable[[str], None], payload: bytes, expected: dict[str, Any]
+) -> None:
     """JSON, or else text; an object with a value brings its time and id. The path is the topic's, whatever is sent."""
+    require("mosquitto")
     one = MqttSource(HOST, 1, {"plant/line/temperature": "line.temperature", "plant/+/+": "{1}.{2}"})
     for topic, path in (("plant/line/temperature", "line.temperature"), ("plant/press/speed", "press.speed")):
         raw = one._raw(SimpleNamespace(topic=topic, payload=payload, qos=0, properties=None))
@@ -368,8 +371,11 @@ def test_a_topic_names_the_path_and_the_payload_is_the_value(payload: bytes, exp
     ],
     ids=["a level that is not there", "no number of a level", "another topic", "too deep", "too long"],
 )
-def test_what_a_topic_cannot_name_is_a_dead_letter(topics: dict[str, str], topic: str, payload: bytes) -> None:
+def test_what_a_topic_cannot_name_is_a_dead_letter(
+    require: Callable[[str], None], topics: dict[str, str], topic: str, payload: bytes
+) -> None:
     """And not the end of the run; a payload that is no JSON is text, however odd."""
+    require("mosquitto")
     one = MqttSource(HOST, 1, topics)
     raw = one._raw(SimpleNamespace(topic=topic, payload=payload, qos=0, properties=None))
     if payload.startswith(b"["):

@@ -426,8 +426,9 @@ def test_fresh_drops_what_was_admitted() -> None:
     assert [raw.id for raw in fresh([*raws, *raws], raws[:1])] == ["1", "2"]
 
 
-def test_a_cancellation_that_the_driver_forgets_ends_the_read_all_the_same() -> None:
+def test_a_cancellation_that_the_driver_forgets_ends_the_read_all_the_same(require: Callable[[str], None]) -> None:
     """As wait_for of Python 3.11 does with one that comes together with the answer."""
+    require("redis")
     source = RedisStreamSource("redis://127.0.0.1:1", "s", group="g")
     asked: list[int] = []
 
@@ -452,8 +453,9 @@ def test_a_cancellation_that_the_driver_forgets_ends_the_read_all_the_same() -> 
     assert perform(life())
 
 
-def test_a_burst_leaves_reading_its_turn() -> None:
+def test_a_burst_leaves_reading_its_turn(require: Callable[[str], None]) -> None:
     """Where more has come already the driver gives no turn to others: the listener does."""
+    require("redis")
 
     class Burst:
         """2,000 messages that are there already, then silence."""
