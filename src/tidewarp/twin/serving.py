@@ -47,8 +47,7 @@ def serve(run: Run, connection: Connection) -> NoReturn:
         os.closerange(connection.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
         with contextlib.suppress(AttributeError, OSError):  # Linux; elsewhere the system's first process adopts
             ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
-        gc.collect()
-        gc.freeze()  # what is there before the run: a collection would only copy its pages
+        gc.freeze()  # what is there before the run: a collection would copy its pages, and end what is the host's to end
         _Server(run, connection).serve()
     finally:
         os._exit(1)  # no handlers, no buffers, no test framework of the host's
