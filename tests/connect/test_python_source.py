@@ -106,3 +106,9 @@ def test_what_gives_no_messages_is_refused_where_it_is_named(wrong: Any) -> None
     """In `build`, not when the run has begun."""
     with pytest.raises(OperatorError, match="an async iterator, or a function that makes one"):
         PythonSource(wrong)
+
+
+def test_a_function_that_gives_a_plain_iterator_is_refused_when_it_is_called() -> None:
+    source = PythonSource(lambda: iter([]), name="plant")  # type: ignore[arg-type, return-value]
+    with pytest.raises(OperatorError, match=r"what its function gave is of type list_iterator.*an async iterator"):
+        perform(source.open({}))

@@ -7,7 +7,7 @@ import json
 import logging
 import queue
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -103,3 +103,29 @@ def test_a_slow_clock_is_named_once_with_the_hold_that_mends_it(
     assert run(tmp_path / "b.tw", 1.0, hold_s, late="clamp").clamped < 30
     assert run(tmp_path / "c.tw", 0.0, late="clamp").clamped < 30
     assert caplog.messages == []
+
+
+def test_what_was_recorded_before_the_epoch_is_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A live twin begins now: what happened years ago is all moved to where it stands, which nobody means."""
+    caplog.set_level(logging.WARNING, "tidewarp.twin")
+    assert run(tmp_path / "a.tw", 1e8, late="clamp").clamped == 120
+    assert len(caplog.messages) == 1
+    assert re.match(r"source device: all that it has sent lies before the epoch, .* by 99999\d\d\d", caplog.messages[0])
+    assert "epoch=" in caplog.messages[0]
+
+
+def test_one_that_is_short_is_named_at_its_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "tidewarp.twin")
+
+    async def old() -> AsyncIterator[dict[str, Any]]:
+        yield {"path": "a.level", "value": 1, "time": "2020-01-01T00:00:00Z"}
+
+    def build(twin: tw.Twin) -> None:
+        twin.variable("a.level", int)
+        twin.connect(tw.sources.python(old, name="old"), time="payload")
+
+    with tw.open(tmp_path / "a.tw", build, clock=ManualClock(unix_ns=NOON_NS)) as twin:
+        twin.run()
+    assert [message.partition(",")[0] for message in caplog.messages] == [
+        "source old: all that it has sent lies before the epoch"
+    ]

@@ -149,6 +149,7 @@ class Attended:
             self._outages.look(now_s)
         if now_s >= self._habits_s + _HABITS_S:
             self._habits_s = now_s
+            self._warn_of_epoch()
             self._warn_of_habits()
 
     def _begin_to_observe(self, now_s: float) -> Observer:
@@ -161,7 +162,8 @@ class Attended:
         observer.look(now_s, self._run.at, self.lag_s, late_s, self._released_id, self._spent_s)
 
     def _look_last(self) -> None:
-        """At the end of a run that a source has failed: whoever watches is to see why."""
+        """At the end: whoever watches is to see why a source has failed."""
+        self._warn_of_epoch()
         if any(told["state"] == "failed" for told in self._gate.sources.told().values()):
             now_s = self._clock.now()
             observer = self._observer or self._begin_to_observe(now_s)
@@ -201,6 +203,19 @@ class Attended:
                 in_seconds(held + habit.median),
                 in_seconds(habit.median),
                 math.ceil(100 * in_seconds(held + habit.most)) / 100,
+            )
+
+    def _warn_of_epoch(self) -> None:
+        """Once for each source that sends nothing but what happened before time began: as a rule it is recorded data."""
+        for name, tick in self._gate.sources.before_epoch().items():
+            if name in self._warned:
+                continue
+            self._warned.add(name)
+            _LOG.warning(
+                "source %s: all that it has sent lies before the epoch, tick 0, the last of it by %.2f s: it was moved to where "
+                "the clock stood; begin a new journal with the epoch= of the recording, or connect it with time='arrival'",
+                name,
+                -in_seconds(tick),
             )
 
     def _log_letters(self, batch: gates.Append) -> None:

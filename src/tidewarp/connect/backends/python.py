@@ -35,11 +35,8 @@ class PythonSource(Source):
     def __init__(
         self, iterate: Callable[[], AsyncIterator[Message]] | AsyncIterator[Message], *, name: str = "python"
     ) -> None:
-        given: object = iterate
-        if not callable(given) and not isinstance(given, AsyncIterator):
-            value = f"source {name!r}: iterate of type {type(given).__name__}"
-            rule = "it is an async iterator, or a function that makes one"
-            raise OperatorError(value, rule, "write an async function with yield")
+        if not callable(iterate):
+            _refuse_other(f"source {name!r}: iterate", iterate)
         self.name = name
         self._iterate = iterate
         self._messages: AsyncIterator[Message] | None = None
@@ -55,6 +52,7 @@ class PythonSource(Source):
         """Begin to iterate; offsets go on behind ``positions``."""
         if callable(self._iterate):
             self._messages = self._iterate()
+            _refuse_other(f"source {self.name!r}: what its function gave is", self._messages)
         elif self._is_begun:
             rule = "an async iterator has no second beginning"
             raise OperatorError(f"source {self.name!r}", rule, "give the function that makes it, without calling it")
@@ -96,6 +94,12 @@ class PythonSource(Source):
         if self._next is None:
             self._next = asyncio.ensure_future(_step(self._messages))
         return self._next
+
+
+def _refuse_other(what: str, given: object) -> None:
+    if not isinstance(given, AsyncIterator):
+        rule = "it is an async iterator, or a function that makes one"
+        raise OperatorError(f"{what} of type {type(given).__name__}", rule, "write an async function with yield")
 
 
 async def _step(messages: AsyncIterator[Message]) -> Message:

@@ -134,6 +134,11 @@ class Sources:
         found = {name: source.lateness.habit for name, source in self._connected.items()}
         return {name: habit for name, habit in found.items() if habit is not None}
 
+    def before_epoch(self) -> dict[str, int]:
+        """Source -> tick of the last thing that it sent, of those that have sent nothing of tick 0 or later."""
+        highest = {name: max(source.highest.values(), default=0) for name, source in self._connected.items()}
+        return {name: tick for name, tick in highest.items() if tick < 0}
+
     def told(self) -> dict[str, dict[str, Any]]:
         """Source -> its state, the reason why it is down or has failed, and its counts."""
         names = ("inputs", "late", "repaired", "dropped", "duplicates", "gaps")
