@@ -24,7 +24,7 @@ from tidewarp.seeds import Stream
 from tidewarp.store import Written
 from tidewarp.store.journal import SqliteJournal
 from tidewarp.testing.kill import JOURNAL, KillTrial, Report
-from tidewarp.twin import Build, Twin, forked, host, open_twin, snapshots
+from tidewarp.twin import Build, Twin, admissions, forked, host, open_twin, snapshots
 
 pytestmark = pytest.mark.proof("killed anywhere, a run ends as if nothing had happened")
 teeth = pytest.mark.proof("a mistake planted in the runtime is found by killing it")
@@ -275,8 +275,10 @@ def torn_line_kept() -> None:
 
 def dead_letter_without_offset() -> None:
     """A dead letter is kept, and its record moves no position."""
-    encode = host.encode_dead
-    host.encode_dead = lambda source, admitted, letters, counted, moved: encode(source, admitted, letters, counted, {})
+    encode = admissions.encode_dead
+    admissions.encode_dead = lambda source, admitted, letters, counted, moved: encode(
+        source, admitted, letters, counted, {}
+    )
 
 
 def dead_letter_moves_back() -> None:

@@ -21,6 +21,7 @@ from tidewarp.connect.decoders import JsonMessages
 from tidewarp.connect.payload import observation_payload
 from tidewarp.errors import ModelError, OperatorError
 from tidewarp.testing import ManualClock
+from tidewarp.twin import dispatcher
 from tidewarp.twin import host as host_module
 from tidewarp.twin.observations import STAGES
 from tidewarp.twin.pace import Pace
@@ -397,8 +398,8 @@ def test_a_sink_that_does_not_open_is_named(tmp_path: Path, monkeypatch: pytest.
         model(Memory(), name="prompt")(twin)
         twin.sink(Slow(), name="slow")
 
-    monkeypatch.setattr(host_module, "_OPEN_S", 0.01)
-    monkeypatch.setattr(host_module._LOG, "warning", lambda *words: (words_of.append(words), told.set()))
+    monkeypatch.setattr(dispatcher, "_OPEN_S", 0.01)
+    monkeypatch.setattr(dispatcher._LOG, "warning", lambda *words: (words_of.append(words), told.set()))
     words_of: list[Any] = []
     with tw.open(tmp_path / "a.tw", build, clock=ManualClock()) as twin:
         assert twin.run(until=10, factor=1).outputs == 10

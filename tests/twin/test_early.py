@@ -23,9 +23,9 @@ from tidewarp.connect import Output, Refused, RunIdentity, Sink, Source
 from tidewarp.connect.payload import event_payload
 from tidewarp.errors import OperatorError
 from tidewarp.observe import SilentProbe
-from tidewarp.twin import Build, Summary, host, journal_rows, snapshots, standby
+from tidewarp.twin import Build, Summary, host, journal_rows, output_commit, snapshots, standby
 from tidewarp.twin.early import Early, complete_below
-from tidewarp.twin.host import Host
+from tidewarp.twin.output_commit import OutputCommit
 from tidewarp.twin.redeliver import redeliver
 
 Record = dict[str, Any]
@@ -135,9 +135,9 @@ def test_it_is_right_at_whatever_moment_outputs_leave(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int, at: str
 ) -> None:
     """Repairs between the journal and the release of GVT, in the middle of instants, and from few snapshots."""
-    draw, settle = random.Random(seed), Host._settle
-    monkeypatch.setattr(host, "_TELL_S", 0.0)
-    monkeypatch.setattr(Host, "_settle", lambda self: settle(self) if draw.random() < 0.3 else None)
+    draw, settle = random.Random(seed), OutputCommit.settle
+    monkeypatch.setattr(output_commit, "_TELL_S", 0.0)
+    monkeypatch.setattr(OutputCommit, "settle", lambda *to, **how: settle(*to, **how) if draw.random() < 0.3 else None)
     monkeypatch.setattr(host, "EVENTS_PER_STEP", draw.choice([1, 2, 20_000]))
     monkeypatch.setattr(snapshots, "_SHARE", draw.choice([0, 3]))
     times = [(at + draw.choice([0, 0, 12]), at) for at in range(0, 120, 2)]
@@ -262,7 +262,7 @@ def test_many_lives_with_repairs_and_a_sink_that_is_often_behind(
 ) -> None:
     """Lives that are cut off, in which the sink has lost a part of what it held, or is down when they begin."""
     draw = random.Random(seed)
-    monkeypatch.setattr(host, "_TELL_S", 0.0)
+    monkeypatch.setattr(output_commit, "_TELL_S", 0.0)
     times = [(at + draw.choice([0, 0, 12]), at) for at in range(0, 160, 2)]
     messages = [(0, at, float(at % 5)) for _, at in sorted(times)]
     early = Told()

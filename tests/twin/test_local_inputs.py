@@ -428,7 +428,7 @@ def kill_when_it_ends(monkeypatch: pytest.MonkeyPatch, twin: tw.Twin, until: flo
     """Of what this life did, the sinks hold the outputs, and the journal nothing."""
 
     def finish(host: Host, reason: str) -> None:
-        host._flush()
+        host._dispatcher.flush(host._wait)
         raise Killed(reason)
 
     with monkeypatch.context() as patch:

@@ -19,8 +19,8 @@ import tidewarp as tw
 from tidewarp.connect import Raw, Source
 from tidewarp.connect.decoders import JsonMessages
 from tidewarp.observe import SilentProbe
-from tidewarp.twin import Build, Summary, host, snapshots, verify
-from tidewarp.twin.host import Host
+from tidewarp.twin import Build, Summary, host, output_commit, snapshots, verify
+from tidewarp.twin.output_commit import OutputCommit
 
 S = 10**9
 Messages = Sequence[tuple[int, int, float]]  # partition, event time in s, value
@@ -174,9 +174,9 @@ def test_a_repair_between_the_journal_and_the_release_loses_no_output(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int, at: str
 ) -> None:
     """GVT is in the journal, the outputs below it have not left yet, and then a late input makes the run anew."""
-    draw, settle = random.Random(seed), Host._settle
-    monkeypatch.setattr(host, "_TELL_S", 0.0)
-    monkeypatch.setattr(Host, "_settle", lambda self: settle(self) if draw.random() < 0.3 else None)
+    draw, settle = random.Random(seed), OutputCommit.settle
+    monkeypatch.setattr(output_commit, "_TELL_S", 0.0)
+    monkeypatch.setattr(OutputCommit, "settle", lambda *to, **how: settle(*to, **how) if draw.random() < 0.3 else None)
     monkeypatch.setattr(host, "EVENTS_PER_STEP", draw.choice([1, 2, 20_000]))
     monkeypatch.setattr(snapshots, "_SHARE", draw.choice([0, 3]))
     monkeypatch.setattr(snapshots, "SNAPSHOTS_MAX", draw.choice([1, 2, 12]))

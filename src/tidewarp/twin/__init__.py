@@ -6,7 +6,10 @@ handles    the part of it that a program uses beside a run · local  what it set
 opening    open_twin: a journal begun, or followed to where it stands
 summary    what a run says of itself
 run        pure: the model in step with its inputs, the two chains, the run digest
-host       threads for connectors, group commit, pacing · withheld  outputs that wait for GVT · early  sinks that do not
+host       the loop: inbox, gate, the model in slices · outlook  how far a turn may go, how long the host may sleep
+intake     threads of sources · dispatcher  threads of sinks · retries  what is to be tried again
+admissions  inputs into the journal, before they are applied · marks  marks and cuts, once GVT has passed them
+output_commit  when outputs leave · withheld  those that wait for GVT · early  sinks that do not
 attended   the host for people · observations  what it measures of itself · outages  what its log says of connectors
 collector  Python's garbage collector while a run has to be in time
 repair     the two kinds of host, and how each puts late inputs in their place

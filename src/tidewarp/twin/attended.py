@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 from tidewarp.clocks import Clock
 from tidewarp.connect import gate as gates
 from tidewarp.connect import outbox as outboxes
-from tidewarp.connect.contract import Output, RunIdentity
-from tidewarp.connect.shell import Inbox, Lost, SinkThread
+from tidewarp.connect.contract import RunIdentity
+from tidewarp.connect.shell import Inbox, Lost
 from tidewarp.twin.control import Control
+from tidewarp.twin.dispatcher import Dispatcher
 from tidewarp.twin.follow import EVENTS_PER_STEP
 from tidewarp.twin.forked import ForkedRun
 from tidewarp.twin.local import LocalQueue, raise_refusal
 from tidewarp.twin.observations import STAGES, Observer
 from tidewarp.twin.outages import Outages
+from tidewarp.twin.output_commit import OutputCommit
 from tidewarp.twin.pace import Pace
 from tidewarp.units import TICK_MAX, in_seconds
 
@@ -47,8 +49,8 @@ class Attended:
     _clock: Clock
     _identity: RunIdentity
     _pace: Pace
-    _sinks: dict[str, SinkThread]
-    _released_id: str
+    _dispatcher: Dispatcher
+    _output_commit: OutputCommit
     _heard_s: float
     _is_new: bool
     _was_stopped: bool
@@ -71,7 +73,6 @@ class Attended:
         def _wait(self, timeout_s: float | None, clock: Clock | None = None) -> None: ...
         def _take_all(self) -> None: ...
         def _slice(self, limit: int) -> None: ...
-        def _pass_on(self, outputs: Sequence[Output]) -> None: ...
         def _finish(self, reason: str) -> None: ...
         def _present(self) -> int: ...
         def delivered_tick(self) -> int: ...  # noqa: D102
@@ -99,7 +100,7 @@ class Attended:
             self._slice(self._gate.floor)
         self._perform(self._gate.handle(gates.Settled()))
         outputs = self._run.step(self._gate.floor, EVENTS_PER_STEP)
-        self._pass_on(outputs)
+        self._output_commit.take(outputs)
         if isinstance(self._run, ForkedRun):
             self._run.digest()  # with it, the registry here shows what is there
         raise_refusal(outputs, offset)
@@ -153,13 +154,13 @@ class Attended:
             self._warn_of_habits()
 
     def _begin_to_observe(self, now_s: float) -> Observer:
-        wanting = [thread for name, thread in self._sinks.items() if self._outbox.delivery(name).observe]
+        wanting = [thread for name, thread in self._dispatcher.threads.items() if self._outbox.delivery(name).observe]
         self._observer = Observer(self._observe_s, now_s, self._gate, self._outbox, wanting)
         return self._observer
 
     def _look(self, observer: Observer, now_s: float) -> None:
         late_s = self._pace.lag_s(self._gate.next_tick)
-        observer.look(now_s, self._run.at, self.lag_s, late_s, self._released_id, self._spent_s)
+        observer.look(now_s, self._run.at, self.lag_s, late_s, self._output_commit.released_id, self._spent_s)
 
     def _look_last(self) -> None:
         """At the end: whoever watches is to see why a source has failed."""
@@ -246,4 +247,4 @@ class Attended:
 
     def unobserved(self) -> Mapping[str, int]:
         """Sink -> observations that it was not told. From any thread."""
-        return {name: thread.unobserved for name, thread in self._sinks.items()}
+        return {name: thread.unobserved for name, thread in self._dispatcher.threads.items()}
