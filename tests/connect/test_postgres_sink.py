@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live_servers import Proxy, deliver, held_of, killed_at_random, outputs
+from live_servers import Kills, Proxy, deliver, held_of, killed_at_random, outputs
 
 from tidewarp.codec import pack
 from tidewarp.connect import sinks
@@ -249,16 +248,9 @@ def test_a_sink_killed_anywhere_is_exactly_once(
 
 def test_a_server_killed_under_load_holds_each_output_once(server: PostgresServer, client: Any, table: str) -> None:
     """SIGKILL of PostgreSQL in the middle of the writes, with fsync: nothing lost, nothing doubled (18)."""
-    kills = [30, 90, 150]
-
-    def outage(at: int) -> asyncio.Future[Any] | None:
-        if not kills or at < kills[0]:
-            return None
-        kills.pop(0)
-        return asyncio.ensure_future(asyncio.to_thread(lambda: (server.kill(), server.start())))
-
-    perform(deliver(sinks.postgres(server.dsn), 200, 5, outage))
-    assert not kills
+    kills = Kills(server, [30, 90, 150])
+    perform(deliver(sinks.postgres(server.dsn), 200, 5, kills))
+    assert not kills.left
     assert numbers(server) == [*range(200)]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live_servers import Proxy, deliver, held_of, killed_at_random, outputs
+from live_servers import Kills, Proxy, deliver, held_of, killed_at_random, outputs
 
 from tidewarp.codec import pack
 from tidewarp.connect import sinks
@@ -197,16 +196,9 @@ def test_a_sink_killed_anywhere_is_exactly_once(
 
 def test_a_server_killed_under_load_holds_each_output_once(server: RedisServer, client: Any) -> None:
     """SIGKILL of Redis in the middle of the writes, with appendfsync always: nothing lost, nothing doubled (18)."""
-    kills = [30, 120, 200]
-
-    def outage(at: int) -> asyncio.Future[Any] | None:
-        if not kills or at < kills[0]:
-            return None
-        kills.pop(0)
-        return asyncio.ensure_future(asyncio.to_thread(lambda: (server.kill(), server.start())))
-
-    perform(deliver(sinks.redis_stream(server.url), 300, 5, outage))
-    assert not kills
+    kills = Kills(server, [30, 120, 200])
+    perform(deliver(sinks.redis_stream(server.url), 300, 5, kills))
+    assert not kills.left
     client.connection_pool.disconnect()
     assert numbers(client) == [*range(300)]
 

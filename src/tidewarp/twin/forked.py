@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 from tidewarp.clocks import WallClock
 from tidewarp.connect.contract import Input, Output
 from tidewarp.connect.gate import Grant
-from tidewarp.errors import OperatorError
+from tidewarp.errors import ModelError, OperatorError
 from tidewarp.twin.cuts import Cut
 from tidewarp.twin.documents import Mark
 from tidewarp.twin.follow import EVENTS_PER_STEP
@@ -154,16 +154,17 @@ class ForkedRun:
         return outputs
 
     # ------------------------------------------------------------------ going back
-    def repair(self, tick: int, late: Sequence[Input], released_id: str) -> tuple[str, list[Output]]:
+    def repair(self, tick: int, late: Sequence[Input], released_id: str) -> tuple[str, list[Output], ModelError | None]:
         """Put ``late``, none of it below ``tick``, in its place, and come to where the run stands now.
 
-        Returns the id of the last output before where it was executed again, and the outputs from there on that are
-        above ``released_id``.
+        Returns the id of the last output before where it was executed again, the outputs from there on that are
+        above ``released_id``, and the error if the model raised on the way: then it stands there, and these are all.
 
         Raises:
-            ModelError: the model raised when it was told so.
+            ModelError: the model comes out differently from what the journal holds of it.
             OperatorError: there can be no more processes, or they die again and again.
         """
+        begin, met = self._simulation.standing.last_id, None
         self._inputs.insert(late)
         self._end(self._snapshots.drop_above(tick))
         self._end([self._simulation])
@@ -174,11 +175,19 @@ class ForkedRun:
             outputs.extend(output for output in some if output.id > released_id)
 
         def forget(behind: str) -> None:
+            nonlocal begin
+            begin = min(begin, behind)
             outputs[:] = [output for output in outputs if output.id <= behind]
 
-        begin = self._restart(release, forget)
+        try:
+            self._restart(release, forget)
+        except ModelError as error:
+            if not self.failed:
+                raise
+            met = error
+            release(self._simulation.salvage())
         self._last_id, self._is_again = outputs[-1].id if outputs else released_id, False
-        return begin, outputs
+        return begin, outputs, met
 
     def _surely(self, ask: Callable[[], T]) -> T:
         """What ``ask`` gives; by another process, if the present one is no more."""
@@ -192,13 +201,13 @@ class ForkedRun:
                 self._restart(lambda _: None, lambda _: None)
                 self._is_again = True
 
-    def _restart(self, release: Release, forget: Callable[[str], None]) -> str:
-        """Let a copy of the newest snapshot come to where the run stands; the id of the last output before that snapshot.
+    def _restart(self, release: Release, forget: Callable[[str], None]) -> None:
+        """Let a copy of the newest snapshot come to where the run stands.
 
-        ``release`` gets the outputs. ``forget(id)`` hears that those above it will come once more.
+        ``release`` gets the outputs. ``forget(id)`` hears that those above it will come once more: it is the last before the copy.
         """
         at: int = self.at
-        lease, ahead, begin = self.lease, self.ahead, self._simulation.standing.last_id
+        lease, ahead = self.lease, self.ahead
         while True:
             base = self._newest_usable()
             try:
@@ -206,7 +215,6 @@ class ForkedRun:
             except Died:
                 self._lose(base)
                 continue
-            begin = min(begin, copy.standing.last_id)
             forget(copy.standing.last_id)
             self._simulation = copy
             if self._pictured != self._wired:
@@ -223,7 +231,7 @@ class ForkedRun:
                     copy.lease_max = lease
                     self._follow(copy, lease, at, ahead, release)
                     copy.lease_max = TICK_MAX
-                return begin
+                return
             except Died:
                 self._count_death()
 

@@ -238,7 +238,7 @@ class Host(Attended):
             outputs = self._run.step(limit, _PACED_EVENTS if self._pace.keeps_up else EVENTS_PER_STEP)
         except ModelError as error:
             self._give_up(error)
-            raise
+            return
         self._spend("model", begin_s)
         stage("apply.after")
         self._output_commit.take(outputs)
@@ -254,10 +254,12 @@ class Host(Attended):
         self.repairs += 1
         self._probe.add("repairs")
         begin_s = self._clock.now()
-        self._run, begin, outputs = self._rebuild(tick, late, self._output_commit.released_id)
+        self._run, begin, outputs, error = self._rebuild(tick, late, self._output_commit.released_id)
         self._spend("model", begin_s)
         self._output_commit.replace(begin, outputs)
         self._marks.forget_above(tick)
+        if error is not None:
+            self._give_up(error)
 
     def release_recovered(self, outputs: Sequence[Output]) -> None:
         """Hand on what is made again in a recovery: a sink that is down must not keep a twin from coming back, so its file takes them."""
@@ -340,9 +342,8 @@ class Host(Attended):
         self._repair()
         self._conclude()
         stalled = self._dispatcher.flush(self._wait)
-        lacking = "; ".join(f"sink {name!r}: {told}" for name, told in self._outbox.lacking().items())
         mark = self._run.mark(final=True)
-        stop = entry(STOP, mark.tick, {"tick": mark.tick, "reason": reason, "detail": stalled or lacking})
+        stop = entry(STOP, mark.tick, {"tick": mark.tick, "reason": reason, "detail": stalled or self._lacking()})
         self._journal.append([entry(MARK, mark.tick, mark.document()), self._output_commit.record(self._run.at), stop])
         self._is_unsealed = False
         if stalled:
@@ -356,12 +357,25 @@ class Host(Attended):
         self._output_commit.conclude(self._run.at)
 
     def _give_up(self, error: ModelError) -> None:
-        """The model raised: deliver what came before, and let the journal say where the run ended and why."""
+        """The model raised: deliver what came before, let the journal say where the run ended and why, and raise it again.
+
+        Unless a late input was on its way to the journal: then the run is executed again with it, and may not fail.
+        """
         self._perform(self._gate.handle(gates.Paused()))
         self._output_commit.withhold(self._run.salvage())
         while self._gate.appending or self._output_commit.is_telling:
             self._wait(None)
+        if self._repair_from < TICK_MAX:
+            self._asked = False  # the gate shall read on
+            self._repair()
+            return
         self._conclude()
-        self._dispatcher.flush(self._wait)
-        stop = entry(STOP, self._run.at, {"tick": self._run.at, "reason": "model", "detail": error.value})
+        stalled = self._dispatcher.flush(self._wait)
+        detail = "; ".join(filter(None, (error.value, stalled or self._lacking())))
+        stop = entry(STOP, self._run.at, {"tick": self._run.at, "reason": "model", "detail": detail})
         self._journal.append([self._output_commit.record(self._run.at), stop])
+        raise error
+
+    def _lacking(self) -> str:
+        """Which sinks do not hold all outputs, and why."""
+        return "; ".join(f"sink {name!r}: {told}" for name, told in self._outbox.lacking().items())

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tidewarp.connect.contract import Input, Output
 from tidewarp.connect.gate import Grant
-from tidewarp.errors import MissingExtra, OperatorError
+from tidewarp.errors import MissingExtra, ModelError, OperatorError
 from tidewarp.store import Journal
 from tidewarp.twin.follow import EVENTS_PER_STEP, Follower, differs
 from tidewarp.twin.forked import ForkedRun, Release
@@ -32,12 +32,13 @@ HOSTS: Final = ("auto", "inline", "forked")
 
 class Rebuilt(NamedTuple):
     """A run that was executed again, from behind the output with the id ``begin`` to where it had stood; ``outputs``: from
-    there on, not released yet.
+    there on, not released yet. With an ``error``, the model raised on the way, and it stands there.
     """
 
     run: Run | ForkedRun
     begin: str
     outputs: Sequence[Output]
+    error: ModelError | None = None
 
 
 Rebuild = Callable[[int, Sequence[Input], str], Rebuilt]
@@ -82,10 +83,18 @@ def inline(twin: Twin, journal: Journal) -> tuple[Run, Rebuild]:
         def release(some: Sequence[Output]) -> None:
             outputs.extend(output for output in some if output.id > released_id)
 
-        _follow(journal, fresh, fresh._run, twin._gate.floor, twin._run.at, release)
-        fresh._run.grant(Grant(twin._gate.floor, twin._gate.ahead))
+        met = None
+        try:
+            _follow(journal, fresh, fresh._run, twin._gate.floor, twin._run.at, release)
+        except ModelError as error:
+            if not fresh._run.failed:
+                raise
+            met = error
+            release(fresh._run.salvage())
+        else:
+            fresh._run.grant(Grant(twin._gate.floor, twin._gate.ahead))
         twin._take_over(fresh)
-        return Rebuilt(fresh._run, "", outputs)
+        return Rebuilt(fresh._run, "", outputs, met)
 
     return twin._run, rebuild
 

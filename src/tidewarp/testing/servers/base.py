@@ -171,8 +171,9 @@ class Server:
         self._end(self.stop_signal)
 
     def pause(self) -> None:
-        """SIGSTOP: it keeps its connections and answers nothing."""
+        """SIGSTOP: it keeps its connections and answers nothing. On return it has stopped."""
         os.kill(self.pid, signal.SIGSTOP)
+        os.waitpid(self.pid, os.WUNTRACED)  # the signal may reach a busy process late
 
     def proceed(self) -> None:
         """Go on after :meth:`pause`."""

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -105,8 +105,12 @@ class PostgresServer(Server):
     def pause(self) -> None:
         """SIGSTOP for the postmaster, which then makes no more children, and for all of them."""
         super().pause()
-        for child in self._children():
+        children = self._children()
+        for child in children:
             _send(child, signal.SIGSTOP)
+        clock, nothing = WallClock(), queue.SimpleQueue[None]()
+        while not all(map(_has_stopped, children)):
+            clock.wait(nothing, _POLL_S)
 
     def proceed(self) -> None:
         """Go on after :meth:`pause`."""
@@ -156,10 +160,20 @@ def _unprivileged() -> pwd.struct_passwd:
 
 
 def _processes() -> dict[int, int]:
-    """Living process -> its parent. A zombie holds nothing any more."""
+    """Living process -> its parent."""
+    return {pid: parent for pid, parent, _ in _listed()}
+
+
+def _has_stopped(pid: int) -> bool:
+    return all(state.startswith("T") for other, _, state in _listed() if other == pid)
+
+
+def _listed() -> Iterator[tuple[int, int, str]]:
+    """Process, parent, state. A zombie holds nothing any more."""
     listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True)
-    rows = (line.split() for line in listed.stdout.splitlines())
-    return {int(pid): int(parent) for pid, parent, state, *_ in rows if not state.startswith("Z")}
+    for pid, parent, state, *_ in (line.split() for line in listed.stdout.splitlines()):
+        if not state.startswith("Z"):
+            yield int(pid), int(parent), state
 
 
 def _send(pid: int, how: signal.Signals) -> None:
