@@ -57,7 +57,7 @@ def test_a_file_has_all_rows_and_as_many_as_are_asked_for(journal, run, kind, re
 
 def test_the_three_kinds_of_file_hold_the_same(journal, run, monkeypatch):
     """Parquet has types, JSON all fields, CSV text; small row groups are a file like a large one."""
-    pyarrow = pytest.importorskip("pyarrow.parquet")
+    pyarrow = pytest.importorskip("pyarrow.parquet", reason="pip install 'tidewarp[parquet]'")
     monkeypatch.setattr(export, "GROUP_ROWS", 500)
     for kind in ("csv", "jsonl", "parquet"):
         assert run("log", "j.tw", "--out", f"all.{kind}").code == 0

@@ -426,6 +426,7 @@ def test_what_cannot_work_is_refused_when_it_is_made(wrong: dict[str, Any]) -> N
 
 def test_an_unknown_setting_is_named_and_no_secret_beside_it() -> None:
     """librdkafka refuses it; the error names the setting and not the values."""
+    pytest.importorskip("confluent_kafka", reason="pip install 'tidewarp[kafka]'")
     config = {"sasl.password": "hunter2", "fetch.wait": "hunter2"}
     source = sources.kafka("a", bootstrap_servers="localhost:1", group_id="g", config=config)
     with pytest.raises(OperatorError, match=r"fetch\.wait") as told:

@@ -161,8 +161,11 @@ def two_repaired(twin: Twin) -> None:
 
 
 def frail() -> None:
-    """Each 30th slice the simulation process is killed alone, under its host; a snapshot is taken behind each third."""
+    """Each 30th slice the simulation process is killed alone, under its host; a snapshot is taken behind each third at the latest."""
     slice_of, count = forked.ForkedRun._slice, itertools.count(1)
+    spend, taken = snapshots.Due.spend, snapshots.Due.taken
+    snapshots.Due.spend = lambda self, s: spend(self, 1.0)  # by slices: a busy machine would take too few snapshots
+    snapshots.Due.taken = lambda self, s: taken(self, 1.0)
 
     def slice_and_die(self, limit, events_max):
         if next(count) % 30 == 0:

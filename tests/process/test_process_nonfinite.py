@@ -132,7 +132,7 @@ def test_csv_says_nan_in_words(tmp_path: Any) -> None:
 
 def test_a_table_keeps_them(tmp_path: Any) -> None:
     """Parquet has NaN and infinities, so they are not counted as lost there."""
-    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pip install 'tidewarp[parquet]'")
 
     def build(twin: tw.Twin) -> None:
         _model(twin)

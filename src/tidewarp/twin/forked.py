@@ -169,6 +169,7 @@ class ForkedRun:
         self._end(self._snapshots.drop_above(tick))
         self._end([self._simulation])
         self._due.repaired()
+        self._deaths, self._died_at = 0, -1  # from here on it is other work
         outputs: list[Output] = []
 
         def release(some: Sequence[Output]) -> None:
