@@ -391,6 +391,21 @@ def test_full_means_that_some_queue_has_no_room() -> None:
     assert not box.full
 
 
+def test_what_waits_in_a_file_counts_where_no_more_may_overflow() -> None:
+    """A recovery, or a run while it was paced, has left it there; at full speed the run waits until there is room again."""
+    box = outbox(x=Delivery(batch=1, queue=2))
+    box.spills = True
+    box.handle(Published(outputs(0, 5)))
+    assert not box.full
+    box.spills = False
+    for event in (Sent("x"), Sent("x"), Fetched("x", outputs(2, 4))):
+        assert box.full
+        box.handle(event)
+    assert (box.full, box.backlog) == (True, {"x": 3})
+    box.handle(Sent("x"))
+    assert (box.full, box.backlog) == (False, {"x": 2})
+
+
 def test_what_a_target_refuses_for_good_is_counted_and_does_not_hold_up_the_rest() -> None:
     """Dead, not sent; the last id moves past it, so it is not offered again."""
     box = outbox(x=Delivery(batch=3))

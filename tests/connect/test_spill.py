@@ -16,7 +16,7 @@ from tidewarp.codec import pack
 from tidewarp.connect import spill
 from tidewarp.connect.contract import Output
 from tidewarp.connect.spill import SpillFile
-from tidewarp.errors import InternalError, OperatorError
+from tidewarp.errors import OperatorError
 
 
 def output(n: int, value: bytes = b"") -> Output:
@@ -90,10 +90,19 @@ def test_a_folder_that_takes_no_file_is_the_operators_affair(tmp_path: Path) -> 
         SpillFile(tmp_path / "no" / "x").append([output(0)])
 
 
-def test_taking_from_what_was_never_filled_is_refused(tmp_path: Path) -> None:
-    """There is no file to read."""
-    with pytest.raises(InternalError, match="nothing was put into it"):
-        SpillFile(tmp_path / "x").take(1)
+def test_a_file_that_could_not_be_made_gives_nothing_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk was full before there was a file, and outputs were asked for before anybody heard of it."""
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    file = SpillFile(tmp_path / "x")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", full)
+        with pytest.raises(OSError, match="No space left"):
+            file.append([output(0)])
+    assert file.take(1) == []
+    file.close()
 
 
 def test_a_full_disk_takes_nothing_of_what_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -512,3 +512,37 @@ def test_a_long_document_is_kept_in_parts(tmp_path: Path) -> None:
         again = twin.run(until=4.5)
     assert verify(tmp_path / "a.tw").digest == again.digest
     assert replay_cuts(tmp_path / "a.tw", build) == Recut(4, 2, None)
+
+
+@pytest.mark.parametrize("at", ["inline", "forked"])
+def test_of_an_instant_whose_cut_fails_nothing_leaves(tmp_path: Path, at: str) -> None:
+    """It is torn, as one in which a process raises: the stop lies before it, and who mends the model may tell it otherwise."""
+    told = tmp_path / "told.jsonl"
+
+    def build(mended: bool) -> Build:
+        def build(twin: tw.Twin) -> None:
+            done = twin.restored or {"done": 0}
+
+            def state() -> dict[str, Any]:
+                return {"done": done["done"] if mended or twin.now < 3 else object()}
+
+            def work() -> Iterator[Any]:
+                while True:
+                    yield twin.env.timeout(1)
+                    done["done"] += 1
+                    twin.publish_event("done", done["done"] if twin.now < 3 else [done["done"], mended])
+                    if twin.now == 3:
+                        yield twin.cut()
+
+            twin.state(state)
+            twin.process(work())
+            twin.sink(tw.sinks.jsonl(told))
+
+        return build
+
+    with tw.open(tmp_path / "a.tw", build(False), host=at) as twin, pytest.raises(ModelError, match="object"):
+        twin.run(until=5)
+    assert [json.loads(line)["value"] for line in told.read_text().splitlines()] == [1, 2]
+    with tw.open(tmp_path / "a.tw", build(True), host=at, accept_model=True) as twin:
+        twin.run(until=5)
+    assert [json.loads(line)["value"] for line in told.read_text().splitlines()] == [1, 2, [3, True], [4, True]]

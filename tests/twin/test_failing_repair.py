@@ -18,6 +18,7 @@ from tidewarp.connect import Raw
 from tidewarp.errors import ModelError
 from tidewarp.observe import SILENT, SilentProbe
 from tidewarp.twin import admissions, forked, host, journal_rows, replay
+from tidewarp.units import TICK_MAX
 
 S = 10**9
 EPOCH = "1970-01-01T00:00:00Z"
@@ -180,3 +181,86 @@ def test_a_late_input_on_its_way_to_the_journal_may_avert_it(
     assert told(tmp_path / "late") == told(tmp_path / "order")
     build = wired(Late(messages, 11.0), tmp_path / "late", wire, late="repair", horizon=1_000)
     assert replay(tmp_path / "late" / "a.tw", build).digest == found.digest
+
+
+class TwoLate(Late):
+    """The last two are late, and come one by one."""
+
+    async def read(self, limit: int) -> list[Raw] | None:
+        if len(self.left) == len(self.raws):
+            raws, self.left = self.left[:-2], self.left[-2:]
+            return raws
+        await asyncio.to_thread(self.is_due.wait, 20)
+        raws, self.left = self.left[:1], self.left[1:]
+        return raws or None
+
+
+def bears_it(twin: tw.Twin) -> None:
+    """It raises behind 12 s if the level was 5, unless it was JAM as well."""
+    level = twin.registry.get("line.level")
+    seen = set[float]()
+
+    def watch() -> Any:
+        while True:
+            seen.add((yield level.wait_for_change()).new)
+
+    def check() -> Any:
+        while True:
+            yield twin.env.timeout(0.5)
+            if twin.env.now > 12 and 5.0 in seen and JAM not in seen:
+                raise RuntimeError("unbearable")
+
+    twin.process(watch())
+    twin.process(check())
+
+
+@hosts
+def test_a_late_input_may_avert_what_another_one_brought_about(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, at: str
+) -> None:
+    """The model raises in a repair while a second late input is on its way; the run comes to its end, which was granted before."""
+    messages = [*((0, s, 1.0 + s % 3) for s in range(0, 21, 2)), (1, 9, 5.0), (2, 7, JAM)]
+    held: list[Callable[[], None]] = []
+    heard: list[Callable[[], None]] = []
+    submit, repair, give_up = admissions.Admissions.submit, host.Host._repair, host.Host._give_up
+
+    def one_after_the_other(self: admissions.Admissions, batch: Any, heard_s: float) -> None:
+        partition = max((one.partition for one in batch.inputs), default=0)
+        if partition == 2 and is_late:
+            held.append(partial(submit, self, batch, heard_s))
+            return
+        submit(self, batch, heard_s)
+        pause = threading.Event()
+        while partition == 1 and is_late and self._inbox.empty():  # the run stands until it is durable
+            pause.wait(0.001)
+
+    def with_the_other_one_heard(self: host.Host) -> None:
+        while self._repair_from < TICK_MAX and not heard:
+            self._wait(None)
+            heard.extend(held)
+        repair(self)
+
+    def given_up(self: host.Host, error: ModelError) -> None:
+        if held:
+            held.pop()()
+        give_up(self, error)
+
+    monkeypatch.setattr(admissions.Admissions, "submit", one_after_the_other)
+    monkeypatch.setattr(host.Host, "_repair", with_the_other_one_heard)
+    monkeypatch.setattr(host.Host, "_give_up", given_up)
+    monkeypatch.setattr(host, "EVENTS_PER_STEP", 1)
+    monkeypatch.setattr(forked, "_SLICE_EVENTS", 1)
+    found = {}
+    for folder, source in (("order", Broker(in_order(messages))), ("late", TwoLate(messages, 13.0))):
+        (tmp_path / folder).mkdir()
+        is_late = isinstance(source, Late)
+        watch = Watch(source) if isinstance(source, Late) else None
+        build = wired(source, tmp_path / folder, bears_it, late="repair", horizon=1_000)
+        with tw.open(tmp_path / folder / "a.tw", build, epoch=EPOCH, host=at, probe=watch or SILENT) as twin:
+            if watch is not None:
+                watch.twin = twin
+            found[folder] = twin.run(until=20)
+    assert not held
+    assert found["late"].repairs == 2
+    assert (found["late"].digest, found["late"].virtual_time_s) == (found["order"].digest, 20.0)
+    assert told(tmp_path / "late") == told(tmp_path / "order")

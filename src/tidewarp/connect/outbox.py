@@ -237,8 +237,16 @@ class Outbox:
 
     @property
     def full(self) -> bool:
-        """Is there a sink whose queue has no room, and may it not overflow?"""
-        return not self.spills and any(len(sink.waiting) >= sink.delivery.queue for sink in self._sinks.values())
+        """Is there a sink whose queue, with what had to wait in its file, has no room, and may it not overflow?"""
+        return not self.spills and any(
+            len(sink.waiting) + len(sink.spilled) + sink.fetching >= sink.delivery.queue
+            for sink in self._sinks.values()
+        )
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Is there a sink that cannot be reached now?"""
+        return any(not sink.open for sink in self._sinks.values())
 
     @property
     def early(self) -> list[str]:

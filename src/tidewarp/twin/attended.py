@@ -83,14 +83,17 @@ class Attended:
         if self._local.put(self._present(), changes, self._gate.local_waiting):
             self._inbox.put(Woken())
 
-    def apply_now(self, changes: gates.Changes) -> None:
+    def queue(self, changes: gates.Changes) -> None:
+        """Between two runs, for :meth:`apply_queued`. Raises OperatorError: too many wait."""
+        self._local.put(0, changes, self._gate.local_waiting)
+
+    def apply_queued(self) -> None:
         """Between two runs: where the clock stands, at once.
 
         Raises:
             RuleViolation: the state of the moment forbids it; that too is part of the run.
         """
         self._take_all()
-        self._local.put(0, changes, self._gate.local_waiting)
         self._journal_local()
         offset = self._gate.local_offset
         if self._gate.local_tick > self._gate.floor:

@@ -60,7 +60,7 @@ class ForkedRun:
         OperatorError: there can be no more processes.
     """
 
-    at, lease, settled, failed = map(_of_simulation, ("at", "lease", "settled", "failed"))
+    at, settled, failed = map(_of_simulation, ("at", "settled", "failed"))
     next_tick, stop_tick = map(_of_simulation, ("next_tick", "stop_tick"))
     applied, refused, published = map(_of_simulation, ("applied", "refused", "published"))
     events, undeliverable, ahead, behind = map(_of_simulation, ("events", "undeliverable", "ahead", "behind"))
@@ -74,6 +74,7 @@ class ForkedRun:
     ) -> None:
         self.env = run.env
         self.cuts_from = run.cuts_from
+        self.lease = run.lease  # as granted: a simulation that comes to where another one stood may have less of it
         self._fresh, self._follow, self._gvt = fresh, follow, gvt
         self._clock = WallClock()
         self._wired = run.env.registry.topology
@@ -100,6 +101,7 @@ class ForkedRun:
         """Take over a lease with its inputs."""
         self._inputs.append(grant.inputs)
         self._simulation.grant(grant)
+        self.lease = grant.floor
 
     def step(self, limit: int, events_max: int) -> list[Output]:
         """As of a run. Takes a snapshot behind the slice, if one is due."""
@@ -150,6 +152,7 @@ class ForkedRun:
             outputs = []
         self._end([self._simulation])
         self._simulation = self._nursery.fork()
+        self.lease = self._simulation.lease
         self._wired = self._simulation.standing.topology
         return outputs
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tidewarp.clocks import Pacer
-from tidewarp.errors import ModelError, OperatorError
+from tidewarp.errors import ModelError, OperatorError, RuleViolation
 from tidewarp.twin.local import MISSING, changes_of
 from tidewarp.twin.wiring import Wiring
 
@@ -63,8 +63,9 @@ class Handles(Wiring):
                 host.apply_later(changes)
                 return
             self._refuse_at_end()
-            with self._running_the_model():
-                host.apply_now(changes)
+            host.queue(changes)
+            with self._between_runs():
+                host.apply_queued()
 
     def pause(self) -> None:
         """Let the clock stand still, in this run and the next ones, until :meth:`proceed`. Safe from any thread.
@@ -116,11 +117,19 @@ class Handles(Wiring):
         self._turn.notify_all()
 
     @contextmanager
-    def _running_the_model(self) -> Iterator[None]:
-        """Around what may let the model run in this thread, between two runs."""
+    def _between_runs(self) -> Iterator[None]:
+        """Around what the host does between two runs, and may let the model do in this thread.
+
+        What it cannot do ends the use of the twin, as in a run; an update that the model's state forbids is done.
+        """
         before, self._runner = self._runner, threading.get_ident()
         try:
             yield
+        except RuleViolation:
+            raise
+        except BaseException:
+            self._failed = True  # what was admitted but not journaled must not be passed over, nor waited for
+            raise
         finally:
             self._runner = before
 

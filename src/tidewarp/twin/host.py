@@ -177,14 +177,14 @@ class Host(Attended):
             goal = outlook.goal(self._run)
             if self._stopping or pace.too_late or (self._run.at >= goal and self._run.settled):
                 break
-            self._outbox.spills = pace.keeps_up
+            self._outbox.spills = pace.keeps_up or (pace.factor > 0 and self._outbox.is_cut_off)
             if self._outbox.full or pace.paused:
                 self._wait(self._until_observed_s(None))
             elif self._progress(outlook, goal):
                 self._probe.progress(in_seconds(self._run.at), None if goal == TICK_MAX else in_seconds(goal))
             else:
                 self._wait(self._until_observed_s(outlook.pause_s(self._run, goal, self._limit)))
-            self._output_commit.settle(self._run.at, pace.factor, is_repairing=self._repair_from < TICK_MAX)
+            self._output_commit.settle(self._run.at, goal, pace.factor, is_repairing=self._repair_from < TICK_MAX)
         if pace.factor > 0 and not pace.paused and self._run.at < goal:
             self._progress(outlook, goal)  # to the present: nothing was due since it was last asked for
         is_cut = self._run.at < goal
@@ -277,6 +277,7 @@ class Host(Attended):
         self._retries.perform()
 
     def _take_all(self) -> None:
+        self._retries.perform()  # also of a run that never waits, since it is behind
         end_s = self._clock.now() + _DRAIN_S
         for message in self._left():
             self._take(message)

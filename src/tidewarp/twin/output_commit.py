@@ -138,10 +138,11 @@ class OutputCommit:
         """At most so long may the host sleep, since GVT is to be told then; None: as long as it likes."""
         return _TELL_S if self._is_to_tell and not self.is_telling else None
 
-    def settle(self, at: int, factor: float, *, is_repairing: bool) -> None:
+    def settle(self, at: int, goal: int, factor: float, *, is_repairing: bool) -> None:
         """Release what GVT has passed, once the journal holds that it has.
 
-        The run stands at tick ``at``, at a pace of ``factor``; ``is_repairing``: it is to be executed again from an earlier one.
+        The run stands at tick ``at`` and ends at ``goal``, at a pace of ``factor``; ``is_repairing``: it is to be executed
+        again from an earlier one.
         """
         self._release(self._withheld.leave(self._told_gvt))
         if not is_repairing:
@@ -150,7 +151,8 @@ class OutputCommit:
             return
         gvt = self._gate.gvt
         if self._gate.sources.arrivals_only and not self._gate.sources.repairs and factor > 0:
-            gvt = min(gvt + ticks(_AHEAD_S / factor), TICK_MAX)
+            # A later life begins there: not behind the end of this run, nor where the clock waits for what is still to come.
+            gvt = max(gvt, min(gvt + ticks(_AHEAD_S / factor), goal, self._gate.watermark))
         self.is_telling, self._told_s = True, self._clock.now()
         future = self._journal.submit([self.record(at, gvt)])
         future.add_done_callback(lambda done: self._inbox.put(Told(gvt, done)))

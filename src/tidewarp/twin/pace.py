@@ -83,6 +83,11 @@ class Pace:
             self.paused, self._paused_s = True, self._clock.now()
             self._pacer.pause(self._paused_s)
 
+    def end(self) -> None:
+        """The run has ended, and time does not pass for it until the next one begins; by the calendar it does."""
+        if not self._by_calendar:
+            self.pause()
+
     def proceed(self, next_tick: int) -> None:
         """Go on from where it stands; by the calendar, catch up. What was late is forgiven."""
         if not self.paused:

@@ -140,7 +140,7 @@ class _Delivery:
         """Hand these to the sink; blocks while its queue is full. Once it has stalled, what comes is only counted."""
         self._perform(self._outbox.handle(outboxes.Published(outputs, self._clock.now())))
         self._wait_while(lambda: self._outbox.full)
-        self._outbox.spills = self._outbox.full
+        self._outbox.spills = self._outbox.spills or self._outbox.full
 
     def finish(self) -> Redelivered:
         """Wait until it holds all, or makes no progress."""

@@ -60,7 +60,8 @@ def redrive(twin: Twin, host: Host, journal: Journal, name: str) -> Redriven:
     for part in letters.parts():
         _prepare(name, decoder, part)
         appends, unfit = twin._gate.readmit(name, part, decoder, twin._epoch_ns or 0, letters.admitted)
-        host.append(appends)
+        with twin._between_runs():
+            host.append(appends)
         done = sum(len(append.inputs) for append in appends)
         letters.left.update(letter.rule for letter in unfit)
         letters.left["duplicate"] += len(part) - done - len(unfit)

@@ -33,6 +33,8 @@ class Retries:
 
     def perform(self) -> None:
         """Try what is due."""
+        if not self._due:
+            return
         now_s = self._clock.now()
         for key in [key for key, (at_s, _) in self._due.items() if at_s <= now_s]:
             self._due.pop(key)[1]()

@@ -365,6 +365,8 @@ class Run:
         if outputs:
             self._last_id = outputs[-1].id
         early, self._early = self._early, []
+        if early and early[-1].tick >= below:  # of an instant whose cut failed
+            del early[bisect_left(early, below, key=_TICK) :]
         return [*early, *outputs] if early else outputs
 
     def mark(self, *, final: bool = False) -> Mark:

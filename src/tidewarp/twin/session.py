@@ -100,6 +100,8 @@ class Twin(Handles):
             stack.enter_context(collector_spared())
             host.open_sources(self._sources, self._decoders)
             reason = host.go(limit, pace)
+            if self._pacing.catch_up == "pause":
+                pace.end()  # what comes between two runs has come now
             with self._turn:
                 host.settle_local()
                 summary = self._summary(host, store, pace, reason, started_s)

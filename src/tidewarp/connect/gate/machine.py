@@ -170,10 +170,14 @@ class Gate:
         return min((source.silent_s(self._now_s) for source in self.sources), default=math.inf)
 
     @property
+    def watermark(self) -> int:
+        """The least of all sources; TICK_MAX: none of them holds the clock."""
+        return min((source.watermark(self._now_s) for source in self.sources), default=TICK_MAX)
+
+    @property
     def reach(self) -> int:
         """How far the clock may go as it is now, whoever asks: below every watermark, and all that is not yet durable."""
-        reach = min((source.watermark(self._now_s) for source in self.sources), default=TICK_MAX)
-        return min(reach, self._appends.lowest)
+        return min(self.watermark, self._appends.lowest)
 
     @property
     def appending(self) -> bool:
