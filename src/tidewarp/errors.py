@@ -15,21 +15,32 @@
     │   ├── GenerationOverflow  a loop of sends without delay
     │   ├── RangeError          a number that its declared kind cannot hold (also a ValueError)
     │   ├── NotCompilable       a handler outside of the compilable subset of Python
+    │   ├── ProgramRefused      the source of a program breaks a rule (also a ValueError)
     │   └── ReverseMismatch     a reverse handler that does not restore the state
     ├── OperatorError           who runs it: options, files, disks, servers
     │   ├── MissingExtra        an optional package is not installed
     │   ├── StoreLocked         another process writes this journal
     │   ├── StoreFull           the disk, or the quota, is full; nothing was half written
+    │   │   └── QuotaExceeded   the bound that was set for a store
+    │   ├── OwnDomainBehind     a peer has records of this store that it lacks
+    │   ├── OwnDomainForked     two copies of this store were written to
+    │   ├── PolicyDenied        the policy in force does not give the right to do it
     │   ├── StoreFailed         an I/O error: the handle refuses everything from here on
     │   ├── Corrupt             stored bytes are not what was written
+    │   ├── NotFound            no artifact of this name is known here
+    │   ├── Withheld            an artifact is known, its bytes have not come
+    │   ├── Erased              an artifact is known, its bytes were dropped for good
+    │   ├── SnapshotIncomplete  records of a snapshot are not here
     │   ├── ModelChanged        the model is not the one that wrote the journal
     │   ├── LateInput           an input below GVT (also a ValueError)
     │   ├── PoolExhausted       the memory bound is below what the run needs
     │   ├── CheckpointRefused   bytes that are no checkpoint of this model
+    │   ├── OutOfModel          what this machine cannot do for a program: there is no result
     │   ├── RankLost            an MPI rank died
     │   └── RankMismatch        MPI ranks that were started differently
     ├── PeerError               whoever sent the bytes
-    │   └── CodecError          bytes, or a value, without a canonical form (also a ValueError)
+    │   ├── CodecError          bytes, or a value, without a canonical form (also a ValueError)
+    │   └── PeerRefused         an answer that is not what was asked for, or not true
     └── InternalError           us: a broken invariant, never the user's fault
 
 An error names the value, the rule and the next action. The constructor asks for the three, so that
@@ -38,12 +49,14 @@ none is forgotten; ``str(error)`` is "value: rule; action".
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 __all__ = [
     "CheckpointRefused",
     "CodecError",
     "Corrupt",
+    "Erased",
     "GenerationOverflow",
     "HandlerError",
     "InstantOverrun",
@@ -55,15 +68,24 @@ __all__ = [
     "ModelError",
     "NegativeDelay",
     "NotCompilable",
+    "NotFound",
     "OperatorError",
+    "OutOfModel",
+    "OwnDomainBehind",
+    "OwnDomainForked",
     "PeerError",
+    "PeerRefused",
+    "PolicyDenied",
     "PoolExhausted",
+    "ProgramRefused",
+    "QuotaExceeded",
     "RangeError",
     "RankLost",
     "RankMismatch",
     "Removed",
     "ReverseMismatch",
     "RuleViolation",
+    "SnapshotIncomplete",
     "StoreFailed",
     "StoreFull",
     "StoreLocked",
@@ -71,6 +93,7 @@ __all__ = [
     "UnhandledMessage",
     "UnknownDestination",
     "UnknownPath",
+    "Withheld",
     "ZeroLookahead",
 ]
 
@@ -156,6 +179,12 @@ class NotCompilable(ModelError):
     exit_code = 2
 
 
+class ProgramRefused(ModelError, ValueError):
+    """The source of a program breaks a rule; the value names its node."""
+
+    exit_code = 2
+
+
 class ReverseMismatch(ModelError):
     """A reverse handler does not bring back the state from before."""
 
@@ -188,6 +217,22 @@ class StoreFailed(OperatorError):
     exit_code = 1
 
 
+class OwnDomainBehind(OperatorError):
+    """A peer has shown more records of the own domain than are here: whatever is added now would fork it."""
+
+    exit_code = 1
+
+
+class OwnDomainForked(OperatorError):
+    """A peer holds another continuation of the own domain, signed by its key; the proof of it is kept."""
+
+    exit_code = 1
+
+
+class PolicyDenied(OperatorError):
+    """The policy in force here does not name the domain, or does not give it the role."""
+
+
 class Corrupt(OperatorError):
     """Stored bytes are not what was written. ``seq`` is the first bad record, None where it is a page or a table."""
 
@@ -196,6 +241,32 @@ class Corrupt(OperatorError):
     def __init__(self, value: str, rule: str, action: str, seq: int | None = None) -> None:
         super().__init__(value, rule, action)
         self.seq = seq
+
+
+class QuotaExceeded(StoreFull):
+    """More bytes than the quota of the store leaves room for; found by their declared size, before one was written."""
+
+
+class NotFound(OperatorError):
+    """No artifact of this name is known here, or the name is no artifact's."""
+
+
+class Withheld(OperatorError):
+    """An artifact that a record names; its bytes have not come with it."""
+
+
+class Erased(OperatorError):
+    """An artifact that a record names; another record says that its bytes were dropped for good."""
+
+
+class SnapshotIncomplete(OperatorError):
+    """A state cannot be made since records are not here. ``missing``: domain (32 bytes), first and last seq of each gap."""
+
+    exit_code = 1
+
+    def __init__(self, value: str, rule: str, action: str, missing: Sequence[tuple[bytes, int, int]]) -> None:
+        super().__init__(value, rule, action)
+        self.missing = tuple(missing)
 
 
 class ModelChanged(OperatorError):
@@ -218,6 +289,15 @@ class CheckpointRefused(OperatorError):
     exit_code = 1
 
 
+class OutOfModel(OperatorError):
+    """A program needs what its model knows nothing of: memory, time, an operation, or one without a bug.
+
+    It says nothing of what the program computes, so it leaves no result and no receipt.
+    """
+
+    exit_code = 1
+
+
 class RankLost(OperatorError):
     """An MPI rank ended before the run did."""
 
@@ -234,6 +314,10 @@ class PeerError(TidewarpError):
 
 class CodecError(PeerError, ValueError):
     """A value without a canonical form, or bytes that are not the one form of a value."""
+
+
+class PeerRefused(PeerError):
+    """A peer's answer is not what was asked for, or what it says is not true. Nothing of it was taken."""
 
 
 class InternalError(TidewarpError):

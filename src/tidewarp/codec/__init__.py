@@ -5,6 +5,16 @@
     digest      labelled SHA-256, and the chain that names a run
     records     header, hash and identity of journal records
 
+The forms of the store are imported from their own modules, since who runs a model needs none of them:
+
+    frames                           fields: integers, counted bytes, texts
+    references, artifacts, edges     names, what they name, what connects them
+    bodies                           what each kind of record says
+    snapshots, batches, segments     vectors of heads; records as they travel, and as a whole journal
+    merkle, heads, ed25519           trees over journals, and who signs for them
+    programs, results, receipts      pure functions, what came out of them, and who says so
+    dsse                             receipts as signed statements
+
 What they write is written for ever: a change of a form needs a new version, and the old one stays readable.
 """
 

@@ -1,0 +1,130 @@
+"""Batches: records as they travel, with the bytes of small artifacts; a segment of a journal is one without them.
+
+    "FB1" 01 | n U32 | (header 122 | state U8 | [body] | has_bytes U8 [U32 ArtifactBytes])*
+
+State 0: the body follows, of the length that the header says; 1: it is withheld; 2: it is erased. Whether a body
+hashes to what its header says, and a header follows the one before, is for whoever admits the records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+from tidewarp.codec.frames import Reader, count, counted
+from tidewarp.codec.records import HEADER_BYTES, RecordHeader
+from tidewarp.errors import CodecError
+
+__all__ = [
+    "BATCH_BYTES_MAX",
+    "BATCH_ITEMS_MAX",
+    "BODY",
+    "ERASED",
+    "INLINE_BYTES_MAX",
+    "WITHHELD",
+    "BatchItem",
+    "decode_batch",
+    "encode_batch",
+    "read_batch",
+]
+
+BODY, WITHHELD, ERASED = 0, 1, 2
+BATCH_ITEMS_MAX = 10_000
+BATCH_BYTES_MAX = 16 << 20
+INLINE_BYTES_MAX = 64 << 10
+"""ArtifactBytes that may travel with their record; larger ones are fetched by themselves."""
+
+_MAGIC = b"FB1\x01"
+_STATES = tuple(bytes([state]) for state in (BODY, WITHHELD, ERASED))
+_ACTION = "send fewer records"
+
+
+class BatchItem(NamedTuple):
+    """A record: ``state`` is BODY, WITHHELD or ERASED, and ``body`` is there in the first alone.
+
+    ``artifact`` is the ArtifactBytes of what the record names, if they travel with it.
+    """
+
+    header: RecordHeader
+    state: int
+    body: bytes | None
+    artifact: bytes | None = None
+
+
+def encode_batch(items: Collection[BatchItem]) -> bytes:
+    """The items as one batch.
+
+    Raises:
+        CodecError: more than 10,000 of them or 16 MiB, an artifact above 64 KiB, a body that is missing, too much or
+            not as long as its header says.
+    """
+    if len(items) > BATCH_ITEMS_MAX:
+        raise CodecError(f"batch of {len(items)} records", f"a batch has at most {BATCH_ITEMS_MAX}", _ACTION)
+    parts = [_MAGIC, count(len(items))]
+    for header, state, body, artifact in items:
+        size = None if body is None else len(body)
+        if state not in (BODY, WITHHELD, ERASED) or size != (header.body_len if state == BODY else None):
+            raise CodecError(
+                f"record {header.seq} in state {state} with {'no body' if body is None else f'a body of {size} bytes'}",
+                f"in state 0 a body of {header.body_len} bytes follows, in 1 and 2 none",
+                "give the body of this header, or say why there is none",
+            )
+        parts += header.to_bytes(), _STATES[state], body or b""
+        if artifact is None:
+            parts.append(b"\0")
+        elif len(artifact) <= INLINE_BYTES_MAX:
+            parts += b"\1", counted(artifact)
+        else:
+            raise CodecError(
+                f"artifact of {len(artifact)} bytes beside record {header.seq}",
+                f"{INLINE_BYTES_MAX} bytes travel with a record",
+                "let it be fetched by its reference",
+            )
+    data = b"".join(parts)
+    if len(data) > BATCH_BYTES_MAX:
+        raise CodecError(f"batch of {len(data)} bytes", f"a batch has at most {BATCH_BYTES_MAX}", _ACTION)
+    return data
+
+
+def decode_batch(data: bytes) -> list[BatchItem]:
+    """The items whose batch is ``data``.
+
+    Raises:
+        CodecError: as :func:`encode_batch`, or not the bytes of a batch.
+    """
+    reader = Reader(data, "batch")
+    if len(data) > BATCH_BYTES_MAX:
+        raise reader.refusal(f"a batch has at most {BATCH_BYTES_MAX} bytes")
+    items = read_batch(reader)
+    reader.end()
+    return items
+
+
+def read_batch(reader: Reader) -> list[BatchItem]:
+    """The next batch of ``reader``. Raises CodecError as :func:`decode_batch`."""
+    first = reader.at
+    if reader.take(len(_MAGIC)) != _MAGIC:
+        raise reader.refusal("not a batch of version 1")
+    number = reader.count(HEADER_BYTES + 2)
+    if number > BATCH_ITEMS_MAX:
+        raise reader.refusal(f"a batch has at most {BATCH_ITEMS_MAX} records, not {number}")
+    items = []
+    for _ in range(number):
+        items.append(_read_item(reader))
+        if reader.at - first > BATCH_BYTES_MAX:
+            raise reader.refusal(f"a batch has at most {BATCH_BYTES_MAX} bytes")
+    return items
+
+
+def _read_item(reader: Reader) -> BatchItem:
+    header = RecordHeader.from_bytes(reader.take(HEADER_BYTES))
+    state = reader.u8()
+    if state > ERASED:
+        raise reader.refusal(f"a state is 0, 1 or 2, not {state}")
+    body = reader.take(header.body_len) if state == BODY else None
+    artifact = None
+    if reader.flag():
+        artifact = reader.counted()
+        if len(artifact) > INLINE_BYTES_MAX:
+            raise reader.refusal(f"{INLINE_BYTES_MAX} bytes of an artifact travel with a record, not {len(artifact)}")
+    return BatchItem(header, state, body, artifact)
