@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["SILENT", "STAGES", "Probe", "SilentProbe", "on_stage", "stage"]
+__all__ = ["BLOCK_STAGES", "SILENT", "STAGES", "Probe", "SilentProbe", "on_stage", "stage"]
 
 
 class Probe(Protocol):
@@ -50,11 +50,18 @@ STAGES = (
 )
 """The steps of an input's way through a live twin, in order."""
 
+BLOCK_STAGES = (
+    "block.inside",  # a part of a large block is in its temporary file
+    "block.durable",  # all of it is, fsynced; it has no name yet
+    "block.after",  # it has its name, durably; no artifact refers to it
+)
+"""The steps of a large block's way into a store, in order; ``journal.inside`` of what refers to it comes behind them."""
+
 _listener: Callable[[str], None] | None = None
 
 
 def stage(name: str) -> None:
-    """Say that execution stands at ``name``, one of :data:`STAGES`."""
+    """Say that execution stands at ``name``, one of :data:`STAGES` or :data:`BLOCK_STAGES`."""
     if _listener is not None:
         _listener(name)
 

@@ -15,10 +15,11 @@ from tidewarp.codec import BODY_BYTES_MAX, INPUT, genesis, timed_body
 from tidewarp.errors import Corrupt
 from tidewarp.store import Entry, MemoryStore
 from tidewarp.store.chain import link
-from tidewarp.store.schema import Row, RowCheck, _verify, row_of
+from tidewarp.store.rows import Row, RowCheck, _verify, header_of, row_of
 
 DOMAIN = MemoryStore().journal.domain
 ENTRIES = [Entry(INPUT, timed_body(-5, b"one")), Entry(1, b"", 1), Entry(INPUT, timed_body(7, b"")), Entry(2, b"four")]
+HEADERS = [one.record.header for one in link(DOMAIN, 0, genesis(DOMAIN), ENTRIES)]
 
 
 def rows() -> list[Row]:
@@ -73,9 +74,9 @@ def test_a_row_is_refused_by_one_exactly_if_by_the_other(column: str) -> None:
 
 def test_whole_rows_need_no_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise it were right and of no use."""
-    monkeypatch.setattr("tidewarp.store.schema._verify", lambda *_: pytest.fail("looked at"))
+    monkeypatch.setattr("tidewarp.store.rows._verify", lambda *_: pytest.fail("looked at"))
     check = RowCheck("j", DOMAIN, 1, genesis(DOMAIN))
-    assert [check.record(row).body for row in check.walk(rows())] == [entry.body for entry in ENTRIES]
+    assert [header_of(DOMAIN, row) for row in check.walk(rows())] == HEADERS
     headers_only = RowCheck("j", DOMAIN, 1, genesis(DOMAIN))
     assert len(list(headers_only.walk(row._replace(body=None) for row in rows()))) == headers_only.seq - 1 == 4
 

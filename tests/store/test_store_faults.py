@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 from concurrent.futures import wait
@@ -175,6 +176,32 @@ def test_a_write_error_ends_the_handle_and_loses_nothing(tmp_path: Path, call: s
     check_file(path)
 
 
+def test_a_block_is_durable_before_its_name_and_its_name_before_what_refers_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes fsynced, then the name, then the folder that has the name: all of it before the transaction's COMMIT."""
+    told: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def tell_fsync(descriptor: int) -> None:
+        told.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "bytes")
+        fsync(descriptor)
+
+    def tell_replace(source: str, target: Path) -> None:
+        told.append("name")
+        replace(source, target)
+
+    (tmp_path / "A").mkdir()
+    with SqliteStore(tmp_path / "A", create=True) as store:
+        monkeypatch.setattr(os, "fsync", tell_fsync)
+        monkeypatch.setattr(os, "replace", tell_replace)
+        with hearing(lambda name, _: told.append(name)):
+            store.put(bytes(1 << 20))
+        monkeypatch.undo()
+    steps = ["block.inside", "bytes", "block.durable", "folder", "name", "folder", "block.after"]
+    assert told == [*steps, "journal.inside", "journal.commit", "journal.after"]
+
+
 class Broken:
     """A connection whose statements of one kind end with an error of SQLite."""
 
@@ -207,11 +234,10 @@ def test_errors_at_commit(tmp_path: Path, code: int, expected: type[Exception], 
     """An error of COMMIT itself: no acknowledgement, never a bare error of SQLite, and the right class."""
     with SqliteStore(tmp_path / "j.tw", create=True) as store:
         journal = store.journal
-        whole = journal._writer
-        journal._writer = Broken(store._db, "COMMIT", code)  # type: ignore[assignment]
+        store._handle.writer = Broken(store._db, "COMMIT", code)  # type: ignore[assignment]
         with pytest.raises(expected):
             journal.append(big(1), cursors={"s": b""})
-        journal._writer = whole
+        store._handle.writer = store._db
         if usable:
             assert (journal.size, journal.cursors()) == (0, {})
             assert journal.append(big(1)).last_seq == 1

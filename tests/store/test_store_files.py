@@ -17,9 +17,10 @@ import pytest
 
 import tidewarp.errors
 from tidewarp.codec import INPUT, domain_of, genesis, timed_body
+from tidewarp.codec.ed25519 import public_key_of
 from tidewarp.errors import Corrupt, InternalError, OperatorError, StoreLocked
 from tidewarp.store import Entry, MemoryStore, SqliteStore, Store, check_file, open_store
-from tidewarp.store.files import public_key_of
+from tidewarp.store.connection import is_sealed
 
 SOURCES = str(Path(tidewarp.errors.__file__).parents[1])
 
@@ -279,7 +280,7 @@ def test_what_cannot_be_opened_is_the_operators(path: Path, tmp_path: Path) -> N
     newer = tmp_path / "newer.tw"
     shutil.copy(path, newer)
     with sqlite3.connect(newer) as db:
-        db.execute("PRAGMA user_version = 2")
+        db.execute("PRAGMA user_version = 3")
     db.close()
     before = names(tmp_path)
     for bad in ("missing.tw", "", "no/such/folder.tw", "nul\0.tw"):
@@ -294,7 +295,7 @@ def test_what_cannot_be_opened_is_the_operators(path: Path, tmp_path: Path) -> N
         for bad, rule in (
             (other, "not a tidewarp journal"),
             (tmp_path / "empty.tw", "not a tidewarp journal"),
-            (newer, "its format is 2"),
+            (newer, "its format is 3"),
         ):
             with pytest.raises(OperatorError, match=rule) as caught:
                 open_store(bad, read_only=read_only)
@@ -395,6 +396,33 @@ for call in (lambda: open_store(sys.argv[1], read_only=True), lambda: check_file
     assert python(script, path).stdout.split() == ["OperatorError", "True"] * 2
 
 
+@pytest.mark.parametrize(
+    ("beside", "is_writable", "expected"),
+    [
+        ({}, False, True),
+        ({}, True, False),
+        ({"-wal": b""}, False, True),
+        ({"-wal": b"", "-shm": b"index"}, False, False),  # a writer that has committed nothing since it began
+        ({"-wal": b"frames"}, False, False),
+        ({"-wal": b"frames", "-shm": b"index"}, False, False),
+    ],
+)
+def test_what_is_read_as_immutable(
+    beside: dict[str, bytes],
+    is_writable: bool,
+    expected: bool,
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only what nobody writes and cannot be read in another way. Root may write everywhere, so it is said here."""
+    for end in ("-wal", "-shm"):
+        Path(f"{path}{end}").unlink(missing_ok=True)
+    for end, data in beside.items():
+        Path(f"{path}{end}").write_bytes(data)
+    monkeypatch.setattr(os, "access", lambda folder, mode: is_writable and (folder, mode) == (path.parent, os.W_OK))
+    assert is_sealed(path) is expected
+
+
 def test_a_reader_makes_no_lock_and_no_key(path: Path) -> None:
     for end in (".lock", ".key"):
         Path(f"{path}{end}").unlink()
@@ -432,7 +460,7 @@ def test_large_bodies_are_read_in_pages_of_bytes(tmp_path: Path) -> None:
     """Reading needs the memory of a few bodies, not of a thousand."""
     with SqliteStore(tmp_path / "j.tw", create=True) as store:
         store.journal.append([Entry(0x80, bytes(1 << 20))] * 12)
-        assert len(store.journal._page(1, 12, None)) == 4
+        assert len(store.journal._log.page(1, 12, None)) == 4
         assert [one.seq for one in store.journal.read(after=2)] == list(range(3, 13))
         assert [one.seq for one in store.journal.read(kinds={INPUT})] == []
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import stateful
 
 from tidewarp.errors import StoreLocked
-from tidewarp.store import MemoryStore, SqliteStore, check_file, open_store
+from tidewarp.store import MemoryStore, Settings, SqliteStore, check_file, open_store
 from tidewarp.testing.stores import DurableStoreConformance, StoreConformance, StoreMachine
 
 NAME = "a %3f#.tw"
@@ -48,6 +48,26 @@ class TestSqliteStore(DurableStoreConformance):
 
     def reopen(self, folder):
         return SqliteStore(folder / NAME)
+
+
+class TestSmallRows(DurableStoreConformance):
+    """All but the smallest payloads are blocks, in rows of their own."""
+
+    def create(self, folder):
+        return SqliteStore(folder / NAME, create=True, settings=Settings(inline_max=100))
+
+    def reopen(self, folder):
+        return SqliteStore(folder / NAME)
+
+
+class TestFolder(DurableStoreConformance):
+    """A store in a directory: all but the smallest payloads are blocks, in files."""
+
+    def create(self, folder):
+        return SqliteStore(folder, create=True, settings=Settings(inline_max=100))
+
+    def reopen(self, folder):
+        return SqliteStore(folder)
 
 
 class TestMemoryStore(StoreConformance):

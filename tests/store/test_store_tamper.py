@@ -134,7 +134,8 @@ def test_a_cursor_that_cannot_be_read_is_found(copy: Path) -> None:
     "statements",
     [
         ["PRAGMA application_id = 1"],
-        ["PRAGMA user_version = 2"],
+        ["PRAGMA user_version = 3"],
+        ["PRAGMA user_version = 1"],
         ["CREATE TABLE other (a)"],
         ["CREATE INDEX other ON log (kind)"],
         ["DROP INDEX log_time"],

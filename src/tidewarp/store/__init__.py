@@ -1,32 +1,77 @@
-"""The journal: an append-only, hash-chained log with source positions, durable before it is acknowledged.
+"""The store: journals of domains, artifacts, edges and tombstones, durable before they are acknowledged.
 
-    contract      what upper layers see: Entry, Written, Journal, Store
-    sqlite        a file: journal (records), groupcommit (queue), schema (tables), connection, files (key, lock)
-    memory        the same without a file; the model that ``sqlite`` is tested against
-    chain         from entries to records, for both
-    check         verify all that a file holds
+    contract      what upper layers see: Entry, Written, Journal, Store, …
+    sqlite        the store in files, put together from
+        files, connection, handle      where it lies, who may write it, what an error means
+        schema, rows, log              tables, rows of records, reading them in pages
+        groupcommit, journal           queue, transactions, the own journal
+        blocks, payload, artifacts     bytes
+        index, trees, domains          what follows from records; the logs of all domains
+        spans                          reads by virtual time
+        links, arrivals, collection    garbage collection: what names what, what was just put, what goes
+        tables                         tables of upper layers
+    memory        the same without files; the model that ``sqlite`` is tested against
+    chain, continuation, speaking      records made, records taken in, what is said of an artifact: pure, for both
+    retention     what may go: pure, for both
+    admission, fold, views, query      from records to what is visible, and questions about it
+    check, audit  verify all that a file holds; that a store holds
+    fsck, damage  the same of every table and block, with repair
+    described     what a store says of itself
 
-Nothing here knows what a body means, but for the tick at its start.
+Nothing here knows peers, nor what a timed body means, but for the tick at its start.
 """
 
 from __future__ import annotations
 
 import os
 
+from tidewarp.store.admission import OPEN, Admission
 from tidewarp.store.check import Checked, check_file
-from tidewarp.store.contract import NAME_BYTES_MAX, Entry, Journal, Store, Written
+from tidewarp.store.contract import (
+    NAME_BYTES_MAX,
+    Adopted,
+    ArtifactInfo,
+    DomainState,
+    Entry,
+    Journal,
+    JournalHolder,
+    Store,
+    StoredRecord,
+    Tables,
+    Written,
+)
+from tidewarp.store.damage import ByteSource, FsckReport, Problem
 from tidewarp.store.files import key_fault
+from tidewarp.store.fold import View
 from tidewarp.store.memory import MemoryStore
+from tidewarp.store.retention import GcReport, Guard, Pinned
+from tidewarp.store.schema import Settings, check_settings
 from tidewarp.store.sqlite import SqliteStore
 
 __all__ = [
     "NAME_BYTES_MAX",
+    "OPEN",
+    "Admission",
+    "Adopted",
+    "ArtifactInfo",
+    "ByteSource",
     "Checked",
+    "DomainState",
     "Entry",
+    "FsckReport",
+    "GcReport",
+    "Guard",
     "Journal",
+    "JournalHolder",
     "MemoryStore",
+    "Pinned",
+    "Problem",
+    "Settings",
     "SqliteStore",
     "Store",
+    "StoredRecord",
+    "Tables",
+    "View",
     "Written",
     "check_file",
     "key_fault",
@@ -34,20 +79,39 @@ __all__ = [
 ]
 
 
-def open_store(path: str | os.PathLike[str], *, create: bool = False, read_only: bool = False) -> Store:
-    """Open the journal file ``path``; ``":memory:"`` is a new store that keeps nothing (the two options have no effect).
+def open_store(
+    path: str | os.PathLike[str],
+    *,
+    create: bool = False,
+    read_only: bool = False,
+    key: bytes | None = None,
+    quota_bytes: int | None = None,
+    inline_max: int | None = None,
+    admission: Admission = OPEN,
+) -> Store:
+    """Open the store at ``path``: a file NAME.tw, or a directory that is there.
+
+    ``":memory:"`` is a new store that keeps nothing; ``create`` and ``read_only`` have no effect on it.
 
     Args:
-        path: of the .tw file; a link is followed.
-        create: make the journal if there is none.
+        path: a link is followed.
+        create: make the store if there is none.
         read_only: take no lock, write nothing; any number of readers may stand beside the writer.
+        key: of a new store: its Ed25519 seed (32 bytes); None: a new one. Two stores with one key are a fork.
+        quota_bytes: of a new store: payload bytes that it takes, at most. None: no bound.
+        inline_max: of a new store: payload bytes that stand in a row of its database; larger ones are kept as blocks.
+        admission: whose records count.
 
     Raises:
-        OperatorError: missing, not permitted, no journal, or of another format; for writing also without its key.
+        OperatorError: missing, not permitted, no store, or of another format; for writing also without its key; a quota or
+            a bound that is no number of bytes.
         StoreLocked: another process, or another handle of this one, writes it.
         Corrupt: the file is no database, or its tables, its identity or its last record are damaged.
         StoreFull, StoreFailed: it could not be created, or read.
     """
+    settings = Settings(quota_bytes, inline_max)
+    check_settings(settings)
     if path == ":memory:":
-        return MemoryStore(os.urandom(32))  # an identity of its own: a sink knows a run by it
-    return SqliteStore(path, create=create, read_only=read_only)
+        # An identity of its own: a sink knows a run by it.
+        return MemoryStore(key or os.urandom(32), quota_bytes=quota_bytes, admission=admission)
+    return SqliteStore(path, create=create, read_only=read_only, settings=settings, key=key, admission=admission)

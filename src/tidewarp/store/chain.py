@@ -7,35 +7,55 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from tidewarp.codec import BODY_BYTES_MAX, PUBLISHED, TIMED_KINDS, Record, RecordHeader, record_hash, split_timed_body
-from tidewarp.errors import CodecError, OperatorError
+from tidewarp.codec.bodies import decode_body
+from tidewarp.errors import CodecError, NotFound, OperatorError
 from tidewarp.store.contract import CURSOR_BYTES_MAX, NAME_BYTES_MAX, Entry
 
-__all__ = ["Linked", "check_cursors", "check_entries", "check_range", "link", "tick_of"]
+__all__ = [
+    "Linked",
+    "check_cursors",
+    "check_entries",
+    "check_name",
+    "check_range",
+    "check_window",
+    "link",
+    "no_input",
+    "tick_of",
+]
 
 
 class Linked(NamedTuple):
-    """A record and its hash (32 bytes)."""
+    """A record and its hash (32 bytes), and the last tick that its entry named."""
 
     record: Record
     hash: bytes
+    last_tick: int | None = None
 
 
 def check_entries(entries: Sequence[Entry]) -> tuple[Entry, ...]:
     """``entries`` as they will be written.
 
     Raises:
-        CodecError: a kind that is no byte, an unknown flag, a body above 1 MiB, not bytes, or without its tick.
+        CodecError: a kind that is no byte, an unknown flag, a body above 1 MiB, not bytes, or without its tick; also a
+            published one of a kind that others read, which is not of its form; a last tick below the first, or of a
+            body without one.
     """
     checked = tuple(entries)
-    for place, (kind, body, flags) in enumerate(checked):
+    for place, (kind, body, flags, last_tick) in enumerate(checked):
         if type(kind) is not int or not 0 <= kind < 256 or type(flags) is not int or flags & ~PUBLISHED:
             raise _refusal(place, f"kind {kind!r:.20}, flags {flags!r:.20}", "a kind is a byte, flags are 0 or 1")
         if type(body) is not bytes:
             raise _refusal(place, f"body: {type(body).__name__}", "a body is bytes")
         if len(body) > BODY_BYTES_MAX:
             raise _refusal(place, f"body: {len(body)} bytes", f"a body has at most {BODY_BYTES_MAX} bytes")
-        if kind in TIMED_KINDS and len(body) < 8:
-            raise _refusal(place, f"body: {len(body)} bytes", "a timed body begins with an I64 tick")
+        if kind in TIMED_KINDS:
+            if len(body) < 8:
+                raise _refusal(place, f"body: {len(body)} bytes", "a timed body begins with an I64 tick")
+        elif flags:
+            decode_body(kind, body)
+        if last_tick is not None and not _is_last(tick_of(kind, body), last_tick):
+            rule = "a timed body ends at an I64 tick that is not below the one it begins with"
+            raise _refusal(place, f"last tick {last_tick!r:.40}", rule)
     return checked
 
 
@@ -47,13 +67,19 @@ def check_cursors(cursors: Mapping[str, bytes] | None) -> dict[str, bytes]:
     """
     checked = dict(cursors or {})
     for source, cursor in checked.items():
-        if not _is_name(source):
-            raise CodecError(
-                f"source {source!r:.60}", f"a name has 1 to {NAME_BYTES_MAX} bytes of UTF-8, no NUL", "rename it"
-            )
+        check_name(source, "source")
         if type(cursor) is not bytes or len(cursor) > CURSOR_BYTES_MAX:
             raise CodecError(f"cursor of {source!r:.60}", f"at most {CURSOR_BYTES_MAX} bytes", "keep positions short")
     return checked
+
+
+def check_name(name: str, what: str) -> str:
+    """``name``. Raises CodecError: it is not 1 to 1,024 bytes of UTF-8 without NUL."""
+    if not _is_name(name):
+        raise CodecError(
+            f"{what} {name!r:.60}", f"a name has 1 to {NAME_BYTES_MAX} bytes of UTF-8, no NUL", "rename it"
+        )
+    return name
 
 
 def check_range(after: int, limit: int | None) -> None:
@@ -62,19 +88,38 @@ def check_range(after: int, limit: int | None) -> None:
         raise OperatorError(f"after {after}, limit {limit}", "both count from 0", "give numbers that are not negative")
 
 
+def check_window(first_tick: int, last_tick: int) -> None:
+    """Raise OperatorError unless both are I64 and the first is not behind the last."""
+    if not -1 << 63 <= first_tick <= last_tick < 1 << 63:
+        raise OperatorError(
+            f"ticks {first_tick} to {last_tick}",
+            "a window has an I64 tick at each end, in order",
+            "give two such ticks",
+        )
+
+
 def link(domain: bytes, size: int, head: bytes, entries: Sequence[Entry]) -> list[Linked]:
     """The records of ``entries`` behind a journal of ``size`` records whose last hash is ``head``."""
     linked = []
-    for seq, (kind, body, flags) in enumerate(entries, size + 1):
+    for seq, (kind, body, flags, last_tick) in enumerate(entries, size + 1):
         header = RecordHeader(domain, seq, kind, flags, 0, head, len(body), hashlib.sha256(body).digest())
         head = record_hash(header.to_bytes())
-        linked.append(Linked(Record(header, body), head))
+        linked.append(Linked(Record(header, body), head, last_tick))
     return linked
 
 
 def tick_of(kind: int, body: bytes) -> int | None:
     """The tick of a timed body, None for other kinds."""
     return split_timed_body(body)[0] if kind in TIMED_KINDS else None
+
+
+def no_input(seq: int) -> NotFound:
+    """What is raised where a record of inputs was meant, and ``seq`` is none."""
+    return NotFound(f"record {seq}", "it is no record of inputs of this journal", "take a number from read_time")
+
+
+def _is_last(tick: int | None, last_tick: object) -> bool:
+    return tick is not None and type(last_tick) is int and tick <= last_tick < 1 << 63
 
 
 def _is_name(source: object) -> bool:

@@ -5,11 +5,21 @@ from __future__ import annotations
 import os
 import sqlite3
 from pathlib import Path
+from typing import Any
 
-from tidewarp.errors import InternalError, OperatorError, StoreFailed, StoreFull, StoreLocked, TidewarpError
-from tidewarp.store.schema import bad, pragma
+from tidewarp.errors import Corrupt, InternalError, OperatorError, StoreFailed, StoreFull, StoreLocked, TidewarpError
 
-__all__ = ["DATABASE_ERRORS", "connect", "connect_read_only", "failure", "has_wal", "set_durable"]
+__all__ = [
+    "DATABASE_ERRORS",
+    "bad",
+    "connect",
+    "connect_read_only",
+    "failure",
+    "has_wal",
+    "is_sealed",
+    "pragma",
+    "set_durable",
+]
 
 DATABASE_ERRORS = (sqlite3.Error, UnicodeError, MemoryError)
 """What the sqlite3 module raises for a bad file: it shows messages that quote the file's bytes as UTF-8, and
@@ -42,12 +52,33 @@ def has_wal(path: Path) -> bool:
         return False
 
 
+def is_sealed(path: Path) -> bool:
+    """Whether the database can be read only as one that nobody writes: its -wal cannot be made, and holds nothing.
+
+    So lies a journal that was closed in a folder without write permission, or on a medium that is mounted read-only. An
+    empty -wal file that was copied with it changes nothing; one with an index (-shm) beside it may be a live writer's.
+    """
+    if has_wal(path) or os.access(path.parent, os.W_OK):
+        return False
+    return not (os.path.exists(f"{path}-wal") and os.path.exists(f"{path}-shm"))
+
+
 def set_durable(db: sqlite3.Connection, path: Path) -> None:
     """Commits are in the write-ahead log, and fsynced, before they return. NORMAL would lose them with the power."""
     mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     db.execute("PRAGMA synchronous = FULL")
     if mode != "wal" or pragma(db, "synchronous") != 2:
         raise OperatorError(str(path), "this file system has no write-ahead log", "keep the journal on a local disk")
+
+
+def bad(path: str, where: str, rule: str, seq: int | None = None) -> Corrupt:
+    """The error for bytes that are not what was written."""
+    return Corrupt(f"{path}: {where}", rule, "restore the file from a copy", seq)
+
+
+def pragma(db: sqlite3.Connection, name: str) -> Any:
+    """The value of a pragma."""
+    return db.execute(f"PRAGMA {name}").fetchone()[0]
 
 
 def failure(error: Exception, path: Path | str, where: str, seq: int | None = None) -> TidewarpError:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import TypeAlias
 
 from tidewarp.errors import InternalError, OperatorError, TidewarpError
@@ -99,6 +100,24 @@ class GroupCommit:
                 self._thread.start()
             self._ready.notify()
         return submission
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Be the one that writes until the block ends. What is queued is committed first; what comes later waits.
+
+        Raises:
+            InternalError: the queue is closed.
+            TidewarpError: an earlier submission failed, and its caller has not looked: as for ``append``.
+        """
+        with self._turn:
+            while self._queue:
+                self._commit_next()
+            with self._mutex:
+                if self._closing:
+                    raise InternalError("a transaction", "the store is closed", "open it again")
+                if self._refusal is not None:
+                    raise self._refusal[1]
+            yield
 
     def close(self) -> None:
         """Commit what is queued, end the thread. Later calls are refused."""

@@ -2,46 +2,90 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import closing
-from pathlib import Path
-from typing import NoReturn
+from contextlib import contextmanager
+from itertools import tee
+from typing import TypeAlias
 
 from tidewarp import observe
-from tidewarp.codec import Record, genesis
-from tidewarp.errors import InternalError, OperatorError, StoreFailed
-from tidewarp.store.chain import Linked, check_cursors, check_entries, check_range, link
-from tidewarp.store.connection import DATABASE_ERRORS, failure
+from tidewarp.codec import INPUT, Record
+from tidewarp.errors import InternalError, StoreFailed, StoreFull
+from tidewarp.store.chain import (
+    Linked,
+    check_cursors,
+    check_entries,
+    check_range,
+    check_window,
+    link,
+    no_input,
+)
+from tidewarp.store.connection import DATABASE_ERRORS, bad
 from tidewarp.store.contract import Entry, Written
 from tidewarp.store.groupcommit import GroupCommit, Submission
-from tidewarp.store.schema import LOG_COLUMNS, ROW, Row, RowCheck, bad, log_id, read_domain, row_of
+from tidewarp.store.handle import Handle
+from tidewarp.store.log import LogReader
+from tidewarp.store.rows import LOG_COLUMNS, OWN, header_of, log_id, row_of
+from tidewarp.store.schema import read_domain
+from tidewarp.store.spans import Spans
 
-__all__ = ["SqliteJournal"]
+__all__ = ["Indexing", "OpenTransaction", "SqliteJournal"]
 
-_PAGE_RECORDS = 1_000  # of one read transaction
-_PAGE_BYTES = 4 << 20  # of bodies in one, about: memory of a reader is bounded
+
+class OpenTransaction:
+    """A transaction that its thread writes step by step, through ``db``."""
+
+    def __init__(self, db: sqlite3.Connection, tail: tuple[int, bytes]) -> None:
+        self.db = db
+        self.tail = tail
+        """Size and head of the own domain with all that was appended here."""
+        self.undone: list[Callable[[], None]] = []
+        """What to call if it, or the step of it that is being written, does not come to be: to forget what was derived."""
+
+    @contextmanager
+    def part(self) -> Iterator[None]:
+        """A step of it: all of the step is in it, or, when it raises, nothing."""
+        tail, kept = self.tail, len(self.undone)
+        self.db.execute("SAVEPOINT part")
+        try:
+            yield
+        except BaseException:
+            if self.db.in_transaction:  # an I/O error has ended it already
+                self.db.execute("ROLLBACK TO part")
+                self.db.execute("RELEASE part")
+            self.tail = tail
+            self.undo(kept)
+            raise
+        self.db.execute("RELEASE part")
+
+    def undo(self, kept: int = 0) -> None:
+        """Call what is in ``undone`` behind the first ``kept``."""
+        while len(self.undone) > kept:
+            self.undone.pop()()
+
+
+Indexing: TypeAlias = Callable[[OpenTransaction, Sequence[Linked]], None]
+"""What is written of new records of the own domain beside their rows of ``log``, in their transaction."""
 
 
 class SqliteJournal:
-    """The :class:`~tidewarp.store.contract.Journal` contract over a connection that writes and one that reads."""
+    """The :class:`~tidewarp.store.contract.Journal` contract over a connection that writes and one that reads.
 
-    def __init__(self, path: Path, reader: sqlite3.Connection, writer: sqlite3.Connection | None) -> None:
-        self._path = path
-        self._pid = os.getpid()
-        self._file = _file_of(path)
-        self._writer = writer
-        self._reader = reader
-        self._reading = threading.Lock()
-        self._failed: StoreFailed | None = None
-        self._closed = False
-        self._domain, size, head = read_domain(reader, str(path))
+    It is also where every other transaction of the store goes through, since there is one writer and one order.
+    """
+
+    def __init__(self, handle: Handle, spans: Spans, index: Indexing | None = None) -> None:
+        self._handle = handle
+        self._spans = spans
+        self._index = index
+        _, self._domain, size, head = read_domain(handle.reader, str(handle.path))
         self._tail = size, head  # of the writer: what is durable
+        self._log = LogReader(handle, OWN, self._domain)
         self._commits = GroupCommit(self._write)
-        if writer is not None:
+        self._open: OpenTransaction | None = None
+        if handle.writer is not None:
             self._check_tail(size)
 
     @property
@@ -59,111 +103,161 @@ class SqliteJournal:
         """Hash of the last durable record, 32 bytes; a reader asks the file each time."""
         return self._bounds("head")[1]
 
+    @property
+    def reach(self) -> tuple[int, bytes]:
+        """Size and head as this thread sees them: with what it has appended in its open transaction."""
+        if self._open is not None and self._handle.in_transaction:
+            return self._open.tail
+        return self._bounds("reach")
+
+    @property
+    def open_transaction(self) -> OpenTransaction | None:
+        """The open transaction, if it is this thread's."""
+        return self._open if self._handle.in_transaction else None
+
     def append(self, entries: Sequence[Entry], *, cursors: Mapping[str, bytes] | None = None) -> Written:
-        """As the contract says; commits in the calling thread."""
-        self._enter_writer("append")
-        return self._commits.append(check_entries(entries), check_cursors(cursors))
+        """As the contract says; commits in the calling thread. Within its transaction: when that ends."""
+        self._handle.enter_writer("append")
+        checked, positions = check_entries(entries), check_cursors(cursors)
+        if self._open is not None and self._handle.in_transaction:
+            with self.transaction("append") as transaction:
+                return self.extend(transaction, checked, positions)
+        return self._commits.append(checked, positions)
 
     def submit(self, entries: Sequence[Entry], *, cursors: Mapping[str, bytes] | None = None) -> Future[Written]:
         """As the contract says; the first call begins the committer thread."""
-        self._enter_writer("submit")
+        self._handle.enter_writer("submit")
+        if self._handle.in_transaction:
+            raise InternalError("submit", "a transaction is written by the thread that opened it", "append there")
         return self._commits.submit(check_entries(entries), check_cursors(cursors))
 
     def read(self, after: int = 0, limit: int | None = None, kinds: Collection[int] | None = None) -> Iterator[Record]:
         """As the contract says."""
         size, head = self._bounds("read")
         check_range(after, limit)
-        return self._scan(after, size if limit is None else limit, kinds, size, head)
+        rows = self._log.scan(after, size if limit is None else limit, kinds, size, head)
+        domain = self._domain
+        return (Record(header_of(domain, row), row.body) for row in rows)
+
+    def read_time(
+        self, first_tick: int, last_tick: int, *, last_tick_of: Callable[[Record], int] | None = None
+    ) -> Iterator[Record]:
+        """As the contract says."""
+        size, _ = self._bounds("read_time")
+        check_window(first_tick, last_tick)
+        return self._overlapping(first_tick, last_tick, size, last_tick_of)
+
+    def last_tick(self, seq: int) -> int | None:
+        """As the contract says."""
+        rows = self._handle.select("last_tick", "SELECT kind, time FROM log WHERE id = ?", log_id(seq))
+        if not rows or rows[0][0] != INPUT:
+            raise no_input(seq)
+        return self._spans.last_tick(rows[0][1], seq)
 
     def cursor(self, source: str) -> bytes | None:
         """The durable position of ``source``."""
-        rows = self._select("cursor", "SELECT source, cursor FROM source_cursor WHERE source = ?", source)
+        rows = self._handle.select("cursor", "SELECT source, cursor FROM source_cursor WHERE source = ?", source)
         return self._positions(rows).get(source)
 
     def cursors(self) -> dict[str, bytes]:
         """All durable positions, by name in byte order."""
-        return self._positions(self._select("cursors", "SELECT source, cursor FROM source_cursor ORDER BY source"))
+        rows = self._handle.select("cursors", "SELECT source, cursor FROM source_cursor ORDER BY source")
+        return self._positions(rows)
 
     def close(self) -> None:
         """Commit what is queued; refuse everything from here on."""
-        self._enter_process("close")
+        self._handle.enter_process("close")
+        if self._handle.in_transaction:
+            raise InternalError("close", "its transaction is open", "leave the block first")
         self._commits.close()
-        with self._reading:
-            self._closed = True
+        self._handle.close()
 
-    @property
-    def failed(self) -> bool:
-        """Has an I/O error ended the use of this handle?"""
-        return self._failed is not None
+    # --- transactions ---
+
+    @contextmanager
+    def transaction(self, call: str = "transaction") -> Iterator[OpenTransaction]:
+        """What is written in the block is durable when it ends, or, when it raises, not there.
+
+        It comes after all that was submitted before; appends and submissions of other threads wait. Within a
+        transaction of the same thread it is a part of that.
+
+        Raises:
+            StoreFull, StoreFailed, …: as ``append``.
+        """
+        self._handle.enter_writer(call)
+        if self._open is not None and self._handle.in_transaction:
+            self._check_open(self._open)
+            try:
+                with self._open.part():
+                    yield self._open
+            except DATABASE_ERRORS as error:
+                self._handle.fail(error, f"record {self._open.tail[0] + 1}", self._open.tail[0] + 1)
+            return
+        with self._commits.exclusive():
+            self._handle.enter_writer(call)  # what was queued may have ended the handle
+            self._open = opened = OpenTransaction(self._db, self._tail)
+            self._handle.holder = threading.get_ident()
+            try:
+                opened.db.execute("BEGIN IMMEDIATE")
+                before = opened.db.total_changes
+                yield opened
+                self._check_open(opened)
+                if opened.db.total_changes == before:
+                    opened.db.execute("ROLLBACK")  # nothing was written, so nothing need be waited for
+                else:
+                    self._commit(opened.db, opened.tail)
+            except BaseException as error:
+                self._settle(opened, error)
+                raise
+            finally:
+                self._open = self._handle.holder = None
+            self._handle.check_file()
+
+    def extend(
+        self,
+        transaction: OpenTransaction,
+        entries: Sequence[Entry],
+        cursors: Mapping[str, bytes] | None = None,
+        *,
+        index: bool = True,
+    ) -> Written:
+        """Append to the open transaction. Without ``index`` the caller writes what indices have to know."""
+        size, head = transaction.tail
+        linked = link(self._domain, size, head, entries)
+        self._insert(transaction.db, linked, cursors or {}, index=index)
+        if linked:
+            transaction.tail = size + len(linked), linked[-1].hash
+        return Written(size + 1, *transaction.tail)
 
     # --- reading ---
 
     def _bounds(self, call: str) -> tuple[int, bytes]:
-        self._enter(call)
-        if self._writer is not None:
+        self._handle.enter(call)
+        if self._handle.writer is not None:
             return self._tail
-        rows = self._select(call, "SELECT size, head FROM domain WHERE no = 1")
+        rows = self._handle.select(call, "SELECT size, head FROM domain WHERE no = 1")
         if len(rows) != 1 or not isinstance(rows[0][0], int) or not isinstance(rows[0][1], bytes):
-            raise bad(str(self._path), "table domain", "it has one row with size and head")
+            raise bad(str(self._handle.path), "table domain", "it has one row with size and head")
         return rows[0][0], rows[0][1]
 
-    def _scan(self, after: int, limit: int, kinds: Collection[int] | None, size: int, head: bytes) -> Iterator[Record]:
-        # The record before the first is read too: its hash is what the first has to name.
-        rows = RowCheck(str(self._path), self._domain, *((after, None) if after else (1, genesis(self._domain))))
-        while limit and max(rows.seq, after + 1) <= size:
-            seq = rows.seq
-            page = self._page(seq, min(size, seq + min(limit, _PAGE_RECORDS)), kinds)
-            if not page:
-                raise bad(str(self._path), f"record {seq}", "it is missing", seq)
-            for row in rows.walk(page):
-                if rows.seq > size and rows.prev != head:
-                    raise bad(str(self._path), f"record {size}", "it is not the head that its domain names", size)
-                if rows.seq > after + 1 and row.body is not None:
-                    limit -= 1
-                    yield rows.record(row)
-                    if not limit:
-                        return
-
-    def _page(self, first: int, last: int, kinds: Collection[int] | None) -> list[Row]:
-        """Rows from ``first`` on, in one short transaction; bodies only of ``kinds``."""
-        self._enter("read")
-        body = "body" if kinds is None else f"CASE WHEN kind IN ({','.join(str(int(k)) for k in kinds)}) THEN body END"
-        rows: list[Row] = []
-        bytes_read = 0
-        try:
-            with self._reading, closing(self._open_reader("read").cursor()) as cursor:
-                cursor.execute(
-                    f"SELECT {ROW}, {body} FROM log WHERE id BETWEEN ? AND ? ORDER BY id", _span(first, last)
-                )
-                for values in cursor:
-                    rows.append(Row(*values))
-                    bytes_read += len(rows[-1].body or b"")
-                    if bytes_read >= _PAGE_BYTES:
-                        break
-        except DATABASE_ERRORS as error:
-            if not rows:
-                self._fail(error, f"record {first}", first)
-            # The rows before the bad one are good: return them; the next page begins with it.
-        return rows
-
-    def _select(self, call: str, statement: str, *values: object) -> list[tuple[object, ...]]:
-        self._enter(call)
-        try:
-            with self._reading:
-                return self._open_reader(call).execute(statement, values).fetchall()
-        except DATABASE_ERRORS as error:
-            self._fail(error, f"table {statement.split(' FROM ')[1].split()[0]}", None)
-
-    def _open_reader(self, call: str) -> sqlite3.Connection:
-        """The reading connection; asked for under its lock, because another thread may close the store."""
-        self._enter(call)
-        return self._reader
+    def _overlapping(
+        self, first: int, last: int, size: int, last_tick_of: Callable[[Record], int] | None
+    ) -> Iterator[Record]:
+        found, numbers = tee(self._spans.overlapping(first, last, size))
+        for span, row in zip(found, self._log.at(one.seq for one in numbers), strict=True):
+            if row.kind != INPUT or row.time != span.tick:
+                rule = "its row there is not about an input of that tick"
+                raise bad(str(self._handle.path), f"table span, record {span.seq}", rule, span.seq)
+            record = Record(header_of(self._domain, row), row.body)
+            if span.last is None and last_tick_of is not None and last_tick_of(record) < first:
+                continue
+            yield record
 
     def _positions(self, rows: list[tuple[object, ...]]) -> dict[str, bytes]:
         positions = {}
         for source, cursor in rows:
             if not isinstance(source, str) or not isinstance(cursor, bytes):
-                raise bad(str(self._path), "table source_cursor", "a row is not a name and its bytes")
+                raise bad(str(self._handle.path), "table source_cursor", "a row is not a name and its bytes")
             positions[source] = cursor
         return positions
 
@@ -171,7 +265,7 @@ class SqliteJournal:
 
     def _write(self, group: Sequence[Submission]) -> list[Written]:
         """The transaction of a group commit."""
-        self._enter_writer("append")
+        self._handle.enter_writer("append")
         size, head = self._tail
         linked: list[Linked] = []
         cursors: dict[str, bytes] = {}
@@ -182,33 +276,57 @@ class SqliteJournal:
             outcomes.append(Written(first_seq, size, head))
             linked += new
             cursors |= submission.cursors
+        self._open = opened = OpenTransaction(self._db, self._tail)  # nobody's: its thread calls nothing in it
         try:
-            self._transact(self._db, linked, cursors, (size, head))
+            self._transact(opened.db, linked, cursors, (size, head))
         except BaseException as error:
-            self._roll_back(error)
-            if isinstance(error, DATABASE_ERRORS):
-                self._fail(error, f"record {self._tail[0] + 1}", self._tail[0] + 1)
+            self._settle(opened, error)
             raise
-        if _file_of(self._path) != self._file:  # what SQLite writes then, nobody will find
-            rule = "the journal was removed or replaced while this run writes it"
-            self._failed = StoreFailed(str(self._path), rule, "bring the file back, then --resume")
-            raise self._failed
+        finally:
+            self._open = None
+        self._handle.check_file()
         return outcomes
 
     def _transact(
         self, db: sqlite3.Connection, linked: Sequence[Linked], cursors: Mapping[str, bytes], tail: tuple[int, bytes]
     ) -> None:
         db.execute("BEGIN IMMEDIATE")
+        self._insert(db, linked, cursors)
+        self._commit(db, tail)
+
+    def _insert(
+        self, db: sqlite3.Connection, linked: Sequence[Linked], cursors: Mapping[str, bytes], *, index: bool = True
+    ) -> None:
         db.executemany(f"INSERT INTO log VALUES ({LOG_COLUMNS})", map(row_of, linked))
-        moved = db.execute("UPDATE domain SET size = ?, head = ? WHERE size = ? AND head = ?", (*tail, *self._tail))
-        if moved.rowcount != 1:
-            raise bad(str(self._path), "table domain", "another program has written this journal")
+        self._spans.write(db, linked)
+        if index and self._index is not None and self._open is not None:
+            self._index(self._open, linked)
         db.executemany("INSERT OR REPLACE INTO source_cursor VALUES (?, ?)", cursors.items())
+
+    def _commit(self, db: sqlite3.Connection, tail: tuple[int, bytes]) -> None:
+        moved = db.execute(
+            "UPDATE domain SET size = ?, head = ? WHERE no = 1 AND size = ? AND head = ?", (*tail, *self._tail)
+        )
+        if moved.rowcount != 1:
+            raise bad(str(self._handle.path), "table domain", "another program has written this journal")
         observe.stage("journal.inside")
         observe.stage("journal.commit")
         db.execute("COMMIT")
         self._tail = tail
         observe.stage("journal.after")
+
+    def _check_open(self, opened: OpenTransaction) -> None:
+        """A full disk may end a transaction; what was written behind that would be durable at once, and by itself."""
+        if not opened.db.in_transaction:
+            rule = "the database has ended this transaction after an error, and nothing of it is there"
+            raise StoreFull(str(self._handle.path), rule, "leave the block, make room, and begin it again")
+
+    def _settle(self, opened: OpenTransaction, error: BaseException) -> None:
+        """After ``error``: nothing of the transaction is there, or the handle knows that it is. Raises what SQLite's mean."""
+        opened.undo()
+        self._roll_back(error)
+        if isinstance(error, DATABASE_ERRORS):
+            self._handle.fail(error, f"record {self._tail[0] + 1}", self._tail[0] + 1)
 
     def _roll_back(self, error: BaseException) -> None:
         """End the transaction. Where no I/O error did it, an interruption may have come after the commit: ask."""
@@ -216,59 +334,22 @@ class SqliteJournal:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             if not isinstance(error, DATABASE_ERRORS):
-                self._tail = self._db.execute("SELECT size, head FROM domain").fetchone()
+                self._tail = self._db.execute("SELECT size, head FROM domain WHERE no = 1").fetchone()
         except DATABASE_ERRORS as second:
-            self._failed = StoreFailed(
-                str(self._path), f"after {error!r}, ROLLBACK failed: {second}", "open the journal again and verify it"
+            self._handle.failed = StoreFailed(
+                str(self._handle.path),
+                f"after {error!r}, ROLLBACK failed: {second}",
+                "open the journal again and verify it",
             )
 
     def _check_tail(self, size: int) -> None:
         """What a writer continues has to be whole: the last record, its hash, and nothing behind it."""
-        last = self._select("open", "SELECT max(id) FROM log")[0][0]
+        last = self._handle.select("open", "SELECT max(id) FROM log WHERE id < ?", log_id(0, OWN + 1))[0][0]
         if last != (log_id(size) if size else None):
-            raise bad(str(self._path), "table domain", f"its size is {size}, the log's last row is {last}")
-        for _ in self._scan(max(size - 1, 0), 1, None, *self._tail):
+            raise bad(str(self._handle.path), "table domain", f"its size is {size}, the log's last row is {last}")
+        for _ in self._log.scan(max(size - 1, 0), 1, None, *self._tail):
             pass
-
-    # --- refusals ---
-
-    def _enter(self, call: str) -> None:
-        self._enter_process(call)
-        if self._closed:
-            raise InternalError(call, "the store is closed", "open it again")
-        if self._failed is not None:
-            raise StoreFailed(*self._failed.args) from self._failed
-
-    def _enter_process(self, call: str) -> None:
-        if os.getpid() != self._pid:
-            raise InternalError(
-                call, f"the store was opened by process {self._pid}, and SQLite does not survive fork()", "open it here"
-            )
-
-    def _enter_writer(self, call: str) -> None:
-        self._enter(call)
-        if self._writer is None:
-            raise OperatorError(call, f"{self._path} is open read-only", "open it for writing")
 
     @property
     def _db(self) -> sqlite3.Connection:
-        return self._writer if self._writer is not None else self._reader
-
-    def _fail(self, error: Exception, where: str, seq: int | None) -> NoReturn:
-        met = failure(error, self._path, where, seq)
-        if isinstance(met, StoreFailed):
-            self._failed = met
-        raise met from error
-
-
-def _file_of(path: Path) -> tuple[int, int] | None:
-    """Which file has this name: device and number; None if there is none."""
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _span(first: int, last: int) -> tuple[int, int]:
-    return log_id(first), log_id(last)
+        return self._handle.db

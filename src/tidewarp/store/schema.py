@@ -1,60 +1,92 @@
-"""The tables of a journal file, their identity, and the check of one row. Format 1.
+"""The tables of a store's database, their identity, and the check of one row.
 
-    domain         no, id, status (0 live), size, head
-    log            id = no << 44 | seq, the header's fields, body, hash, body_state (0 present), time
+Format 1, a journal alone:
+
+    domain         no (1: the own one), id, status (0 live), size, head
+    log            id = no << 44 | seq, the header's fields, body, hash, body_state, time
     source_cursor  position of each source, in the transaction of what was read from it
     meta           format version (U32), root public key
 
+Format 2, which new files get, has these too:
+
+    meta           also: quota (U64), inline_max (U32), where they were set
+    stub           id of a record whose body is not here (body_state 1 withheld, 2 erased), length of the body
+    artifact       no, ref, tag, size, state (0 its bytes are here, 1 not), bytes of small ones
+    extent         the payload of a large one: (artifact, idx) -> block, offset in the payload, length
+    block          the blocks themselves, in a store that is one file; else they lie in files named by their hash
+    span           (level, tick, seq) -> last tick: the ticks that each INPUT record of the own domain speaks of
+    event          (artifact, domain, seq) -> kind, flags: what adds, lifts, hides or erases it
+    edge, node     (edge) -> type, slot; (node, edge, role, position): the ends of edges, found from both sides
+    receipt        (key, domain, seq) -> receipt, SHA-256 of its outputs
+    link           (artifact, source): the bytes of ``source`` name the artifact
+    pin            name -> kind (0 artifact, 1 snapshot), reference or SnapshotBytes
+    gc_state       name -> how far a collection has come
+    orphan         names of blocks that nothing named when a collection looked, on their way out
+    tree, tile     Merkle frontier of each domain as it was last written, roots of full tiles
+    note           what is known of a domain's signer: root public key, last signed head of what is held
+    extension      tables of an upper layer: name, version, statements that made them
+
+Format 2 changes no table of format 1, so that a journal is read and written by the same statements in both. What is
+known of a domain beside its size and head has rows of its own, because each commit writes the row of the domain anew.
 ``time`` repeats the tick at the start of a timed body, for its index.
 """
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
-import struct
-from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-from tidewarp.codec import (
-    BODY_BYTES_MAX,
-    PUBLISHED,
-    TIMED_KINDS,
-    Record,
-    RecordHeader,
-    domain_of,
-    genesis,
-    record_hash,
-)
-from tidewarp.errors import CodecError, Corrupt, OperatorError
-from tidewarp.store.chain import Linked, tick_of
+from tidewarp.codec import domain_of, genesis
+from tidewarp.errors import OperatorError
+from tidewarp.store.connection import bad, pragma
+from tidewarp.store.rows import OWN, SEQ_BITS
 
 __all__ = [
+    "ABSENT",
     "APPLICATION_ID",
+    "DOMAINS_MAX",
     "FORMAT",
-    "LOG_COLUMNS",
-    "ROW",
-    "Row",
-    "RowCheck",
-    "bad",
+    "HERE",
+    "JOURNAL_FORMAT",
+    "LIVE",
+    "NAMING",
+    "UNSET",
+    "DomainRow",
+    "Settings",
     "check_format",
     "check_schema",
+    "check_settings",
     "create_tables",
-    "log_id",
-    "pragma",
+    "find_domain",
     "read_domain",
-    "row_of",
+    "read_domains",
+    "read_key",
+    "read_settings",
+    "write_quota",
 ]
 
 APPLICATION_ID = 0x5457_4A01  # "TWJ", 1
-FORMAT = 1
+FORMAT = 2
+"""Of new files."""
 
-_LIVE = 0
-_PRESENT = 0
-_OWN = 1  # number of the store's own domain
-_SEQ_BITS = 44
-_HEADER_REST = struct.Struct(">QBBQ32sI32s")  # of a RecordHeader's bytes: what stands behind its domain
+JOURNAL_FORMAT = 1
+"""Of files that are a journal and nothing else. They stay what they are: read, and written on, for ever."""
+
+DOMAINS_MAX = 1_001
+"""The own domain, and as many as an open store takes in."""
+
+HERE, ABSENT = 0, 1
+"""States of an artifact: its bytes are in this store, or a record alone names it."""
+
+LIVE = 0
+"""The one status of a domain so far."""
+
+NAMING = "kind = 18 OR kind BETWEEN 49 AND 80 OR (body_state != 0 AND flags = 1)"
+"""Rows of ``log`` that bear on what may be collected, and that no ``event`` tells of: erasures, pointers and other
+records that name artifacts, and published records whose bodies are not here."""
+
+_SETTINGS = {"quota": 8, "inline_max": 4}  # names in meta that need not be there, and the bytes of their numbers
 
 _TABLES = (
     (
@@ -71,201 +103,222 @@ _TABLES = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY NOT NULL, value BLOB NOT NULL) STRICT, WITHOUT ROWID",
 )
 
-ROW = "id, kind, flags, hlc, prev, length(body), body_hash, hash, body_state, time"
-"""Columns of a :class:`Row`, but for the body, which a reader may leave out."""
+_STORE_TABLES = (
+    "CREATE TABLE stub (id INTEGER PRIMARY KEY, body_len INTEGER NOT NULL) STRICT",
+    (
+        "CREATE TABLE span (level INTEGER NOT NULL, tick INTEGER NOT NULL, seq INTEGER NOT NULL, last INTEGER,"
+        " PRIMARY KEY (level, tick, seq)) STRICT, WITHOUT ROWID"
+    ),
+    (
+        "CREATE TABLE artifact (no INTEGER PRIMARY KEY, ref BLOB NOT NULL UNIQUE, tag INTEGER, size INTEGER,"
+        " state INTEGER NOT NULL, bytes BLOB) STRICT"
+    ),
+    (
+        "CREATE TABLE extent (artifact INTEGER NOT NULL, idx INTEGER NOT NULL, block BLOB NOT NULL,"
+        " offset INTEGER NOT NULL, length INTEGER NOT NULL, PRIMARY KEY (artifact, idx)) STRICT, WITHOUT ROWID"
+    ),
+    "CREATE TABLE block (no INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE, bytes BLOB NOT NULL) STRICT",
+    (
+        "CREATE TABLE event (artifact INTEGER NOT NULL, domain INTEGER NOT NULL, seq INTEGER NOT NULL,"
+        " kind INTEGER NOT NULL, flags INTEGER NOT NULL, PRIMARY KEY (artifact, domain, seq)) STRICT, WITHOUT ROWID"
+    ),
+    "CREATE TABLE edge (edge INTEGER PRIMARY KEY, type INTEGER NOT NULL, slot BLOB NOT NULL) STRICT",
+    "CREATE INDEX edge_type ON edge (type)",
+    (
+        "CREATE TABLE node (node INTEGER NOT NULL, edge INTEGER NOT NULL, role INTEGER NOT NULL,"
+        " position INTEGER NOT NULL, PRIMARY KEY (node, edge, role, position)) STRICT, WITHOUT ROWID"
+    ),
+    "CREATE INDEX node_edge ON node (edge, role)",
+    (
+        "CREATE TABLE receipt (key BLOB NOT NULL, domain INTEGER NOT NULL, seq INTEGER NOT NULL,"
+        " receipt INTEGER NOT NULL, outputs_hash BLOB NOT NULL, PRIMARY KEY (key, domain, seq)) STRICT, WITHOUT ROWID"
+    ),
+    # What a collection of garbage begins with: it reads these, and not the store.
+    "CREATE INDEX event_hiding ON event (artifact) WHERE kind IN (16, 18)",
+    f"CREATE INDEX log_naming ON log (id) WHERE {NAMING}",
+    "CREATE INDEX extent_block ON extent (block)",
+    (
+        "CREATE TABLE link (artifact INTEGER NOT NULL, source INTEGER NOT NULL, PRIMARY KEY (artifact, source))"
+        " STRICT, WITHOUT ROWID"
+    ),
+    "CREATE TABLE pin (name TEXT PRIMARY KEY NOT NULL, kind INTEGER NOT NULL, value BLOB NOT NULL) STRICT, WITHOUT ROWID",
+    "CREATE TABLE gc_state (name TEXT PRIMARY KEY NOT NULL, place BLOB NOT NULL) STRICT, WITHOUT ROWID",
+    "CREATE TABLE orphan (block BLOB PRIMARY KEY NOT NULL) STRICT, WITHOUT ROWID",
+    "CREATE TABLE tree (no INTEGER PRIMARY KEY, frontier BLOB NOT NULL) STRICT",
+    (
+        "CREATE TABLE tile (no INTEGER NOT NULL, idx INTEGER NOT NULL, root BLOB NOT NULL,"
+        " PRIMARY KEY (no, idx)) STRICT, WITHOUT ROWID"
+    ),
+    "CREATE TABLE note (no INTEGER PRIMARY KEY, key BLOB NOT NULL, note TEXT) STRICT",
+    (
+        "CREATE TABLE extension (name TEXT PRIMARY KEY NOT NULL, version INTEGER NOT NULL, ddl TEXT NOT NULL)"
+        " STRICT, WITHOUT ROWID"
+    ),
+)
 
-LOG_COLUMNS = ", ".join("?" * 10)
-"""Places of :func:`row_of` in an INSERT."""
+
+class Settings(NamedTuple):
+    """What was chosen for a store: bytes that it may hold (None: no bound), and, for ever, that a row may."""
+
+    quota_bytes: int | None = None
+    inline_max: int | None = None
 
 
-class Row(NamedTuple):
-    """A row of ``log`` as it came: nothing believed. ``body`` None: not read."""
-
-    id: Any
-    kind: Any
-    flags: Any
-    hlc: Any
-    prev: Any
-    body_len: Any
-    body_hash: Any
-    hash: Any
-    body_state: Any
-    time: Any
-    body: Any
+UNSET = Settings()
+"""The defaults."""
 
 
-def create_tables(db: sqlite3.Connection, root_public_key: bytes) -> None:
-    """Make an empty database a journal of this key. All or nothing; raises DATABASE_ERRORS of ``connection``."""
+def check_settings(settings: Settings) -> None:
+    """Raise OperatorError unless each number fits the bytes that ``meta`` has for it; called before anything is made."""
+    for (name, width), number in zip(_SETTINGS.items(), settings, strict=True):
+        if number is not None and not 0 <= number < 1 << 8 * width:
+            rule = f"a number of bytes from 0 to {(1 << 8 * width) - 1}"
+            raise OperatorError(f"{name} {number}"[:80], rule, "give one that a disk can have")
+
+
+class DomainRow(NamedTuple):
+    """A domain of the store: its number, its id (32 bytes), how many records are here, the hash of the last."""
+
+    no: int
+    id: bytes
+    size: int
+    head: bytes
+
+
+def create_tables(db: sqlite3.Connection, root_public_key: bytes, settings: Settings = UNSET) -> None:
+    """Make an empty database a store of this key. All or nothing; raises DATABASE_ERRORS of ``connection``."""
     domain = domain_of(root_public_key)
     db.execute("BEGIN IMMEDIATE")
-    for statement in _TABLES:
+    for statement in (*_TABLES, *_STORE_TABLES):
         db.execute(statement)
-    db.execute("INSERT INTO domain VALUES (?, ?, ?, 0, ?)", (_OWN, domain, _LIVE, genesis(domain)))
-    db.executemany("INSERT INTO meta VALUES (?, ?)", _meta(root_public_key).items())
+    db.execute("INSERT INTO domain VALUES (?, ?, ?, 0, ?)", (OWN, domain, LIVE, genesis(domain)))
+    meta = _meta(root_public_key, FORMAT)
+    for (name, width), number in zip(_SETTINGS.items(), settings, strict=True):
+        if number is not None:
+            meta[name] = number.to_bytes(width, "big")
+    db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     db.execute(f"PRAGMA user_version = {FORMAT}")
     db.execute("COMMIT")
 
 
-def check_format(db: sqlite3.Connection, path: str) -> None:
-    """Raise OperatorError unless the file says that it is a journal of this format."""
+def check_format(db: sqlite3.Connection, path: str) -> int:
+    """The format of the file. Raises OperatorError unless it says that it is ours, of a format that is known."""
     if pragma(db, "application_id") != APPLICATION_ID:
         raise OperatorError(path, "this database is not a tidewarp journal", "give the path of a .tw file")
-    version = pragma(db, "user_version")
-    if version != FORMAT:
+    version: int = pragma(db, "user_version")
+    if version not in (JOURNAL_FORMAT, FORMAT):
         raise OperatorError(
             path,
-            f"its format is {version}, this release reads {FORMAT}",
+            f"its format is {version}, this release reads {JOURNAL_FORMAT} and {FORMAT}",
             "use the release that wrote it, or a newer one",
         )
+    return version
 
 
 def check_schema(db: sqlite3.Connection, path: str) -> None:
-    """Raise Corrupt unless the tables are exactly ours: a trigger or a view of somebody else would run unseen."""
-    if db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name").fetchall() != _expected_schema():
-        raise bad(path, "table sqlite_master", "its tables are not those of a journal")
+    """Raise Corrupt unless the tables are exactly ours: a trigger or a view of somebody else would run unseen.
 
-
-def read_domain(db: sqlite3.Connection, path: str) -> tuple[bytes, int, bytes]:
-    """The id, size and head of the one domain, which belongs to the key in ``meta``. Raises Corrupt."""
-    meta = dict(db.execute("SELECT name, value FROM meta").fetchall())
-    key = meta.get("root_public_key")
-    if not isinstance(key, bytes) or len(key) != 32 or meta != _meta(key):
-        raise bad(path, "table meta", "it holds the format version and the root public key, nothing else")
-    rows = db.execute("SELECT no, id, status, size, head FROM domain").fetchall()
-    if len(rows) != 1 or rows[0][:3] != (_OWN, domain_of(key), _LIVE):
-        raise bad(path, "tables meta and domain", "the one domain is that of the root public key")
-    size, head = rows[0][3:]
-    if not isinstance(size, int) or not 0 <= size < 1 << _SEQ_BITS or not isinstance(head, bytes):
-        raise bad(path, "table domain", "size or head is out of range")
-    if not size and head != genesis(domain_of(key)):
-        raise bad(path, "table domain", "the head of an empty journal is the genesis hash of its domain")
-    return domain_of(key), size, head
-
-
-def log_id(seq: int) -> int:
-    """The row of a sequence number."""
-    return _OWN << _SEQ_BITS | seq
-
-
-def row_of(linked: Linked) -> tuple[object, ...]:
-    """The columns of ``log`` for a record, in the order of the table."""
-    (_, seq, kind, flags, hlc, prev, _, body_hash), body = linked.record
-    return log_id(seq), kind, flags, hlc, prev, body, body_hash, linked.hash, _PRESENT, tick_of(kind, body)
-
-
-Columns = TypeVar("Columns", bound=Sequence[Any])  # of a Row
-
-
-class RowCheck:
-    """Checks the rows of one journal in their order.
-
-    ``seq`` is the number of the row that comes next, ``prev`` the hash before it (None: not known), ``path`` names the
-    journal in errors. What is right is recognised by its hashes, in a fraction of the time that a look at each rule
-    takes; what is not is looked at, rule by rule, which decides and says what is wrong.
+    Beside them there may be tables and indices that ``extension`` names; these are no programs.
     """
-
-    def __init__(self, path: str, domain: bytes, seq: int, prev: bytes | None) -> None:
-        self.seq, self.prev = seq, prev
-        self._path, self._domain = path, domain
-        header = RecordHeader(domain, 1, 0, 0, 0, bytes(32), 0, bytes(32)).to_bytes()
-        self._before = b"\0" + header[: -_HEADER_REST.size]  # what record_hash hashes, up to the sequence number
-
-    def walk(self, rows: Iterable[Columns]) -> Iterator[Columns]:
-        """``rows`` (the columns of a :class:`Row`; a body may have been left out), each once it is checked.
-
-        Raises:
-            Corrupt: names the first bad record.
-        """
-        before, pack, sha256, number = self._before, _HEADER_REST.pack, hashlib.sha256, log_id(0)
-        seq, last = self.seq, self.prev
-        for row in rows:
-            row_id, kind, flags, hlc, prev, body_len, body_hash, row_hash, body_state, time, body = row
-            try:
-                header = before + pack(seq, kind, flags, hlc, prev, body_len, body_hash)
-                is_right = (
-                    sha256(header).digest() == row_hash
-                    and prev == last
-                    and row_id == number | seq
-                    and body_state == _PRESENT
-                    and not flags & ~PUBLISHED
-                    and body_len <= BODY_BYTES_MAX
-                    and (len(body_hash) == 32 if body is None else sha256(body).digest() == body_hash)
-                    and (body is None or _has_tick(kind, time, body))
-                )
-            except (struct.error, TypeError):
-                is_right = False
-            if not is_right:
-                _verify(self._path, self._domain, seq, last, Row(*row))
-            self.seq = seq = seq + 1
-            self.prev = last = row_hash
-            yield row
-
-    def record(self, row: Row) -> Record:
-        """The record of a checked row."""
-        seq = row.id - log_id(0)
-        header = RecordHeader(self._domain, seq, row.kind, row.flags, row.hlc, row.prev, row.body_len, row.body_hash)
-        return Record(header, row.body)
+    version = pragma(db, "user_version")
+    found = _schema_of(db)
+    expected = _expected_schema(version)
+    if found == expected:
+        return
+    foreign = found - expected
+    if version == JOURNAL_FORMAT or not expected <= found:
+        raise bad(path, "table sqlite_master", "its tables are not those of a journal")
+    names = tuple(f"{name}_" for (name,) in db.execute("SELECT name FROM extension").fetchall())
+    for kind, name, table, _ in foreign:
+        if kind not in ("table", "index") or not str(table).startswith(names):
+            raise bad(path, "table sqlite_master", f"the {kind} {name!r:.80} is nobody's")
 
 
-def _has_tick(kind: int, time: object, body: object) -> bool:
-    """Is ``time`` the tick of this body, or None where it has none?"""
-    if type(body) is not bytes:
-        return False
-    if kind not in TIMED_KINDS:
-        return time is None
-    return type(time) is int and len(body) >= 8 and int.from_bytes(body[:8], "big", signed=True) == time
+def read_domain(db: sqlite3.Connection, path: str) -> DomainRow:
+    """The store's own domain, which belongs to the key in ``meta``. Raises Corrupt, whichever of the domains is wrong."""
+    return read_domains(db, path)[0]
 
 
-def _verify(path: str, domain: bytes, seq: int, prev: bytes | None, row: Row) -> None:
-    if row.id != log_id(seq):
-        raise bad(path, f"record {seq}", "it is missing", seq)
-    try:
-        header = RecordHeader(domain, seq, row.kind, row.flags, row.hlc, row.prev, row.body_len, row.body_hash)
-        digest = record_hash(header.to_bytes())
-    except (CodecError, TypeError) as error:
-        raise bad(path, f"record {seq}", f"its columns are no header ({error})", seq) from None
-    if digest != row.hash:
-        raise bad(path, f"record {seq}", "its columns do not have its hash", seq)
-    if prev is not None and header.prev != prev:
-        raise bad(path, f"record {seq}", "it does not follow the record before it", seq)
-    if row.body_state != _PRESENT:
-        raise bad(path, f"record {seq}", "its body is not marked as present", seq)
-    if row.body is not None:
-        _verify_body(path, seq, row)
+def read_domains(db: sqlite3.Connection, path: str) -> list[DomainRow]:
+    """All domains by number, the own one first. Raises Corrupt."""
+    version = pragma(db, "user_version")
+    meta = _read_meta(db, path)
+    key = meta["root_public_key"]
+    rows = db.execute(f"SELECT no, id, status, size, head FROM domain ORDER BY no LIMIT {DOMAINS_MAX + 1}").fetchall()
+    if not rows or rows[0][:3] != (OWN, domain_of(key), LIVE):
+        raise bad(path, "tables meta and domain", "the first domain is that of the root public key")
+    if len(rows) > (1 if version == JOURNAL_FORMAT else DOMAINS_MAX):
+        raise bad(path, "table domain", "it holds more domains than a store of this format has")
+    domains = [_domain(path, *row) for row in rows]
+    if len({one.id for one in domains}) != len(domains) or domains[-1].no != len(domains):
+        raise bad(path, "table domain", "domains have one row each, and are numbered from 1")
+    return domains
 
 
-def _verify_body(path: str, seq: int, row: Row) -> None:
-    if not isinstance(row.body, bytes) or hashlib.sha256(row.body).digest() != row.body_hash:
-        raise bad(path, f"record {seq}", "its body does not have its hash", seq)
-    try:
-        tick = tick_of(row.kind, row.body)
-    except CodecError:
-        raise bad(path, f"record {seq}", "its body is too short for its kind", seq) from None
-    if row.time != tick or type(row.time) is not type(tick):
-        raise bad(path, f"record {seq}", "its time column is not the tick of its body", seq)
+def find_domain(db: sqlite3.Connection, path: str, domain: bytes) -> DomainRow | None:
+    """One of the domains; None if it is not here. Raises Corrupt."""
+    rows = db.execute("SELECT no, id, status, size, head FROM domain WHERE id = ? LIMIT 2", (domain,)).fetchall()
+    if len(rows) > 1:
+        raise bad(path, "table domain", "a domain has two rows")
+    return _domain(path, *rows[0]) if rows else None
 
 
-def bad(path: str, where: str, rule: str, seq: int | None = None) -> Corrupt:
-    """The error for bytes that are not what was written."""
-    return Corrupt(f"{path}: {where}", rule, "restore the file from a copy", seq)
+def read_settings(db: sqlite3.Connection, path: str) -> Settings:
+    """What ``meta`` says beside format and key. Raises Corrupt."""
+    meta = _read_meta(db, path)
+    return Settings(*(int.from_bytes(meta[name], "big") if name in meta else None for name in _SETTINGS))
 
 
-def pragma(db: sqlite3.Connection, name: str) -> Any:
-    """The value of a pragma."""
-    return db.execute(f"PRAGMA {name}").fetchone()[0]
+def write_quota(db: sqlite3.Connection, quota_bytes: int | None) -> None:
+    """Choose anew how many bytes the store may hold, a number that :func:`check_settings` has passed; None: no bound."""
+    db.execute("DELETE FROM meta WHERE name = 'quota'")
+    if quota_bytes is not None:
+        db.execute("INSERT INTO meta VALUES ('quota', ?)", (quota_bytes.to_bytes(_SETTINGS["quota"], "big"),))
 
 
-def _meta(root_public_key: bytes) -> dict[str, bytes]:
-    return {"format": FORMAT.to_bytes(4, "big"), "root_public_key": root_public_key}
+def read_key(db: sqlite3.Connection, path: str) -> bytes:
+    """The store's root public key, 32 bytes. Raises Corrupt."""
+    return _read_meta(db, path)["root_public_key"]
+
+
+def _read_meta(db: sqlite3.Connection, path: str) -> dict[str, bytes]:
+    version = pragma(db, "user_version")
+    meta: dict[str, Any] = dict(db.execute("SELECT name, value FROM meta").fetchall())
+    key = meta.get("root_public_key")
+    if not isinstance(key, bytes) or len(key) != 32 or not _meta(key, version).items() <= meta.items():
+        raise bad(path, "table meta", "it holds the format version and the root public key")
+    for name in meta.keys() - _meta(key, version).keys():
+        width = _SETTINGS.get(name) if version == FORMAT else None
+        if width is None or not isinstance(meta[name], bytes) or len(meta[name]) != width:
+            raise bad(path, "table meta", f"{name!r:.40} is no setting of this format, or no number")
+    return meta
+
+
+def _domain(path: str, no: Any, domain: Any, status: Any, size: Any, head: Any) -> DomainRow:
+    if not isinstance(domain, bytes) or len(domain) != 32 or status != LIVE or not isinstance(no, int):
+        raise bad(path, "table domain", "an id has 32 bytes, a status is 0")
+    if not isinstance(size, int) or not 0 <= size < 1 << SEQ_BITS or not isinstance(head, bytes) or len(head) != 32:
+        raise bad(path, "table domain", "size or head is out of range")
+    if not size and head != genesis(domain):
+        raise bad(path, "table domain", "the head of an empty journal is the genesis hash of its domain")
+    return DomainRow(no, domain, size, head)
+
+
+def _meta(root_public_key: bytes, version: int) -> dict[str, bytes]:
+    return {"format": version.to_bytes(4, "big"), "root_public_key": root_public_key}
+
+
+def _schema_of(db: sqlite3.Connection) -> frozenset[tuple[str | None, ...]]:
+    return frozenset(db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall())
 
 
 @cache
-def _expected_schema() -> list[tuple[str | None, ...]]:
+def _expected_schema(version: int) -> frozenset[tuple[str | None, ...]]:
     db = sqlite3.connect(":memory:", isolation_level=None)
     try:
-        for statement in _TABLES:
+        for statement in (*_TABLES, *(() if version == JOURNAL_FORMAT else _STORE_TABLES)):
             db.execute(statement)
-        return db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name").fetchall()
+        return _schema_of(db)
     finally:
         db.close()

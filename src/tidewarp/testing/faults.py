@@ -1,6 +1,7 @@
 """Fault points: have something happen at the n-th arrival at a stage, such as the process's death.
 
-The stages are :data:`tidewarp.observe.STAGES`, the steps of an input's way through a live twin. A connector may call
+The stages are :data:`tidewarp.observe.STAGES`, the steps of an input's way through a live twin, and
+:data:`tidewarp.observe.BLOCK_STAGES`, those of a large block's way into a store. A connector may call
 :func:`tidewarp.observe.stage` at a step of its own work, too: a sink at "release.inside", between the parts of a write.
 
     with armed("journal.commit", die, arrival=3): ...            SIGKILL in the middle of the third commit
@@ -21,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from tidewarp.errors import OperatorError
-from tidewarp.observe import STAGES, on_stage
+from tidewarp.observe import BLOCK_STAGES, STAGES, on_stage
 
 __all__ = ["armed", "die", "hearing", "raising"]
 
@@ -71,9 +72,10 @@ def armed(stage: str, do: Callable[[], object], *, arrival: int = 1) -> Iterator
     Raises:
         OperatorError: no such stage, or an arrival below 1.
     """
-    if stage not in STAGES or arrival < 1:
+    stages = (*STAGES, *BLOCK_STAGES)
+    if stage not in stages or arrival < 1:
         value = f"armed({stage!r}, arrival={arrival})"
-        raise OperatorError(value, f"a stage is one of {', '.join(STAGES)}, an arrival 1 or more", "choose one")
+        raise OperatorError(value, f"a stage is one of {', '.join(stages)}, an arrival 1 or more", "choose one")
 
     def listen(name: str, number: int) -> None:
         if (name, number) == (stage, arrival):

@@ -22,7 +22,11 @@ _TIMED = strategies.builds(
     strategies.sampled_from([0, PUBLISHED]),
 )
 _OTHER = strategies.builds(
-    Entry, strategies.sampled_from([0x02, 0x80, 0xFF]), strategies.binary(max_size=20), strategies.just(0)
+    Entry,
+    strategies.sampled_from([0x02, 0x80, 0xFF]),
+    strategies.binary(max_size=20),
+    strategies.just(0),
+    strategies.none(),
 )
 _ENTRIES = strategies.lists(_TIMED | _OTHER, max_size=5)
 _SOURCES = strategies.sampled_from(["a", "b", "é", "a b'\"%?#", "x" * NAME_BYTES_MAX])

@@ -1,4 +1,4 @@
-"""The suites for stores of the journal: derive from one, and pytest checks your store against the contract.
+"""The suites for stores: derive from one, and pytest checks your store against the contract.
 
     class TestMyStore(DurableStoreConformance):
         def create(self, folder):
@@ -20,14 +20,15 @@ from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
-from tidewarp.codec import BODY_BYTES_MAX, CHECKPOINT, INPUT, genesis, timed_body
+from tidewarp.codec import BODY_BYTES_MAX, CHECKPOINT, INPUT, Record, genesis, timed_body
 from tidewarp.errors import CodecError, InternalError, OperatorError
 from tidewarp.store.contract import CURSOR_BYTES_MAX, NAME_BYTES_MAX, Entry, Journal, Store, Written
+from tidewarp.testing.contents import ArtifactMachine, ContentConformance
 from tidewarp.testing.faults import hearing
 from tidewarp.testing.machine import StoreMachine, check_journal
 from tidewarp.testing.suites import SAFETY_S, hypothesis, made, pytest, stateful
 
-__all__ = ["DurableStoreConformance", "StoreConformance", "StoreMachine", "inputs"]
+__all__ = ["ArtifactMachine", "DurableStoreConformance", "StoreConformance", "StoreMachine", "inputs"]
 
 _THREADS = 4
 _BAD_ENTRIES: Sequence[Any] = (
@@ -41,6 +42,8 @@ _BAD_ENTRIES: Sequence[Any] = (
     (0x80, b"", 2),
     (0x80, b"", -1),
     (CHECKPOINT, bytes(7), 0),  # a timed body begins with its tick
+    (INPUT, timed_body(5, b""), 0, 4),  # and does not end before it
+    (0x80, b"", 0, 5),
 )
 _BAD_CURSORS: Sequence[Any] = (
     {"": b""},
@@ -59,7 +62,12 @@ def inputs(number: int) -> list[Entry]:
     return [Entry(INPUT, timed_body(n, b"%d" % n)) for n in range(number)]
 
 
-class StoreConformance:
+def _told(record: Record) -> int:
+    """The last tick, which is the text of a test's body."""
+    return int(record.body[8:])
+
+
+class StoreConformance(ContentConformance):
     """Tests of one store, which need not be durable. Give :meth:`create`."""
 
     machine: type[StoreMachine] = StoreMachine
@@ -67,13 +75,6 @@ class StoreConformance:
 
     settings = hypothesis.settings(max_examples=25, stateful_step_count=25, deadline=None, report_multiple_bugs=False)
     """Of the long test."""
-
-    def create(self, folder: Path) -> Store:
-        """A new, empty store in ``folder``, which is empty and the store's own."""
-        raise NotImplementedError("a suite for a store needs create(folder)")
-
-    def _reopening(self) -> Callable[[Path], Store] | None:
-        return None
 
     def test_any_sequence_of_calls_gives_what_a_list_and_a_dict_give(self) -> None:
         """Appends, submissions, cursors, reads and lives in any order: records, chain and positions are right."""
@@ -119,6 +120,24 @@ class StoreConformance:
             store.journal.append(inputs(2))
             assert [one.seq for one in begun] == [3]
             assert [one.seq for one in store.journal.read(after=3)] == [4, 5]
+
+    def test_a_window_of_time_gives_the_records_that_speak_of_it(self, tmp_path: Path) -> None:
+        """Inputs that overlap the window, whole, by their first tick; one that does not say its end ends nowhere."""
+        spans = [(first, first + length) for first in (2, -3, 5, 0) for length in (0, 2, 9)]
+        entries = [Entry(INPUT, timed_body(first, b"%d" % last), last_tick=last) for first, last in spans]
+        unsaid = Entry(INPUT, timed_body(1, b"7"))
+        others = [Entry(CHECKPOINT, timed_body(1, b"")), Entry(0x80, b"")]
+        with self.create(tmp_path) as store:
+            store.journal.append([*entries, unsaid, *others])
+            assert [store.journal.last_tick(seq) for seq in (1, 2, 13)] == [2, 4, None]
+            records = list(store.journal.read())
+            for window in ((-9, -4), (-3, -3), (1, 1), (1, 6), (12, 20)):
+                ends = [*spans, (1, 7)]
+                wanted = [n for n, (first, last) in enumerate(ends) if first <= window[1] and last >= window[0]]
+                wanted.sort(key=lambda n: (ends[n][0], n))
+                found = list(store.journal.read_time(*window, last_tick_of=_told))
+                assert found == [records[n] for n in wanted], f"what speaks of ticks {window[0]} to {window[1]}"
+                assert (records[12] in store.journal.read_time(*window)) == (window[1] >= 1), "it may end anywhere"
 
     def test_threads_keep_their_order_and_their_batches(self, tmp_path: Path) -> None:
         """Any thread may append and submit: what one of them sends stays in its order, and a batch in one piece."""
@@ -199,3 +218,25 @@ class DurableStoreConformance(StoreConformance):
                 assert found in ((2, b"old"), (7, b"new")), f"at stage {n} of {list(stages)}"
                 store.journal.append(inputs(1))
                 check_journal(store.journal, (inputs(2) + inputs(5))[: found[0]] + inputs(1))
+
+    def test_a_crash_leaves_an_artifact_whole_or_absent(self, tmp_path: Path) -> None:
+        """Of a small one and a large one, at whatever stage the files are taken: never a record without its bytes."""
+        payloads = [b"small", bytes(range(256)) * 1_500]
+        numbers = count(1)
+        with self.create(made(tmp_path / "live")) as store:
+            store.put(b"before")
+            with hearing(lambda *_: shutil.copytree(tmp_path / "live", tmp_path / f"{next(numbers)}")) as stages:
+                refs = [store.put(payload) for payload in payloads]
+        assert stages
+        found = set()
+        for n in range(1, next(numbers)):
+            with self.reopen(tmp_path / f"{n}") as store:
+                held = store.has(refs)
+                found.add(tuple(held))
+                assert store.journal.size == 1 + sum(held)
+                assert [store.get(ref) for ref, is_here in zip(refs, held, strict=True) if is_here] == payloads[
+                    : sum(held)
+                ]
+                assert [store.put(payload) for payload in payloads] == refs
+                assert (store.journal.size, [store.get(ref) for ref in refs]) == (3, payloads)
+        assert found == {(False, False), (True, False), (True, True)}, f"at the stages {list(stages)}"

@@ -1,0 +1,445 @@
+"""Artifacts in the database: small payloads in their row, large ones as blocks; hashed when they come and go."""
+
+from __future__ import annotations
+
+import io
+import sqlite3
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from typing import Any, BinaryIO, NamedTuple
+
+from tidewarp.codec.artifacts import Artifact, artifact_head
+from tidewarp.codec.bodies import ERASE
+from tidewarp.codec.references import SHA256, Reference
+from tidewarp.errors import CodecError, Corrupt, Erased, NotFound, OperatorError, TidewarpError, Withheld
+from tidewarp.store.blocks import BLOCK_BYTES, Blocks, Extent
+from tidewarp.store.connection import pragma
+from tidewarp.store.contract import ArtifactInfo, ByteState
+from tidewarp.store.handle import Handle
+from tidewarp.store.journal import OpenTransaction
+from tidewarp.store.links import LINKING, PAYLOAD_BYTES_MAX, links
+from tidewarp.store.payload import Payload, check_room, payload_of, reserve_of
+from tidewarp.store.schema import ABSENT, HERE
+from tidewarp.store.speaking import ADDS
+
+__all__ = ["INLINE_MAX", "ArtifactTable", "Content"]
+
+INLINE_MAX = 128 << 10
+"""Bytes of a payload that stands in its row, unless the store was made with another bound."""
+
+_ALL = -1  # as a LIMIT
+_CHUNK = 500  # references in one statement
+_PUT_AGAIN = "put the same artifact again: what is damaged is written anew"
+
+
+class Content(NamedTuple):
+    """An artifact whose bytes were hashed, on its way into the tables: ``data``, or blocks that are kept already."""
+
+    ref: Reference
+    tag: int | None
+    size: int
+    data: bytes | None
+    extents: tuple[Extent, ...] = ()
+
+
+class _Found(NamedTuple):
+    """A row of ``artifact``: nothing believed."""
+
+    no: Any
+    tag: Any
+    size: Any
+    state: Any
+    data: Any
+
+
+class ArtifactTable:
+    """``artifact`` and ``extent``, with the blocks that these name."""
+
+    def __init__(self, handle: Handle, blocks: Blocks, inline_max: int, quota_bytes: int | None) -> None:
+        self._handle = handle
+        self._blocks = blocks
+        self.inline_max = inline_max
+        self.quota_bytes = quota_bytes
+        self._used: int | None = None  # bytes of all payloads; None: to be counted
+
+    # --- writing ---
+
+    def set_quota(self, quota_bytes: int | None) -> None:
+        """Take payloads of so many bytes together, at most; None: no bound. The transaction is the caller's."""
+        self.quota_bytes = quota_bytes
+
+    def room(self, tags: Iterable[int | None] = (None,)) -> int | None:
+        """Bytes that the quota leaves to artifacts with these tags; None without a quota."""
+        if self.quota_bytes is None:
+            return None
+        used = self._used
+        if used is None:
+            ((used,),) = self._handle.select("put", "SELECT coalesce(sum(size), 0) FROM artifact WHERE state = 0")
+            if self._handle.in_transaction:  # else another thread may be adding to it
+                self._used = used
+        return self.quota_bytes + reserve_of(tags) - int(used or 0)
+
+    def content(self, payload: Payload, tag: int | None) -> Content:
+        """Hash a payload; what is too large for a row is in durable blocks when this returns.
+
+        Raises:
+            OperatorError: the payload is not as long as it said.
+            CodecError: the tag is no U32.
+            StoreFull, StoreFailed: a block could not be written.
+        """
+        head = artifact_head(payload.size, tag)
+        if payload.size <= self.inline_max:
+            return _small(payload.whole(), tag)
+        digest = sha256(head)
+        extents = []
+        offset = 0
+        for piece in payload.pieces(BLOCK_BYTES):
+            digest.update(piece)
+            extents.append(Extent(self._blocks.write(piece), offset, len(piece)))
+            offset += len(piece)
+        return Content(Reference(SHA256, digest.digest()), tag, payload.size, None, tuple(extents))
+
+    def contents(self, items: Iterable[tuple[bytes, int | None]]) -> list[Content]:
+        """The same of many payloads, each with its tag. Raises also QuotaExceeded, before a block is written."""
+        items = list(items)
+        large = sum(len(data) for data, _ in items if len(data) > self.inline_max)
+        check_room(large, self.room() if large else None, f"{len(items)} artifacts")
+        return [
+            _small(data, tag) if len(data) <= self.inline_max else self.content(payload_of(data), tag)
+            for data, tag in items
+        ]
+
+    def hashed(self, ref: Reference, artifact: Artifact) -> Content:
+        """An artifact that was hashed and has this name, as :meth:`content` gives it."""
+        if len(artifact.payload) > self.inline_max:
+            return self.content(payload_of(artifact.payload), artifact.tag)
+        return Content(ref, artifact.tag, len(artifact.payload), artifact.payload)
+
+    def keep(self, transaction: OpenTransaction, contents: Sequence[Content]) -> list[int]:
+        """The numbers of these artifacts, which are here from now on; rows that are damaged are written anew.
+
+        Raises:
+            QuotaExceeded: they are more than there is room for.
+        """
+        db = transaction.db
+        found = self._found(db, [one.ref for one in contents])
+        news = {one.ref: one for one in contents if one.ref not in found or found[one.ref].state != HERE}
+        room = self.room([one.tag for one in news.values()])
+        if room is not None and news:
+            size = sum(one.size for one in news.values())
+            check_room(size, room, f"{len(news)} artifacts")
+            self._used = (self._used or 0) + size  # counted by room(), in this transaction
+            transaction.undone.append(self.count_again)
+        numbers = {ref: row.no for ref, row in found.items()}
+        rows = []
+        for ref, one in news.items():
+            if ref in numbers:
+                self._fill(db, numbers[ref], one)
+            else:
+                rows.append(one)
+        numbers |= self._insert(db, rows)
+        for one in contents:
+            if one.ref not in news:
+                self._mend(db, found[one.ref], one)
+            elif one.tag in LINKING:
+                self._link(db, numbers[one.ref], one)
+        return [numbers[one.ref] for one in contents]
+
+    def numbers(self, db: sqlite3.Connection, refs: Iterable[Reference]) -> dict[Reference, int]:
+        """The number of each reference; what was never heard of gets one, as an artifact that is not here."""
+        wanted = list(dict.fromkeys(refs))
+        numbers = {ref: row.no for ref, row in self._found(db, wanted, with_bytes=False).items()}
+        news = [ref for ref in wanted if ref not in numbers]
+        first = self.next_number(db)
+        rows = [(no, ref.to_bytes(), None, None, ABSENT, None) for no, ref in enumerate(news, first)]
+        db.executemany("INSERT INTO artifact VALUES (?, ?, ?, ?, ?, ?)", rows)
+        return numbers | {ref: no for no, ref in enumerate(news, first)}
+
+    def describe(self, db: sqlite3.Connection, said: Iterable[tuple[int, int | None, int]]) -> None:
+        """Note what records say of artifacts whose bytes are not here: number, tag, size."""
+        statement = "UPDATE artifact SET tag = ?, size = ? WHERE no = ? AND state = 1 AND size IS NULL"
+        rows = ((tag, size, no) for no, tag, size in said if size < 1 << 63)  # what a column holds; nobody has more
+        db.executemany(statement, rows)
+
+    def _insert(self, db: sqlite3.Connection, contents: Sequence[Content]) -> dict[Reference, int]:
+        first = self.next_number(db)
+        rows = [(no, one.ref.to_bytes(), one.tag, one.size, HERE, one.data) for no, one in enumerate(contents, first)]
+        db.executemany("INSERT INTO artifact VALUES (?, ?, ?, ?, ?, ?)", rows)
+        for no, one in enumerate(contents, first):
+            self._extend(db, no, one)
+        return {one.ref: no for no, one in enumerate(contents, first)}
+
+    def _fill(self, db: sqlite3.Connection, no: int, content: Content) -> None:
+        db.execute(
+            "UPDATE artifact SET tag = ?, size = ?, state = ?, bytes = ? WHERE no = ?",
+            (content.tag, content.size, HERE, content.data, no),
+        )
+        db.execute("DELETE FROM extent WHERE artifact = ?", (no,))
+        self._extend(db, no, content)
+
+    def _extend(self, db: sqlite3.Connection, no: int, content: Content) -> None:
+        if content.extents:
+            rows = [(no, idx, *extent) for idx, extent in enumerate(content.extents)]
+            db.executemany("INSERT INTO extent VALUES (?, ?, ?, ?, ?)", rows)
+
+    def _link(self, db: sqlite3.Connection, no: int, content: Content) -> None:
+        """Note what the bytes of an artifact name."""
+        data = content.data
+        if data is None and content.size <= PAYLOAD_BYTES_MAX:
+            data = b"".join(self._blocks.read(extent.block) for extent in content.extents)
+        named = self.numbers(db, sorted(links(content.tag, data or b"")))
+        db.executemany("INSERT OR IGNORE INTO link VALUES (?, ?)", ((one, no) for one in named.values()))
+
+    def let_go(self, db: sqlite3.Connection, no: int) -> None:
+        """Drop the bytes of an artifact in the open transaction. Its row stays, and its extents, until they are cleared."""
+        db.execute("UPDATE artifact SET state = ?, bytes = NULL WHERE no = ?", (ABSENT, no))
+        self._used = None
+
+    def erase(self, db: sqlite3.Connection, ref: Reference) -> None:
+        """Drop the bytes of an artifact in the open transaction, and overwrite the pages that held them."""
+        before = pragma(db, "secure_delete")
+        db.execute("PRAGMA secure_delete = ON")
+        try:
+            for row in self._found(db, [ref], with_bytes=False).values():
+                self.let_go(db, row.no)
+                self.clear_extents(db, row.no, _ALL)
+        finally:
+            db.execute(f"PRAGMA secure_delete = {before:d}")
+
+    def clear_extents(self, db: sqlite3.Connection, no: int, most: int) -> int:
+        """Remove extents of an artifact that is not here, at most so many, in the open transaction; how many it were.
+
+        Their blocks are orphans, unless others name them.
+        """
+        statement = (
+            "SELECT idx, block FROM extent WHERE artifact = ? AND artifact IN"
+            " (SELECT no FROM artifact WHERE no = ? AND state != 0) ORDER BY idx LIMIT ?"
+        )
+        found = db.execute(statement, (no, no, most)).fetchall()
+        db.executemany("DELETE FROM extent WHERE artifact = ? AND idx = ?", ((no, idx) for idx, _ in found))
+        db.executemany("INSERT OR IGNORE INTO orphan VALUES (?)", ((block,) for _, block in found))
+        return len(found)
+
+    def _mend(self, db: sqlite3.Connection, row: _Found, content: Content) -> None:
+        """Of what is here already: is it what was just hashed? Blocks were looked at when they were written."""
+        same = (row.tag, row.size) == (content.tag, content.size)
+        if content.data is not None and row.data is not None:
+            same = same and row.data == content.data
+        elif row.data is not None:  # it is here in a row, and came as blocks
+            same = same and _has_name(content.ref, content.tag, content.size, [row.data])
+        else:
+            same = same and content.data is None and self.extents(db, row.no) == list(content.extents)
+        if not same:
+            self._fill(db, row.no, content)
+
+    def next_number(self, db: sqlite3.Connection) -> int:
+        """The number that the next new artifact gets: nothing refers to it, or to a larger one."""
+        last: int | None = db.execute("SELECT max(no) FROM artifact").fetchone()[0]
+        return 1 if last is None else last + 1
+
+    def count_again(self) -> None:
+        """A transaction did not come to be: what is known of the bytes that are here, is not so."""
+        self._used = None
+
+    # --- reading ---
+
+    def get(self, ref: Reference, offset: int, length: int | None) -> bytes:
+        """As the contract of the store says."""
+        if offset < 0 or (length is not None and length < 0):
+            raise OperatorError(f"offset {offset}, length {length}", "both count from 0", "give numbers from 0 on")
+        row, extents = self._whereabouts(ref)
+        if not extents:
+            data = self._inline(ref, row)
+            return data[offset : None if length is None else offset + length]
+        end = row.size if length is None else min(row.size, offset + length)
+        if offset == 0 and end == row.size:
+            return self._joined(ref, row, extents)
+        parts = []
+        for block, start, size in extents:
+            if start < end and start + size > offset:
+                data = self._block(ref, Extent(block, start, size))
+                parts.append(data[max(0, offset - start) : end - start])
+        return b"".join(parts)
+
+    def open(self, ref: Reference) -> BinaryIO:
+        """As the contract of the store says."""
+        row, extents = self._whereabouts(ref)
+        if not extents:
+            return io.BytesIO(self._inline(ref, row))
+        return io.BufferedReader(_BlockStream(self, ref, row.size, extents))
+
+    def verify(self, ref: Reference) -> None:
+        """Read and hash an artifact, one block at a time. Raises as :meth:`get`."""
+        row, extents = self._whereabouts(ref)
+        if not extents:
+            self._inline(ref, row)
+            return
+        pieces = (self._block(ref, extent) for extent in extents)
+        if not _has_name(ref, row.tag, row.size, pieces):
+            raise _damaged(ref, "its blocks are whole and are not its payload")
+
+    def info(self, ref: Reference) -> ArtifactInfo:
+        """As the contract of the store says."""
+        statement = "SELECT no, tag, size, state, NULL FROM artifact WHERE ref = ?"
+        rows = [_Found(*row) for row in self._handle.select("info", statement, ref.to_bytes())]
+        events = self._events(rows[0].no) if rows else []
+        adds = [flags for kind, flags in events if kind in ADDS]
+        if not rows or not (adds or rows[0].state == HERE):
+            raise _unknown(ref)
+        row = rows[0]
+        if row.size is None:
+            raise self._missing(ref, row.no)
+        is_erased = any(kind == ERASE for kind, _ in events)
+        state: ByteState = "here" if row.state == HERE else "erased" if is_erased else "withheld"
+        return ArtifactInfo(ref, row.tag, row.size, state, any(flags & 1 for flags in adds))
+
+    def has(self, refs: Sequence[Reference]) -> list[bool]:
+        """As the contract of the store says."""
+        with self._handle.reading_table("has", "artifact") as db:
+            found = self._found(db, refs, with_bytes=False)
+        return [ref in found and found[ref].state == HERE for ref in refs]
+
+    def _found(
+        self, db: sqlite3.Connection, refs: Sequence[Reference], *, with_bytes: bool = True
+    ) -> dict[Reference, _Found]:
+        found = {}
+        data = "bytes" if with_bytes else "NULL"
+        for start in range(0, len(refs), _CHUNK):
+            names = {ref.to_bytes(): ref for ref in refs[start : start + _CHUNK]}
+            places = ",".join("?" * len(names))
+            statement = f"SELECT ref, no, tag, size, state, {data} FROM artifact WHERE ref IN ({places})"
+            for name, *row in db.execute(statement, list(names)):
+                found[names[name]] = _Found(*row)
+        return found
+
+    def _whereabouts(self, ref: Reference) -> tuple[_Found, list[Extent]]:
+        """The row of an artifact that is here, and its extents if it is a large one."""
+        statement = "SELECT no, tag, size, state, bytes FROM artifact WHERE ref = ?"
+        rows = self._handle.select("get", statement, ref.to_bytes())
+        if not rows:
+            raise _unknown(ref)
+        row = _Found(*rows[0])
+        if row.state != HERE:
+            raise self._missing(ref, row.no)
+        if row.data is not None:
+            return row, []
+        with self._handle.reading_table("get", "extent") as db:
+            extents = self.extents(db, row.no)
+        place = 0
+        for extent in extents:
+            if extent.offset != place or not 0 < extent.length <= BLOCK_BYTES or len(extent.block) != 32:
+                break
+            place += extent.length
+        if not extents or place != row.size:
+            raise _damaged(ref, "its extents do not cover its payload in order")
+        return row, extents
+
+    def extents(self, db: sqlite3.Connection, no: int) -> list[Extent]:
+        """The pieces of a large payload, in order; nothing of them is believed."""
+        statement = "SELECT block, offset, length FROM extent WHERE artifact = ? ORDER BY idx"
+        return [Extent(*row) for row in db.execute(statement, (no,))]
+
+    def _inline(self, ref: Reference, row: _Found) -> bytes:
+        if not isinstance(row.data, bytes) or not _has_name(ref, row.tag, row.size, (row.data,)):
+            raise _damaged(ref, "its bytes do not have its name")
+        return row.data
+
+    def _joined(self, ref: Reference, row: _Found, extents: Sequence[Extent]) -> bytes:
+        pieces = [self._block(ref, extent) for extent in extents]
+        if not _has_name(ref, row.tag, row.size, pieces):
+            raise _damaged(ref, "its blocks are whole and are not its payload")
+        return b"".join(pieces)
+
+    def _block(self, ref: Reference, extent: Extent) -> bytes:
+        try:
+            data = self._blocks.read(extent.block)
+        except Corrupt as error:
+            raise _damaged(ref, f"{error.value}: {error.rule}") from error
+        if len(data) != extent.length:
+            raise _damaged(ref, f"block {extent.block.hex()} has another length than its extent")
+        return data
+
+    def _events(self, no: int) -> list[tuple[int, int]]:
+        return self._handle.select("info", "SELECT kind, flags FROM event WHERE artifact = ?", no)
+
+    def _missing(self, ref: Reference, no: int) -> TidewarpError:
+        kinds = {kind for kind, _ in self._events(no)}
+        if ERASE in kinds:
+            return Erased(f"artifact {ref.hex()}", "a record says that its bytes were dropped for good", "do without")
+        if kinds.isdisjoint(ADDS):
+            return _unknown(ref)
+        action = "pull again from a peer that may have them"
+        return Withheld(f"artifact {ref.hex()}", "a record names it, its bytes have not come", action)
+
+
+class _BlockStream(io.RawIOBase):
+    """A large payload as a stream: one block in memory, checked when it is read."""
+
+    def __init__(self, table: ArtifactTable, ref: Reference, size: int, extents: Sequence[Extent]) -> None:
+        self._table = table
+        self._ref = ref
+        self._size = size
+        self._extents = extents
+        self._starts = [extent.offset for extent in extents]
+        self._place = 0
+        self._held: tuple[int, bytes] = -1, b""  # index of the block in memory
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """As a file does."""
+        place = offset + (0, self._place, self._size)[whence]
+        if place < 0:
+            raise ValueError(f"place {place} is before the beginning")
+        self._place = place
+        return place
+
+    def tell(self) -> int:
+        """As a file does."""
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        """As a file does. Raises Corrupt."""
+        if self._place >= self._size:
+            return 0
+        idx = bisect_right(self._starts, self._place) - 1
+        extent = self._extents[idx]
+        if self._held[0] != idx:
+            self._held = idx, self._table._block(self._ref, extent)
+        start = self._place - extent.offset
+        part = self._held[1][start : start + len(buffer)]
+        buffer[: len(part)] = part
+        self._place += len(part)
+        return len(part)
+
+
+def _small(data: bytes, tag: int | None) -> Content:
+    size = len(data)
+    return Content(Reference(SHA256, sha256(artifact_head(size, tag) + data).digest()), tag, size, data)
+
+
+def _has_name(ref: Reference, tag: Any, size: Any, pieces: Iterable[bytes]) -> bool:
+    """Is ``ref`` the name of a payload that comes in pieces? Tag and size are columns, nothing believed."""
+    try:
+        digest = sha256(artifact_head(size, tag))
+    except (CodecError, TypeError):
+        return False
+    for piece in pieces:
+        digest.update(piece)
+        size -= len(piece)
+    return size == 0 and Reference(SHA256, digest.digest()) == ref
+
+
+def _unknown(ref: Reference) -> NotFound:
+    return NotFound(f"artifact {ref.hex()}", "no record here adds it", "check the reference, or pull from its site")
+
+
+def _damaged(ref: Reference, rule: str) -> Corrupt:
+    return Corrupt(f"artifact {ref.hex()}", rule, _PUT_AGAIN)

@@ -1,0 +1,241 @@
+"""Read all that a store holds and compare it with what it says: for whoever wants to know whether it is true.
+
+    records     chain, bodies, Merkle root and signature of the signed head, all made anew from the headers
+    artifacts   every payload that is here, hashed
+    receipts    computation key and outputs, made anew from what the receipt names; its signature, if it has one
+    state       a domain with two histories, a computation with two outcomes, bytes that everybody may have and are not here
+
+Nothing is executed, and nothing is changed. What is not here for a reason (not published, hidden, erased) is not judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import NamedTuple, TypeAlias
+
+from tidewarp.codec import domain_of, record_hash
+from tidewarp.codec.artifacts import TAG_RECEIPT, TAG_RESULT, Artifact, artifact_head
+from tidewarp.codec.bodies import (
+    KEYS,
+    ArtifactBody,
+    Body,
+    EdgeBody,
+    EvidenceBody,
+    KeysBody,
+    PolicyBody,
+    ReceiptBody,
+    RequestBody,
+    decode_body,
+)
+from tidewarp.codec.merkle import Frontier
+from tidewarp.codec.receipts import Receipt, read_computation
+from tidewarp.codec.references import Reference
+from tidewarp.codec.results import Result
+from tidewarp.errors import CodecError, Corrupt, Erased, NotFound, PeerError, Withheld
+from tidewarp.store.contract import DomainState, Store
+from tidewarp.store.damage import MISSING_BYTES
+from tidewarp.store.fold import Agreement, DomainStatus
+
+__all__ = ["TWO_HISTORIES", "Audited", "Finding", "audit"]
+
+TWO_HISTORIES = "it has two histories"
+"""The rule that a forked domain breaks."""
+
+_PIECE_BYTES = 1 << 20
+_ABSENT = (NotFound, Withheld, Erased)
+
+
+class Finding(NamedTuple):
+    """Something that is not what it says. ``seq`` is a record's number in its domain, where it is about one."""
+
+    where: str
+    rule: str
+    action: str
+    seq: int | None = None
+
+
+class Audited(NamedTuple):
+    """What was read: records, artifacts whose bytes are here, receipts; and what was found, in the order of reading."""
+
+    records: int
+    artifacts: int
+    receipts: int
+    findings: tuple[Finding, ...]
+
+
+_Named: TypeAlias = dict[Reference, ArtifactBody | None]
+"""What records name; with tag and size, where the record says them."""
+
+
+def audit(store: Store) -> Audited:
+    """Check everything in ``store``. Raises StoreFailed: it cannot be read."""
+    records = receipts = 0
+    named: _Named = {}
+    claims: list[tuple[bytes, int, ReceiptBody]] = []
+    findings: list[Finding] = []
+    for state in store.domains():
+        log = _Log(store, state)
+        findings += log.check()
+        records += log.records
+        named |= {ref: stated or named.get(ref) for ref, stated in log.named.items()}
+        claims += log.claims
+    artifacts = 0
+    for ref, stated in named.items():
+        if all(store.has([ref])):
+            artifacts += 1
+            findings += _check_artifact(store, ref, stated)
+    for domain, seq, claim in claims:
+        receipts += 1
+        findings += _check_claim(store, domain, seq, claim)
+    if not findings:  # what is visible follows from records that are sound
+        findings += _check_state(store, {claim.key for _, _, claim in claims})
+    return Audited(records, artifacts, receipts, tuple(findings))
+
+
+class _Log:
+    """One pass over the records of a domain; what it names is in the attributes then."""
+
+    def __init__(self, store: Store, state: DomainState) -> None:
+        self.records = 0
+        self.named: _Named = {}
+        self.claims: list[tuple[bytes, int, ReceiptBody]] = []
+        self._store = store
+        self._state = state
+        self._frontier = Frontier()
+        self._keys = [state.key]
+        self._what = f"domain {state.id.hex()}"
+
+    def check(self) -> Iterator[Finding]:
+        """What is wrong with it."""
+        head = self._store.signed_head(self._state.id if self._state.id != self._store.domain else None)
+        if domain_of(self._state.key) != self._state.id:
+            yield self._finding("the root key that is kept with it is another domain's")
+        try:
+            for header, _, body in self._store.records(self._state.id):
+                self.records += 1
+                last = record_hash(header.to_bytes())
+                self._frontier.append(last)
+                if body is not None:
+                    yield from self._read(header.seq, header.kind, body)
+                if head is None or header.seq != head.size:
+                    continue
+                if (self._frontier.root(), last) != (head.root, head.head):
+                    yield self._finding(f"its signed head at {head.size} is about other records", header.seq)
+        except Corrupt as error:
+            yield Finding(f"{self._what}, {error.value}", error.rule, error.action, error.seq)
+            return
+        if head is not None:
+            if head.domain != self._state.id or head.size > self.records:
+                yield self._finding(f"its signed head is about {head.size} records of {head.domain.hex()}")
+            try:
+                head.verify(self._keys)
+            except PeerError as error:
+                yield self._finding(f"its signed head: {error.rule}")
+
+    def _read(self, seq: int, kind: int, data: bytes) -> Iterator[Finding]:
+        try:
+            body = decode_body(kind, data)
+        except CodecError as error:
+            yield self._finding(f"record {seq} is none of its kind: {error.rule}", seq)
+            return
+        if kind == KEYS and isinstance(body, KeysBody):
+            self._keys += body.keys
+        if isinstance(body, ReceiptBody):
+            self.claims.append((self._state.id, seq, body))
+        ref = _names(body)
+        if ref is not None:
+            self.named[ref] = body if isinstance(body, ArtifactBody) else self.named.get(ref)
+
+    def _finding(self, rule: str, seq: int | None = None) -> Finding:
+        return Finding(self._what, rule, "restore the store from a copy, or pull the domain into a new one", seq)
+
+
+def _names(body: Body | None) -> Reference | None:
+    """The artifact that a record brings with it."""
+    adding = ArtifactBody | EdgeBody | ReceiptBody | PolicyBody | RequestBody | EvidenceBody
+    return body.ref if isinstance(body, adding) else None
+
+
+def _check_artifact(store: Store, ref: Reference, stated: ArtifactBody | None) -> Iterator[Finding]:
+    action = "put the same artifact again, or pull it from a peer"
+    try:
+        info = store.info(ref)
+        if stated is not None and (info.tag, info.size) != (stated.tag, stated.size):
+            yield Finding(f"artifact {ref.hex()}", "tag or size are not those of its record", action)
+            return
+        digest = sha256(artifact_head(info.size, info.tag))
+        with store.open(ref) as stream:
+            while piece := stream.read(_PIECE_BYTES):
+                digest.update(piece)
+        if digest.digest() != ref.digest:
+            yield Finding(f"artifact {ref.hex()}", "its bytes do not have its name", action)
+    except Corrupt as error:
+        yield Finding(f"artifact {ref.hex()}, {error.value}", error.rule, action)
+
+
+def _check_claim(store: Store, domain: bytes, seq: int, claim: ReceiptBody) -> Iterator[Finding]:
+    """A receipt is a claim: not whether it is true, but whether its record says what it says."""
+    where = f"receipt {claim.ref.hex()}, domain {domain.hex()}"
+    action = "do not use it; run the program, or ask who wrote the record"
+    try:
+        data = store.get(claim.ref)
+        if Artifact(data, TAG_RECEIPT).reference() != claim.ref:
+            yield Finding(where, "the artifact is no receipt", action, seq)
+            return
+        receipt = Receipt.from_bytes(data)
+        key = read_computation(receipt, lambda ref: Artifact(store.get(ref), store.info(ref).tag)).key
+        if key != claim.key:
+            yield Finding(
+                where, f"the computation that it is about is {key.hex()}, not the one of its record", action, seq
+            )
+        if not _gives(store, receipt.output, claim.outputs):
+            yield Finding(where, "its outputs are not those of its record", action, seq)
+        receipt.signer(key)
+    except _ABSENT:
+        return
+    except Corrupt:
+        return  # said of the artifact
+    except CodecError as error:
+        yield Finding(where, f"{error.value}: {error.rule}", action, seq)
+
+
+def _gives(store: Store, output: Reference, outputs: tuple[Reference, ...]) -> bool:
+    """Is ``output``, the one of a receipt, the only one of ``outputs``, or the result that has these?"""
+    if outputs == (output,):
+        return True
+    if store.info(output).tag != TAG_RESULT:
+        return False
+    result = Result.from_bytes(store.get(output))
+    return result.outputs == outputs and result.answer() == output
+
+
+def _is_erased(store: Store, ref: Reference) -> bool:
+    try:
+        return store.info(ref).state == "erased"
+    except Withheld:
+        return False
+    except Erased:
+        return True
+
+
+def _check_state(store: Store, keys: set[bytes]) -> Iterator[Finding]:
+    view = store.view(scope="all")
+    for state in store.domains():
+        if view.status(state.id) is DomainStatus.FROZEN:
+            yield Finding(f"domain {state.id.hex()}", TWO_HISTORIES, "ask its operator which history is meant")
+    shown = store.view(scope="published").visible()
+    for ref, is_here in zip(shown, store.has(shown), strict=True):
+        if not is_here and not _is_erased(store, ref):
+            action = "pull again, from any site, or: tidewarp store fsck DIR --repair --from URL"
+            yield Finding(
+                f"artifact {ref.hex()}", f"{MISSING_BYTES}: a record names it, its bytes have not come", action
+            )
+    for key in sorted(keys):
+        found = view.key_state(key)
+        if found is not None and found.agreement is Agreement.DIVERGENT:
+            yield Finding(
+                f"computation {key.hex()}",
+                f"receipts name {len(found.lists)} different outcomes",
+                "execute it again, and disown the one that is wrong",
+            )

@@ -1,0 +1,174 @@
+"""Indices of records: which of them add, hide, lift or erase an artifact, and the ends of edges.
+
+They answer without reading ``log``, and can be made anew from it. A body that is none of its kind says nothing: only an
+unpublished one gets here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+from tidewarp.codec import PUBLISHED, RecordHeader
+from tidewarp.codec.artifacts import TAG_EDGE
+from tidewarp.codec.bodies import (
+    ARTIFACT,
+    EDGE,
+    ERASE,
+    LIFT,
+    RECEIPT,
+    TOMBSTONE,
+    ArtifactBody,
+    Body,
+    EdgeBody,
+    EraseBody,
+    LiftBody,
+    ReceiptBody,
+    TombstoneBody,
+    decode_body,
+)
+from tidewarp.codec.edges import Edge
+from tidewarp.codec.references import SHA256, Reference, encode_references
+from tidewarp.errors import CodecError
+from tidewarp.store.artifacts import ArtifactTable, Content
+from tidewarp.store.chain import Linked
+from tidewarp.store.handle import Handle
+from tidewarp.store.journal import OpenTransaction
+from tidewarp.store.rows import OWN
+from tidewarp.store.speaking import shows
+
+__all__ = ["INDEXED", "RecordIndex", "Told", "told", "told_by"]
+
+INDEXED = frozenset({ARTIFACT, EDGE, RECEIPT, TOMBSTONE, LIFT, ERASE})
+
+_SOURCE, _TARGET = 0, 1  # roles of an artifact at an edge
+_NOTHING: Mapping[Reference, int] = MappingProxyType({})
+
+
+class Told(NamedTuple):
+    """A record that speaks of an artifact."""
+
+    header: RecordHeader
+    ref: Reference
+    body: Body
+
+
+def told(header: RecordHeader, body: bytes | None) -> Told | None:
+    """What the record says of an artifact; None if it says nothing of any.
+
+    Raises:
+        CodecError: it is published, and its body is none of its kind. An unpublished one of that sort means nothing.
+    """
+    if header.kind not in INDEXED or body is None:
+        return None
+    try:
+        return told_by(header, decode_body(header.kind, body))
+    except CodecError:
+        if header.flags & PUBLISHED:
+            raise
+        return None
+
+
+def told_by(header: RecordHeader, said: Body | None) -> Told | None:
+    """The same of a body that was read."""
+    if not isinstance(said, ArtifactBody | EdgeBody | ReceiptBody | TombstoneBody | LiftBody | EraseBody):
+        return None
+    ref = said.ref
+    return None if ref is None or ref.hash_id != SHA256 else Told(header, ref, said)
+
+
+class RecordIndex:
+    """``event``, ``edge``, ``node`` and ``receipt``."""
+
+    def __init__(self, handle: Handle, artifacts: ArtifactTable) -> None:
+        self._handle = handle
+        self._artifacts = artifacts
+
+    def write_own(self, transaction: OpenTransaction, linked: Sequence[Linked]) -> None:
+        """Index new records of the own domain, in their transaction."""
+        records = (one.record for one in linked if one.record.header.kind in INDEXED)
+        found = [one for one in (told(*record) for record in records) if one is not None]
+        if found:
+            self.write(transaction, OWN, found)
+
+    def write(
+        self, transaction: OpenTransaction, no: int, found: Sequence[Told], kept: Mapping[Reference, int] = _NOTHING
+    ) -> None:
+        """Index records of domain ``no``, in order. ``kept``: the numbers of artifacts whose bytes are known to be here."""
+        db = transaction.db
+        edges = [_content(ref, body.edge) for _, ref, body in found if isinstance(body, EdgeBody)]
+        if edges:
+            self._artifacts.keep(transaction, edges)
+        lacking = self._artifacts.numbers(db, [one.ref for one in found if one.ref not in kept])
+        numbers = {**kept, **lacking}
+        events = ((numbers[ref], no, header.seq, header.kind, header.flags) for header, ref, _ in found)
+        self.write_events(db, events)
+        bodies = [(lacking[ref], body) for _, ref, body in found if ref in lacking and isinstance(body, ArtifactBody)]
+        self._artifacts.describe(db, ((no, body.tag, body.size) for no, body in bodies))
+        for header, ref, body in found:
+            if isinstance(body, EdgeBody):
+                self._write_edge(db, numbers[ref], body.edge)
+            elif isinstance(body, ReceiptBody):
+                outputs = hashlib.sha256(encode_references(body.outputs)).digest()
+                row = (body.key, no, header.seq, numbers[ref], outputs)
+                db.execute("INSERT INTO receipt VALUES (?, ?, ?, ?, ?)", row)
+
+    def write_events(self, db: sqlite3.Connection, events: Iterable[tuple[int, int, int, int, int]]) -> None:
+        """Note events: number of the artifact, number of the domain, seq, kind, flags."""
+        db.executemany("INSERT INTO event VALUES (?, ?, ?, ?, ?)", events)
+
+    def shown(self, db: sqlite3.Connection, artifacts: Sequence[int], *, publish: bool) -> set[int]:
+        """Which of these artifacts the own domain shows; to others, if they are to be published."""
+        found: dict[int, list[tuple[int, int]]] = {}
+        for start in range(0, len(artifacts), 500):
+            part = artifacts[start : start + 500]
+            statement = (
+                f"SELECT artifact, kind, flags FROM event WHERE artifact IN ({','.join('?' * len(part))})"
+                f" AND domain = {OWN} ORDER BY artifact, seq"
+            )
+            for artifact, kind, flags in db.execute(statement, part):
+                found.setdefault(artifact, []).append((kind, flags))
+        return {artifact for artifact, events in found.items() if shows(events, publish=publish)}
+
+    def events(self, ref: Reference) -> list[tuple[int, int, int, int]]:
+        """Domain number, seq, kind and flags of the records that speak of an artifact, domain by domain in order."""
+        statement = (
+            "SELECT domain, seq, kind, event.flags FROM event JOIN artifact ON artifact.no = event.artifact"
+            " WHERE ref = ? ORDER BY domain, seq"
+        )
+        return self._handle.select("events", statement, ref.to_bytes())
+
+    def edges(self, type: int | None, source: Reference | None, target: Reference | None) -> list[Reference]:
+        """As the contract of the store says, without the edges themselves."""
+        statement = "SELECT ref FROM edge JOIN artifact ON artifact.no = edge.edge WHERE 1"
+        values: list[object] = []
+        if type is not None:
+            statement += " AND edge.type = ?"
+            values.append(type)
+        for role, end in ((_SOURCE, source), (_TARGET, target)):
+            if end is not None:
+                statement += (
+                    " AND edge.edge IN (SELECT node.edge FROM node JOIN artifact AS end ON end.no = node.node"
+                    f" WHERE end.ref = ? AND node.role = {role})"
+                )
+                values.append(end.to_bytes())
+        rows = self._handle.select("edges", f"{statement} ORDER BY ref", *values)
+        return [Reference.from_bytes(ref) for (ref,) in rows]
+
+    def _write_edge(self, db: sqlite3.Connection, no: int, edge: Edge) -> None:
+        added = db.execute("INSERT OR IGNORE INTO edge VALUES (?, ?, ?)", (no, edge.type, edge.slot_key()))
+        if not added.rowcount:
+            return  # another record has added it before
+        lists = ((_SOURCE, edge.sources), (_TARGET, edge.targets))
+        ends = [(ref, role, position) for role, refs in lists for position, ref in enumerate(refs)]
+        numbers = self._artifacts.numbers(db, [ref for ref, _, _ in ends])
+        rows = ((numbers[ref], no, role, position) for ref, role, position in ends)
+        db.executemany("INSERT INTO node VALUES (?, ?, ?, ?)", rows)
+
+
+def _content(ref: Reference, edge: Edge) -> Content:
+    data = edge.to_bytes()
+    return Content(ref, TAG_EDGE, len(data), data)
