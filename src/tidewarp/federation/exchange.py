@@ -1,0 +1,263 @@
+"""Performs what a pull says, over a store and whatever moves bytes. It decides nothing: the machine does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any, BinaryIO
+
+from tidewarp.codec.artifacts import TAG_EVIDENCE
+from tidewarp.codec.bodies import EVIDENCE, EvidenceBody
+from tidewarp.codec.records import PUBLISHED
+from tidewarp.errors import InternalError, PeerError, PeerRefused, QuotaExceeded
+from tidewarp.federation.contract import ExchangeStore
+from tidewarp.federation.ledger import DDL, EXTENSION, VERSION, Ledger
+from tidewarp.federation.messages import (
+    Absent,
+    Ahead,
+    Behind,
+    Commit,
+    Conflicting,
+    Fetched,
+    Finish,
+    Forked,
+    GetArtifact,
+    GetConsistency,
+    GetHash,
+    GetHeads,
+    GetInclusion,
+    GetMissing,
+    GetRecords,
+    HttpResponse,
+    Instruction,
+    Question,
+    Supply,
+)
+from tidewarp.federation.policy import Policy, last_named
+from tidewarp.federation.pull import LACKING_MAX, PullMachine
+from tidewarp.federation.verify import ByteCheck, Refusal
+from tidewarp.store.contract import Entry
+
+__all__ = ["Exchange", "in_force", "ledger_of"]
+
+_OWN_IS_WHOLE = frozenset({"pulled", "unchanged", "forked"})
+_UNNOTED_MAX = 1_000  # records that are read again each time
+
+
+def ledger_of(store: ExchangeStore) -> Ledger:
+    """The ledger in the tables of ``store``."""
+    return Ledger(store.extension(EXTENSION, VERSION, DDL))
+
+
+def in_force(store: ExchangeStore, ledger: Ledger | None, *, note: bool = False) -> Policy | None:
+    """The policy that the last POLICY record of the own domain names; None without one: the store is open.
+
+    With ``note`` the ledger remembers how far the journal was read for that.
+
+    Raises:
+        CodecError: the artifact is no policy.
+        Withheld, Erased, Corrupt: its bytes are not here.
+    """
+    after, before = (0, None) if ledger is None else ledger.policy()
+    size = store.journal.size
+    last = last_named(store.journal, after, before)
+    if note and ledger is not None and size - after > _UNNOTED_MAX:
+        with store.transaction():
+            ledger.note_policy(size, last)
+    return None if last is None else Policy.from_bytes(store.get(last))
+
+
+class Exchange:
+    """One pull from one peer.
+
+    Args:
+        store: where it goes.
+        peer: how the ledger names the peer.
+        send: asks the peer a question; raises OSError where there is no answer, PeerRefused where it breaks the protocol.
+        send_ahead: lets the peer begin with a question that ``send`` will ask next, or does nothing.
+        spool: a new temporary file, for an artifact on its way.
+        now_ms: Unix ms.
+        quotas: bytes of artifacts, by the domain (32 bytes) that brings them, at most; others have no bound of their own.
+        dry, options: as of :class:`~tidewarp.federation.pull.PullMachine`.
+    """
+
+    def __init__(
+        self,
+        store: ExchangeStore,
+        peer: str,
+        send: Callable[[Question], HttpResponse],
+        spool: Callable[[], BinaryIO],
+        now_ms: Callable[[], int],
+        *,
+        send_ahead: Callable[[Question], None] = lambda question: None,
+        dry: bool = False,
+        quotas: Mapping[bytes, int] | None = None,
+        **options: Any,
+    ) -> None:
+        self._store = store
+        self._ledger = ledger_of(store)
+        self._peer = peer
+        self._send = send
+        self._send_ahead = send_ahead
+        self._spool = spool
+        self._now_ms = now_ms
+        self._dry = dry
+        self._quotas = quotas or {}
+        self._spooled = ExitStack()  # until their commit
+        self.conflicts = 0
+        """What was refused or forked."""
+        self.forked: list[Forked] = []
+        self.answered = False
+        """Has the peer said anything?"""
+        self.machine = PullMachine(
+            store,
+            frozen=self._ledger.frozen(),
+            bridges=self._ledger.bridges(),
+            lacking={} if dry else self._ledger.lacking(LACKING_MAX),
+            etag="" if dry else self._ledger.etag(peer),
+            dry=dry,
+            **options,
+        )
+        self._events: dict[type, Callable[[Any, HttpResponse], list[Instruction]]] = {
+            GetHeads: self.machine.on_heads,
+            GetRecords: self.machine.on_records,
+            GetHash: self.machine.on_hash,
+            GetInclusion: self.machine.on_proof,
+            GetConsistency: self.machine.on_proof,
+            GetMissing: self.machine.on_missing,
+        }
+
+    def run(self) -> Finish:
+        """Pull until the machine has finished.
+
+        Raises:
+            StoreFull, StoreFailed, …: from the own store; what was committed before stays. A quota that leaves no room
+                ends the pull in order: the domain's outcome is ``full``.
+        """
+        with self._spooled:
+            instructions = self.machine.start()
+            while True:
+                *notices, last = instructions
+                for notice in notices:
+                    self.perform(notice)
+                if isinstance(last, Finish):
+                    self._finish(last)
+                    return last
+                try:
+                    instructions = self.perform(last)
+                except QuotaExceeded as error:
+                    if not isinstance(last, Commit | Supply):
+                        raise
+                    instructions = self.machine.on_full(last, error)
+
+    def perform(self, one: Instruction) -> list[Instruction]:
+        """Do what ``one`` says; what the machine says next, if it was a request."""
+        if isinstance(one, Commit):
+            return self._commit(one)
+        if isinstance(one, Supply):
+            return self._supply(one)
+        if isinstance(one, Conflicting):
+            self.conflicts += 1
+            with self._store.transaction():
+                self._ledger.refused(self._peer, one, self._now_ms())
+        elif isinstance(one, Forked):
+            self._freeze(one)
+        elif isinstance(one, Ahead):
+            self._send_ahead(one.question)
+        elif isinstance(one, Behind):
+            with self._store.transaction():  # the records that follow are the remedy, if they come
+                self._ledger.note_own(one.size)
+        elif isinstance(one, Finish):
+            raise InternalError("Finish", "it ends run()", "perform what comes before it")
+        else:
+            return self._ask(one)
+        return []
+
+    def _ask(self, question: Question) -> list[Instruction]:
+        try:
+            answer = self._send(question)
+            self.answered = True
+            if isinstance(question, GetArtifact):
+                return self.machine.on_bytes(question, self._received(question, answer))
+        except (OSError, PeerRefused) as error:
+            return self.machine.on_error(question, str(error))
+        return self._events[type(question)](question, answer)
+
+    def _received(self, question: GetArtifact, answer: HttpResponse) -> Fetched | Absent | Refusal:
+        if answer.status != 200:
+            return Absent(answer.status)
+        file = self._spooled.enter_context(self._spool())
+        check = ByteCheck(question.domain, question.wanted)
+        try:
+            for piece in [answer.body] if isinstance(answer.body, bytes) else answer.body:
+                check.feed(piece)
+                file.write(piece)
+            check.end()
+        except Refusal as refusal:
+            return refusal
+        file.seek(0)
+        return Fetched(file, check.size)
+
+    def _commit(self, commit: Commit) -> list[Instruction]:
+        size = _bytes_of(commit)
+        self._check_quota(commit.domain, size, f"record {commit.items[0].header.seq} of {commit.domain.hex()}")
+        try:
+            with self._store.transaction():
+                self._ledger.add_bytes(commit.domain, size)
+                self._store.adopt(commit.domain, commit.items, commit.head, key=commit.key, sources=commit.sources)
+                self._ledger.took(self._peer, commit, self._now_ms())
+        except PeerError as error:  # the store looks at everything again, and believes nobody
+            return self.machine.on_refused(commit, error)
+        self.conflicts += len(commit.forks)
+        self._spooled.close()  # they are in the store now
+        return self.machine.on_committed(commit)
+
+    def _supply(self, supply: Supply) -> list[Instruction]:
+        self._check_quota(supply.domain, supply.size, f"artifact {supply.reference.hex()}")
+        with self._store.transaction():
+            self._ledger.add_bytes(supply.domain, supply.size)
+            self._store.supply(supply.reference, supply.source)
+            self._ledger.arrived([supply.reference])
+        self._spooled.close()
+        return self.machine.on_supplied(supply)
+
+    def _check_quota(self, domain: bytes, size: int, what: str) -> None:
+        quota = self._quotas.get(domain)
+        total = size + (0 if quota is None else self._ledger.bytes_of(domain))
+        if quota is not None and total > quota:
+            raise QuotaExceeded(
+                what,
+                f"with it {total} bytes would be here of that domain, its quota is {quota}; what was taken before stays",
+                "raise it in peers.toml, or pull other domains with --domain",
+            )
+
+    def _freeze(self, forked: Forked) -> None:
+        self.conflicts += 1
+        self.forked.append(forked)
+        with self._store.transaction():
+            reference = self._store.put(forked.proof.to_bytes(), tag=TAG_EVIDENCE)
+            body = EvidenceBody(forked.proof.conflict, reference).to_bytes()
+            self._store.journal.append([Entry(EVIDENCE, body, PUBLISHED)])
+            self._ledger.forked(self._peer, forked.proof, reference, self._now_ms())
+
+    def _finish(self, finish: Finish) -> None:
+        if not self._dry:
+            with self._store.transaction():
+                self._ledger.finished(self._peer, finish)
+                lacking = [*self._ledger.lacking(LACKING_MAX)]
+                held = self._store.has(lacking)  # also what came by another way
+                self._ledger.arrived(one for one, is_held in zip(lacking, held, strict=True) if is_held)
+                if any(one.domain == self._store.domain and one.outcome in _OWN_IS_WHOLE for one in finish.domains):
+                    self._ledger.forget_own()
+
+
+def _bytes_of(commit: Commit) -> int:
+    """Bytes of the artifacts that come with a commit."""
+    inline = sum(len(one.artifact) for one in commit.items if one.artifact is not None)
+    return inline + sum(_size_of(source) for source in commit.sources.values())
+
+
+def _size_of(source: BinaryIO) -> int:
+    size = source.seek(0, 2)  # from its end
+    source.seek(0)
+    return size

@@ -1,0 +1,348 @@
+"""What the exchange says: HTTP requests and answers as plain values, and the instructions of a pull.
+
+A pull's *request* is answered by an event; its *notices* are performed and answered by nothing. :class:`Commit` is a
+request to the own store. Domains and hashes are 32 bytes, sizes count records, positions are sequence numbers from 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import BinaryIO, NamedTuple, TypeAlias
+
+from tidewarp.codec.artifacts import artifact_head
+from tidewarp.codec.batches import BATCH_BYTES_MAX, BatchItem
+from tidewarp.codec.heads import SignedHead
+from tidewarp.codec.references import Reference, encode_references
+from tidewarp.federation.proof import ForkProof
+from tidewarp.federation.verify import Wanted
+from tidewarp.store.admission import Role
+
+__all__ = [
+    "BATCH_TYPE",
+    "HEADS_BYTES_MAX",
+    "JSON_TYPE",
+    "NEXT_PAGE",
+    "Absent",
+    "Ahead",
+    "Behind",
+    "Bridge",
+    "Commit",
+    "Conflicting",
+    "DomainReport",
+    "Fetched",
+    "Finish",
+    "Forked",
+    "GetArtifact",
+    "GetConsistency",
+    "GetHash",
+    "GetHeads",
+    "GetInclusion",
+    "GetMissing",
+    "GetRecords",
+    "HttpRequest",
+    "HttpResponse",
+    "Instruction",
+    "Notice",
+    "Question",
+    "Request",
+    "Supply",
+]
+
+BATCH_TYPE = "application/x-tidewarp-records"
+JSON_TYPE = "application/json"
+NEXT_PAGE = "tidewarp-next"
+"""Header of a page of heads that is not the last one."""
+
+HEADS_BYTES_MAX = 4 << 20
+"""Bytes of one page of heads, at most."""
+
+_DOCUMENT_BYTES_MAX = 64 << 10  # of an answer that holds a hash, or a proof of at most 65 of them
+_TAGGED_HEAD_BYTES = len(artifact_head(0, 0))
+
+
+class HttpRequest(NamedTuple):
+    """One request as it came: ``target`` is path and query, header names are in lower case.
+
+    ``roles`` are those of who asks, where that is known.
+    """
+
+    method: str
+    target: str
+    headers: Mapping[str, str] = {}
+    body: bytes = b""
+    roles: frozenset[Role] = frozenset()
+
+
+class HttpResponse(NamedTuple):
+    """One answer. ``body`` is whole, or pieces of together ``size`` bytes, which a large artifact is sent in.
+
+    The pieces may raise where what is stored turns out to be damaged; then the connection is cut.
+    """
+
+    status: int
+    headers: Mapping[str, str] = {}
+    body: bytes | Iterable[bytes] = b""
+    size: int | None = None  # of pieces
+
+    @property
+    def whole(self) -> bytes:
+        """The body as one piece."""
+        return self.body if isinstance(self.body, bytes) else b"".join(self.body)
+
+
+# --- what a pull asks the peer
+
+
+@dataclass(frozen=True, eq=False)
+class GetHeads:
+    """A page of the peer's domains, behind ``after`` (empty: from the first on); 304 if it is still ``etag``."""
+
+    after: bytes = b""
+    etag: str = ""
+    bytes_max = HEADS_BYTES_MAX
+
+    @property
+    def target(self) -> str:
+        """Path and query."""
+        return f"/v1/heads?after={self.after.hex()}" if self.after else "/v1/heads"
+
+
+@dataclass(frozen=True, eq=False)
+class GetRecords:
+    """At most ``limit`` records of ``domain`` behind ``after``."""
+
+    domain: bytes
+    after: int
+    limit: int
+    bytes_max = BATCH_BYTES_MAX
+
+    @property
+    def target(self) -> str:
+        """Path and query."""
+        return f"/v1/records?domain={self.domain.hex()}&after={self.after}&limit={self.limit}"
+
+
+@dataclass(frozen=True, eq=False)
+class GetHash:
+    """The peer's record hash at ``seq``: where do the two journals part?"""
+
+    domain: bytes
+    seq: int
+    bytes_max = _DOCUMENT_BYTES_MAX
+
+    @property
+    def target(self) -> str:
+        """Path and query."""
+        return f"/v1/hash?domain={self.domain.hex()}&seq={self.seq}"
+
+
+@dataclass(frozen=True, eq=False)
+class GetInclusion:
+    """The proof that record ``seq`` is in the tree of ``size`` records."""
+
+    domain: bytes
+    seq: int
+    size: int
+    bytes_max = _DOCUMENT_BYTES_MAX
+
+    @property
+    def target(self) -> str:
+        """Path and query."""
+        return f"/v1/proof/inclusion?domain={self.domain.hex()}&seq={self.seq}&size={self.size}"
+
+
+@dataclass(frozen=True, eq=False)
+class GetConsistency:
+    """The proof that the tree of ``first`` records is a prefix of that of ``second``."""
+
+    domain: bytes
+    first: int
+    second: int
+    bytes_max = _DOCUMENT_BYTES_MAX
+
+    @property
+    def target(self) -> str:
+        """Path and query."""
+        return f"/v1/proof/consistency?domain={self.domain.hex()}&from={self.first}&to={self.second}"
+
+
+@dataclass(frozen=True, eq=False)
+class GetArtifact:
+    """ArtifactBytes that did not travel with the record that names them."""
+
+    domain: bytes
+    wanted: Wanted
+
+    @property
+    def target(self) -> str:
+        """Path and query."""
+        return f"/v1/artifacts/{self.wanted.reference.hex()}"
+
+    @property
+    def bytes_max(self) -> int:
+        """Of the answer: the payload and what stands before it."""
+        return self.wanted.size + _TAGGED_HEAD_BYTES
+
+
+@dataclass(frozen=True, eq=False)
+class GetMissing:
+    """Which of these artifacts, at most 10,000, does the peer lack? The one question with a body."""
+
+    references: tuple[Reference, ...]
+
+    @property
+    def target(self) -> str:
+        """Path."""
+        return "/v1/artifacts/missing"
+
+    @property
+    def body(self) -> bytes:
+        """What is posted."""
+        return encode_references(self.references)
+
+    @property
+    def bytes_max(self) -> int:
+        """Of the answer: it names none that was not asked for."""
+        return len(self.body)
+
+
+Question: TypeAlias = GetHeads | GetRecords | GetHash | GetInclusion | GetConsistency | GetArtifact | GetMissing
+
+
+class Fetched(NamedTuple):
+    """An artifact that came and has the right hash. ``source`` stands at the beginning of its ArtifactBytes."""
+
+    source: BinaryIO
+    size: int  # of the ArtifactBytes
+
+
+class Absent(NamedTuple):
+    """An artifact that does not come: 403 not published, 404 not held, 410 erased, 413 larger than we take."""
+
+    status: int
+
+
+# --- what a pull asks the own store
+
+
+class Bridge(NamedTuple):
+    """Why ``head`` covers a prefix of ``size`` records that ends before it: the consistency proof from the one tree to the other."""
+
+    size: int
+    hashes: tuple[bytes, ...]
+    head: SignedHead
+
+
+@dataclass(frozen=True, eq=False)
+class Commit:
+    """Make durable in one transaction: records, bytes, and the cursor (peer, domain) = (seq, hash) of the last.
+
+    ``head`` covers them; where it reaches beyond the last of them, ``bridge`` says why.
+    ``key`` is the domain's root key. ``absent`` says why a record has not its bytes, ``forks`` are proofs that came as
+    evidence, with their artifacts.
+    """
+
+    domain: bytes
+    key: bytes
+    items: tuple[BatchItem, ...]
+    hashes: tuple[bytes, ...]  # of the records, in order
+    head: SignedHead
+    bridge: Bridge | None = None
+    sources: Mapping[Reference, BinaryIO] = field(default_factory=dict)
+    absent: tuple[tuple[Reference, int], ...] = ()
+    forks: tuple[tuple[Reference, ForkProof], ...] = ()
+
+    @property
+    def last_seq(self) -> int:
+        """Where the domain stands behind it."""
+        return self.items[-1].header.seq
+
+
+@dataclass(frozen=True, eq=False)
+class Supply:
+    """Keep the bytes of an artifact that a record of ``domain``, committed before, names."""
+
+    domain: bytes
+    reference: Reference
+    source: BinaryIO
+    size: int  # of the ArtifactBytes
+
+
+Request: TypeAlias = Question | Commit | Supply
+
+
+# --- what a pull says
+
+
+@dataclass(frozen=True)
+class Conflicting:
+    """What was refused, to be counted in the table of conflicts, and its bytes to be kept in quarantine."""
+
+    domain: bytes
+    kind: str
+    key: bytes
+    rule: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Forked:
+    """Two journals under one name, shown by ``proof``: the domain is to be frozen behind ``common`` records."""
+
+    domain: bytes
+    common: int
+    proof: ForkProof  # found by this pull
+
+
+@dataclass(frozen=True)
+class Behind:
+    """The peer holds a longer journal of the own domain: nothing may be appended before its tail is here."""
+
+    size: int
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """The question that comes next if the commit behind this goes well: it may be sent now, and answered meanwhile."""
+
+    question: GetRecords
+
+
+class DomainReport(NamedTuple):
+    """What became of one domain.
+
+    ``before`` and ``after`` are sizes. ``outcome`` is ``pulled``, ``unchanged``, or why it was not brought to the size that
+    the peer shows: ``bounded``, ``refused``, ``forked``, ``frozen``, ``full``, ``incomplete``; ``reason`` says more of these. A dry pull says ``to pull``, or ``to compare`` where the heads differ.
+    """
+
+    domain: bytes
+    before: int
+    after: int
+    outcome: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Finish:
+    """The pull is over. ``incomplete`` names what ended it early, if anything did; all commits are kept.
+
+    ``etag`` is of the peer's heads, of which nothing is left to be pulled; empty if there is. ``ignored`` counts domains that were shown and not looked at,
+    ``absent`` the artifacts that committed records name and whose bytes the peer does not give.
+    """
+
+    domains: tuple[DomainReport, ...]
+    bytes: int
+    ignored: int = 0
+    incomplete: str = ""
+    etag: str = ""
+    absent: int = 0
+
+    @property
+    def records(self) -> int:
+        """Records that were committed."""
+        return sum(one.after - one.before for one in self.domains)
+
+
+Notice: TypeAlias = Ahead | Conflicting | Forked | Behind | Finish
+Instruction: TypeAlias = Request | Notice

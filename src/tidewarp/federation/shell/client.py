@@ -1,0 +1,267 @@
+"""Asks a peer over HTTP/1.1, on one connection that is kept. Bounds the time and the size of every answer; decides nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+import ssl
+from collections.abc import Iterator
+from functools import partial
+from io import BufferedReader
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from tidewarp.clocks.pacing import Clock
+from tidewarp.clocks.wall import WallClock
+from tidewarp.errors import OperatorError, PeerRefused
+from tidewarp.federation.messages import GetArtifact, GetHeads, GetMissing, HttpResponse, Question
+from tidewarp.federation.shell.streams import DeadlineReader, transfer_s
+from tidewarp.federation.shell.tls import Tls, check_peer_key
+
+__all__ = ["PeerClient"]
+
+_CONNECT_S = 10.0
+_HEAD_S = 10.0
+_HEAD_BYTES_MAX = 16 << 10
+_REFUSAL_BYTES_MAX = 64 << 10
+_PIECE_BYTES = 1 << 20
+_TOO_MANY = 429
+_OUR_KEY_IS_UNKNOWN = frozenset(
+    {"TLSV1_ALERT_UNKNOWN_CA", "TLSV13_ALERT_CERTIFICATE_REQUIRED", "SSLV3_ALERT_CERTIFICATE_UNKNOWN"}
+)
+
+
+class PeerClient:
+    """The peer at ``url``. Every method may raise OSError: nobody answers, or too slowly. A context manager.
+
+    It follows no redirect, and no address that a peer sends.
+
+    Args:
+        url: ``http://HOST:PORT``, or ``https://HOST:PORT`` with ``tls``.
+        tls: with which key this site speaks, and the one that the peer has to hold.
+        clock: host time.
+
+    Raises:
+        OperatorError: the URL is not that of a peer, or it and ``tls`` do not go together.
+    """
+
+    def __init__(self, url: str, *, tls: Tls | None = None, clock: Clock | None = None) -> None:
+        self.url, host, port = _parts(url, "http" if tls is None else "https")
+        self.refusal: PeerRefused | None = None
+        """Why the two sides do not speak to each other: one does not know the other's key, or that one is no peer at all."""
+        self.has_answered = False
+        """Has anybody there said anything?"""
+        self._clock = clock or WallClock()
+        self._tls = tls
+        self._connection = (
+            http.client.HTTPConnection(host, port, timeout=_CONNECT_S)
+            if tls is None
+            else _TlsConnection(host, port, tls, self.url)
+        )
+        self._connection.response_class = partial(_Response, self._clock)  # type: ignore[assignment]  # it makes one
+        self._response: http.client.HTTPResponse | None = None  # the last one: it may outlive the connection
+        self._is_fresh = True
+        self._ahead: Question | None = None  # sent, its answer not yet read
+
+    def ask(self, question: Question) -> HttpResponse:
+        """The answer. Of an artifact its body is pieces, to be read before the next question.
+
+        Raises:
+            PeerRefused: an answer that is too long, has no length, or leads elsewhere.
+        """
+        headers = {"if-none-match": question.etag} if isinstance(question, GetHeads) and question.etag else {}
+        try:
+            self._response = self._asked(question, headers)
+            return self._answer(question, self._response)
+        except http.client.HTTPException as error:
+            self._reset()
+            raise PeerRefused(self.url, f"no HTTP/1.1: {error!r}", "check the address") from None
+        except ssl.SSLError as error:
+            self._reset()
+            self.refusal = self._refused(error)
+            if self.refusal is None:
+                raise
+            raise self.refusal from None
+        except (OSError, PeerRefused) as error:
+            self._reset()
+            if isinstance(error, _StrangerError):
+                self.refusal = error
+            raise
+
+    def send_ahead(self, question: Question) -> None:
+        """Send a question whose answer :meth:`ask` will read, if that is the next one. What fails here, fails there."""
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            if not self._is_fresh:
+                self._ahead = question
+                self._request(question, {})
+
+    def close(self) -> None:
+        """Let the connection go."""
+        self._connection.close()
+        if self._response is not None:
+            self._response.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _asked(self, question: Question, headers: dict[str, str]) -> http.client.HTTPResponse:
+        sent, self._ahead = self._ahead, None
+        with contextlib.suppress(ConnectionError, http.client.RemoteDisconnected, http.client.ResponseNotReady):
+            # A kept connection may have been ended by the peer meanwhile; then the question is asked once more.
+            if not self._is_fresh and sent in (None, question):
+                if sent is None:
+                    self._request(question, headers)
+                return self._connection.getresponse()
+        self._reset()
+        self._is_fresh = False
+        self._request(question, headers)
+        return self._connection.getresponse()
+
+    def _request(self, question: Question, headers: dict[str, str]) -> None:
+        if self._connection.sock is not None:
+            self._connection.sock.settimeout(_HEAD_S)
+        body = question.body if isinstance(question, GetMissing) else None
+        self._connection.request("GET" if body is None else "POST", question.target, body, headers)
+
+    def _answer(self, question: Question, response: http.client.HTTPResponse) -> HttpResponse:
+        self.has_answered = True
+        status = response.status
+        headers = {name.lower(): value for name, value in response.getheaders()}
+        if status == 304:
+            response.read()
+            return HttpResponse(status, headers)
+        if 300 <= status < 400:
+            raise PeerRefused(
+                self.url, f"it answers {status}: redirects are not followed", "give the peer's own address"
+            )
+        if isinstance(question, GetHeads) and 400 <= status < 500 and status != _TOO_MANY:
+            rule = f"it answers {status} to {question.target}, so this is no tidewarp peer"
+            self.refusal = _NoPeerError(
+                self.url, rule, "check the address; there it is: tidewarp peer serve DIR --port P"
+            )
+            raise self.refusal
+        size = self._length(question, status, headers)
+        if not isinstance(response, _Response):
+            raise TypeError(response)
+        response.reader.allow(transfer_s(size), size + 1)
+        if isinstance(question, GetArtifact) and status == 200:
+            return HttpResponse(status, headers, self._pieces(response, size), size)
+        body = response.read(size)
+        if len(body) < size:
+            raise ConnectionError(f"the answer ended after {len(body)} of {size} bytes")
+        response.read()  # nothing: it marks the answer as read
+        return HttpResponse(status, headers, body)
+
+    def _length(self, question: Question, status: int, headers: dict[str, str]) -> int:
+        text = headers.get("content-length", "")
+        bytes_max = question.bytes_max if status == 200 else _REFUSAL_BYTES_MAX
+        if "transfer-encoding" in headers or "content-encoding" in headers or not (text.isascii() and text.isdigit()):
+            raise PeerRefused(
+                self.url, "its answer does not say its length, or is encoded", "use a peer of this version"
+            )
+        if len(text) > 19 or int(text) > bytes_max:
+            raise PeerRefused(
+                self.url, f"an answer of {text[:20]} bytes, where at most {bytes_max} may come", "ask another peer"
+            )
+        return int(text)
+
+    def _pieces(self, response: http.client.HTTPResponse, size: int) -> Iterator[bytes]:
+        left = size
+        while piece := response.read(_PIECE_BYTES):
+            left -= len(piece)
+            yield piece
+        if left:  # the connection broke: no lie of the peer's, and no conflict
+            raise ConnectionError(f"the answer ended after {size - left} of {size} bytes")
+
+    def _refused(self, error: ssl.SSLError) -> PeerRefused | None:
+        """What it means where one side has not taken the key of the other; None: the connection broke for another reason."""
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return _StrangerError(self.url, "its key is not the one pinned", "ask its operator for the key")
+        if self._tls is None or error.reason not in _OUR_KEY_IS_UNKNOWN:
+            return None
+        ours = self._tls.public_key.hex()
+        action = f"there: tidewarp peer trust DIR NAME --key {ours}"
+        return _StrangerError(self.url, "it does not know the key of this site", action)
+
+    def _reset(self) -> None:
+        self.close()
+        self._is_fresh = True
+
+
+class _NoPeerError(PeerRefused):
+    """Somebody else answers at the address that was given."""
+
+    exit_code = OperatorError.exit_code
+
+
+class _StrangerError(PeerRefused):
+    """One of the two sides does not know the key of the other."""
+
+
+class _TlsConnection(http.client.HTTPConnection):
+    """A connection to who holds one of the keys that ``tls`` has pinned."""
+
+    def __init__(self, host: str, port: int | None, tls: Tls, url: str) -> None:
+        super().__init__(host, port, timeout=_CONNECT_S)
+        self._tls = tls
+        self._url = url
+        self._context = tls.client()
+
+    def connect(self) -> None:
+        """Connect, shake hands and compare the key. Raises OSError, PeerRefused."""
+        super().connect()
+        try:
+            wrapped = self._context.wrap_socket(self.sock)
+            self.sock = wrapped
+            check_peer_key(wrapped, self._tls.pinned, self._url)
+        except PeerRefused as refusal:
+            self.close()
+            raise _StrangerError(*refusal.args) from None
+        except OSError:
+            self.close()
+            raise
+
+
+class _Response(http.client.HTTPResponse):
+    """A response whose head and body have deadlines."""
+
+    def __init__(self, clock: Clock, connection: socket.socket, *args: Any, **options: Any) -> None:
+        super().__init__(connection, *args, **options)
+        self._open = self.fp  # while it is, the socket is read even if the connection was closed behind the head
+        self.reader = DeadlineReader(connection, clock)
+        self.reader.allow(_HEAD_S, _HEAD_BYTES_MAX)
+        self.fp = BufferedReader(self.reader)
+
+    def _close_conn(self) -> None:
+        super()._close_conn()  # type: ignore[misc]  # of http.client
+        self._open.close()
+
+
+def _parts(url: str, scheme: str) -> tuple[str, str, int | None]:
+    """The URL in short, host and port."""
+    form = f"{scheme}://HOST:PORT"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise OperatorError(repr(url[:200]), str(error), f"give {form}") from None
+    if (
+        not host
+        or parts.scheme not in ("http", "https")
+        or parts.path not in ("", "/")
+        or parts.query
+        or parts.username
+    ):
+        raise OperatorError(repr(url[:200]), f"the address of a peer is {form}", f"give {form}")
+    if parts.scheme != scheme:
+        action = "add --tls FILE" if scheme == "http" else "leave --tls out, or give https://HOST:PORT"
+        rule = "https goes with TLS" if scheme == "http" else "http goes without TLS"
+        raise OperatorError(repr(url[:200]), rule, action)
+    return f"{scheme}://{parts.netloc}", host, port
