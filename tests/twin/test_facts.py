@@ -130,9 +130,25 @@ def test_how_a_journal_begins_and_ends():
     assert stop_at_end(journal_of(opened, stopped)) == Stopped(**WHOLE[STOP]).tick == 5
     assert stop_at_end(journal_of(opened, stopped, entry(RESUME, 5, WHOLE[RESUME]))) is None
     assert stop_at_end(MemoryStore().journal) is None
-    for journal, said in ((MemoryStore().journal, "it is empty"), (journal_of(stopped), "it begins with tw.stop")):
+    for journal, said in ((MemoryStore().journal, "holds no run"), (journal_of(stopped), "it begins with tw.stop")):
         with pytest.raises(OperatorError, match=said):
             opening_of(journal)
+
+
+@pytest.mark.parametrize("behind", [0, 1, 2, 3, 4, 7, 8, 9, 100])
+def test_artifacts_behind_a_stop_are_no_part_of_the_run(behind):
+    """Somebody put files into the store of a twin at rest: it was still ended in order, or not, as before."""
+    opened, stopped = entry(OPEN, 0, WHOLE[OPEN]), entry(STOP, 5, WHOLE[STOP])
+    for last, tick in ((stopped, 5), (mark(7), None)):
+        store = MemoryStore()
+        store.put(b"before")
+        store.journal.append([opened, stopped, last])
+        store.put_many([(b"%d" % n, None) for n in range(behind)])
+        assert store.journal.size == 4 + behind
+        assert stop_at_end(store.journal) == tick
+    only = MemoryStore()
+    only.put_many([(b"%d" % n, None) for n in range(behind)])
+    assert stop_at_end(only.journal) is None
 
 
 def test_a_sink_that_was_left_out_keeps_its_place():

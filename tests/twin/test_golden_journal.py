@@ -19,13 +19,16 @@ from typing import Any
 import pytest
 
 import tidewarp as tw
+from tidewarp.codec.programs import Program
 from tidewarp.connect import Gap, Raw, Source
 from tidewarp.connect.decoders import JsonMessages
 from tidewarp.process import DistributionConfig
+from tidewarp.programs import OperationRegistry, execute
 from tidewarp.store import open_store
 from tidewarp.twin import journal_rows, replay_cuts, verify
 from tidewarp.twin.documents import Checkpoint, Mark, Opened, Released, Resumed, Stopped, entry
 from tidewarp.twin.facts import documents, facts
+from tidewarp.twin.replaying import register_replay, run_inputs
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 EPOCH_S = 1_767_225_600
@@ -200,6 +203,17 @@ def test_it_is_replayed_to_its_digest(golden: tuple[Path, dict[str, Any]]) -> No
     assert {name: getattr(again, name) for name in expected["counts"]} == expected["counts"]
     recut = replay_cuts(path, build)
     assert (recut.cuts, recut.first_difference) == (expected["rows"]["checkpoint"], None)
+
+
+def test_it_has_a_receipt_of_its_run(golden: tuple[Path, dict[str, Any]]) -> None:
+    """As an operation, from its bytes alone, it comes to the same digest."""
+    path, expected = golden
+    with closing(open_store(path, read_only=True)) as store:
+        needed = run_inputs(list(store.journal.read()), build)
+    registry = OperationRegistry.kernel()
+    register_replay(registry, build)
+    done = execute(Program.from_bytes(needed.program.payload), needed.inputs, None, registry)
+    assert done.outputs[0].payload.hex() == expected["digest"]
 
 
 if __name__ == "__main__":

@@ -31,9 +31,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
-from tidewarp.codec import pack, pack_document, unpack
+from tidewarp.codec import Record, pack, pack_document, split_timed_body, unpack, unpack_document
 from tidewarp.connect.contract import DeadLetter, Input, Readings
-from tidewarp.errors import Corrupt, InternalError
+from tidewarp.errors import CodecError, Corrupt, InternalError
 
 __all__ = [
     "DEAD",
@@ -50,6 +50,7 @@ __all__ = [
     "encode_gap",
     "encode_inputs",
     "encode_shed",
+    "last_tick_of",
     "pack_positions",
     "text_of",
     "value_bytes",
@@ -280,6 +281,27 @@ def _decode_inputs(value: Mapping[str, Any], rank: int, table: PathTable) -> lis
         else:
             inputs.append(Input(tick, rank, partition, offset, (change,), event, name, cause))
     return inputs
+
+
+def last_tick_of(record: Record) -> int:
+    """The highest tick that an INPUT record speaks of.
+
+    Raises:
+        Corrupt: its body is no document, or its columns do not fit.
+    """
+    try:
+        tick, data = split_timed_body(record.body)
+        document = unpack_document(data)
+        if document.schema != INPUTS:
+            return tick
+        column = document.value["ticks"]
+        ticks: tuple[int, ...] = struct.unpack(f">{len(column) // 8}q", column)
+        return max(ticks)
+    except (CodecError, KeyError, TypeError, ValueError, struct.error) as error:
+        found = f"{type(error).__name__}: {error}"
+        raise Corrupt(
+            f"record {record.seq}", f"its ticks cannot be read ({found})", "run tidewarp verify", record.seq
+        ) from error
 
 
 def encode_dead(

@@ -19,7 +19,7 @@ pace       which tick is due by the wall, and how late the run is
 documents  the journal's documents of a run: open, resume, stop, mark, released
 facts      the journal read back as typed facts, for the four below
 follow     moving a run along its journal: what a recovery and a replay have in common
-replay     the run again, compared with its marks
+replay     the run again, compared with its marks · replaying  the same as an operation of programs
 cuts       documents from which a run goes on, and a recovery may begin · recut  are they what the run says?
 audit      checking a journal without its model
 reading    the journal as rows for people

@@ -45,23 +45,26 @@ class Committed:
 def admission_entries(batch: Append, table: PathTable) -> list[Entry]:
     """The records of what the gate admits together. ``table`` learns the paths that are new in the journal."""
     entries: list[Entry] = []
+
+    def at_floor(document: bytes) -> None:
+        entries.append(Entry(INPUT, timed_body(batch.admitted, document), last_tick=batch.admitted))
+
     if batch.inputs:
-        tick = min(map(_TICK, batch.inputs))
-        documents = encode_inputs(batch.source, batch.admitted, batch.inputs, table, batch.columns)
-        entries += [Entry(INPUT, timed_body(tick, document)) for document in documents]
+        ticks = list(map(_TICK, batch.inputs))
+        first = min(ticks)
+        *paths, inputs = encode_inputs(batch.source, batch.admitted, batch.inputs, table, batch.columns)
+        entries += [Entry(INPUT, timed_body(first, document), last_tick=first) for document in paths]
+        entries.append(Entry(INPUT, timed_body(first, inputs), last_tick=max(ticks)))
     if batch.letters or batch.counted:
-        document = encode_dead(batch.source, batch.admitted, batch.letters, batch.counted, batch.moved)
-        entries.append(Entry(INPUT, timed_body(batch.admitted, document)))
+        at_floor(encode_dead(batch.source, batch.admitted, batch.letters, batch.counted, batch.moved))
     if batch.shed is not None:
         shed = batch.shed
-        document = encode_shed(batch.source, batch.admitted, shed.counted, shed.positions, shed.ids)
-        entries.append(Entry(INPUT, timed_body(batch.admitted, document)))
+        at_floor(encode_shed(batch.source, batch.admitted, shed.counted, shed.positions, shed.ids))
     if batch.ended:
-        entries.append(Entry(INPUT, timed_body(batch.admitted, encode_ended(batch.source, batch.admitted))))
+        at_floor(encode_ended(batch.source, batch.admitted))
     if batch.gap is not None:
         gap = batch.gap
-        document = encode_gap(batch.source, batch.admitted, gap.partition, gap.first, gap.end)
-        entries.append(Entry(INPUT, timed_body(batch.admitted, document)))
+        at_floor(encode_gap(batch.source, batch.admitted, gap.partition, gap.first, gap.end))
     return entries
 
 

@@ -126,6 +126,9 @@ class _Auditor:
                 self._repairing |= {name for name, policy in what.sources.items() if policy.get("late") == "repair"}
             case Inputs() | Dead() | Lacking() | Shed() | Ended():
                 self._admit(fact.seq, what)
+                self._check_span(
+                    fact.seq, max(one.tick for one in what.inputs) if isinstance(what, Inputs) else fact.tick
+                )
             case Released():
                 self._settled = max(self._settled, what.gvt)
             case Mark():
@@ -133,6 +136,12 @@ class _Auditor:
             case Checkpoint():
                 self._chain_below(fact.seq, what, 0)
                 self._chain = Chain(head=what.inputs)
+
+    def _check_span(self, seq: int, last_tick: int) -> None:
+        """What the journal finds a record by is no part of the record."""
+        noted = self._journal.last_tick(seq)
+        if noted is not None and noted != last_tick:
+            raise _bad(seq, f"it is noted as ending at tick {noted}, and ends at {last_tick}")
 
     def _admit(self, seq: int, what: Inputs | Dead | Lacking | Shed | Ended) -> None:
         lowest = self._settled if self._repairing else self._floor  # a life that repairs comes back a horizon behind

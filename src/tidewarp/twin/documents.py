@@ -158,7 +158,7 @@ FORMS: dict[str, type[Opened | Resumed | Stopped | Mark | Released | Checkpoint]
 
 def entry(schema: str, tick: int, value: Any) -> Entry:
     """The journal entry of one document (plain data) of this module, at ``tick``."""
-    return Entry(_KINDS.get(schema, INPUT), timed_body(tick, pack_document(schema, 1, value)))
+    return Entry(_KINDS.get(schema, INPUT), timed_body(tick, pack_document(schema, 1, value)), last_tick=tick)
 
 
 def platform_of() -> dict[str, Any]:

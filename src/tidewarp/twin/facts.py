@@ -7,18 +7,17 @@ matter. What has not the shape that its schema promises is Corrupt, with the rec
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from tidewarp.codec import DIGEST, RELEASED, Document, split_timed_body, unpack_document
+from tidewarp.codec import DIGEST, RELEASED, TIMED_KINDS, Document, Record, split_timed_body, unpack_document
 from tidewarp.connect.contract import DeadLetter, Input
 from tidewarp.connect.documents import DEAD, ENDED, GAP, INPUTS, PATHS, SHED, PathTable, decode_inputs
 from tidewarp.connect.gate import LOCAL
 from tidewarp.errors import CodecError, Corrupt, OperatorError, TidewarpError
-from tidewarp.store import Journal
 from tidewarp.twin.documents import FORMS, OPEN, PART, STOP, Checkpoint, Mark, Opened, Released, Resumed, Stopped
 
 __all__ = [
@@ -28,6 +27,7 @@ __all__ = [
     "Inputs",
     "Lacking",
     "Marks",
+    "Records",
     "Shed",
     "What",
     "documents",
@@ -37,6 +37,17 @@ __all__ = [
     "shaped",
     "stop_at_end",
 ]
+
+
+class Records(Protocol):
+    """What is read here: a :class:`~tidewarp.store.Journal`, or records that have come another way."""
+
+    @property
+    def size(self) -> int:
+        """How many there are now."""
+
+    def read(self, after: int = 0, limit: int | None = None, kinds: Collection[int] | None = None) -> Iterator[Record]:
+        """Those behind sequence number ``after``, of ``kinds``, at most ``limit``."""
 
 
 class Inputs(msgspec.Struct, frozen=True):
@@ -105,10 +116,13 @@ class Fact(NamedTuple):
 
 
 def documents(
-    journal: Journal, after: int = 0, kinds: Collection[int] | None = None
+    journal: Records, after: int = 0, kinds: Collection[int] | None = None
 ) -> Iterator[tuple[int, int, Document]]:
-    """Sequence number, tick and document of the records behind ``after``. Raises Corrupt naming the record."""
-    for record in journal.read(after=after, kinds=kinds):
+    """Sequence number, tick and document of the records behind ``after``. Raises Corrupt naming the record.
+
+    Records of other kinds than the timed ones speak of artifacts: no part of a run.
+    """
+    for record in journal.read(after=after, kinds=TIMED_KINDS if kinds is None else kinds):
         try:
             tick, data = split_timed_body(record.body)
             document = unpack_document(data)
@@ -120,7 +134,7 @@ def documents(
 
 
 def facts(
-    journal: Journal,
+    journal: Records,
     *,
     after: int = 0,
     kinds: Collection[int] | None = None,
@@ -229,7 +243,7 @@ class Marks:
     ``taken``: were all of them?
     """
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Records) -> None:
         self.taken = False
         read = facts(journal, kinds={DIGEST})
         self._marks = ((fact.seq, fact.what) for fact in read if isinstance(fact.what, Mark))
@@ -247,26 +261,41 @@ class Marks:
             yield now
 
 
-def opening_of(journal: Journal) -> Opened:
+def opening_of(journal: Records) -> Opened:
     """What the journal begins with. Raises OperatorError if that is not a twin's run, Corrupt if it is misshapen."""
     first = next(documents(journal), None)
     if first is None or first[2].schema != OPEN:
-        found = "it is empty" if first is None else f"it begins with {first[2].schema}"
+        found = "this one holds no run" if first is None else f"it begins with {first[2].schema}"
         raise OperatorError("the journal", f"a twin's journal begins with tw.open and {found}", "name another file")
     with shaped(first[0]):
         return msgspec.convert(first[2].value, Opened)
 
 
-def stop_at_end(journal: Journal) -> int | None:
-    """The tick of the stop that the journal ends with; None if the run was not ended in order."""
-    last = next(documents(journal, after=max(journal.size - 1, 0)), None)
+def stop_at_end(journal: Records) -> int | None:
+    """The tick of the stop that the journal ends with; None if the run was not ended in order.
+
+    Artifacts may have been put behind it, which are no part of the run.
+    """
+    last = _last_document(journal)
     if last is None or last[2].schema != STOP:
         return None
     with shaped(last[0]):
         return msgspec.convert(last[2].value, Stopped).tick
 
 
-def released_before(journal: Journal) -> dict[str, str]:
+def _last_document(journal: Records) -> tuple[int, int, Document] | None:
+    """That of the last record of the run: looked for from the end, twice as far back each time."""
+    size = journal.size
+    reach = 1
+    while True:
+        after = max(size - reach, 0)
+        found = deque(documents(journal, after=after), maxlen=1)
+        if found or not after:
+            return found[0] if found else None
+        reach *= 2
+
+
+def released_before(journal: Records) -> dict[str, str]:
     """The last output id that each sink was known to hold; a sink that was left out for a life keeps its place."""
     last: dict[str, str] = {}
     for fact in facts(journal, kinds={RELEASED}):

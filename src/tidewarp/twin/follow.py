@@ -16,10 +16,9 @@ from tidewarp.connect.documents import PathTable
 from tidewarp.connect.gate import Asked, Gate, Grant, Instruction, Passed, Replayed, Settled, buried
 from tidewarp.errors import ModelError
 from tidewarp.observe import SILENT, Probe, stage
-from tidewarp.store import Journal
 from tidewarp.twin.collector import collector_paused
 from tidewarp.twin.documents import Checkpoint, Mark, Opened, Released, Resumed, Stopped
-from tidewarp.twin.facts import Dead, Ended, Inputs, Lacking, Marks, Shed, What, facts, shaped, stop_at_end
+from tidewarp.twin.facts import Dead, Ended, Inputs, Lacking, Marks, Records, Shed, What, facts, shaped, stop_at_end
 from tidewarp.units import TICK_MAX, in_seconds
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ class Follower:
 
     def __init__(
         self,
-        journal: Journal,
+        journal: Records,
         gate: Gate,
         run: Run | Simulation | ForkedRun,
         release: Callable[[Sequence[Output]], None],

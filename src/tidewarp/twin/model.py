@@ -20,7 +20,7 @@ from tidewarp.codec import Digest, pack
 from tidewarp.errors import CodecError, OperatorError
 from tidewarp.twin.documents import ModelRecord
 
-__all__ = ["ModelSource", "changed_files", "load_model", "model_source", "refuse_while_loading"]
+__all__ = ["ModelSource", "changed_files", "find_model", "load_model", "model_source", "refuse_while_loading"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,14 @@ def model_source(build: Callable[..., Any]) -> ModelSource:
     if found is None or not Path(found).is_file():
         return ModelSource(None, name)
     path = Path(found).resolve()
+    files = _files(path)
+    if isinstance(build, functools.partial):
+        files["arguments of " + name] = sha256(_arguments(build)).hexdigest()
+    return ModelSource(path, name, files)
+
+
+def _files(path: Path) -> dict[str, str]:
+    """The file ``path`` and the modules beside it that it imports, by their paths in its folder, each with its SHA-256."""
     files: dict[str, str] = {}
     waiting = [path]
     while waiting:
@@ -72,9 +80,7 @@ def model_source(build: Callable[..., Any]) -> ModelSource:
             data = file.read_bytes()
             files[relative] = sha256(data).hexdigest()
             waiting += [found for found in _beside(data, path.parent, file.parent) if path.parent in found.parents]
-    if isinstance(build, functools.partial):
-        files["arguments of " + name] = sha256(_arguments(build)).hexdigest()
-    return ModelSource(path, name, files)
+    return files
 
 
 def _arguments(build: functools.partial[Any]) -> bytes:
@@ -121,8 +127,26 @@ def refuse_while_loading() -> None:
         )
 
 
+def find_model(spec: str) -> ModelSource:
+    """The source of the model named by ``MODEL.py`` or ``MODEL.py:function``, read and not run. Raises OperatorError."""
+    path, name = _parse(spec)
+    try:
+        return ModelSource(path.resolve(), name, _files(path.resolve()))
+    except OSError as error:
+        raise OperatorError(str(path), f"cannot be read: {error.strerror}", "check its permissions") from error
+
+
 def load_model(spec: str) -> Callable[..., Any]:
     """The build function named by ``MODEL.py`` or ``MODEL.py:function``. Raises OperatorError."""
+    path, name = _parse(spec)
+    build = getattr(_load(path.resolve()), name, None)
+    if not callable(build):
+        raise OperatorError(f"{path}: {name}", "the file has no function of this name", f"define {name}(twin)")
+    return build  # type: ignore[no-any-return]  # the model is the user's: its type is known to be callable, no more
+
+
+def _parse(spec: str) -> tuple[Path, str]:
+    """The file and the function in ``FILE.py[:function]``. Raises OperatorError."""
     text, _, name = spec.rpartition(":")
     if not text or not name.isidentifier():
         text, name = spec, "build"
@@ -133,10 +157,7 @@ def load_model(spec: str) -> Callable[..., Any]:
         raise OperatorError(
             str(path), "no such file", "name the model's .py file (tidewarp replay takes --model MODEL.py[:build])"
         )
-    build = getattr(_load(path.resolve()), name, None)
-    if not callable(build):
-        raise OperatorError(f"{path}: {name}", "the file has no function of this name", f"define {name}(twin)")
-    return build  # type: ignore[no-any-return]  # the model is the user's: its type is known to be callable, no more
+    return path, name
 
 
 class _Text(SourceFileLoader):

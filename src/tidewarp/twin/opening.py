@@ -17,7 +17,7 @@ from tidewarp.codec import pack, unpack
 from tidewarp.connect.documents import PathTable
 from tidewarp.errors import CodecError, ModelChanged, OperatorError
 from tidewarp.observe import SILENT, Probe
-from tidewarp.store import Journal, Store, open_store
+from tidewarp.store import Journal, JournalHolder, open_store
 from tidewarp.twin.cuts import cuts_of, latest_cut
 from tidewarp.twin.documents import OPEN, Opened, entry, platform_of
 from tidewarp.twin.facts import opening_of, released_before
@@ -139,7 +139,7 @@ def open_twin(
 
 def _follow(
     twin: Twin,
-    store: Store,
+    store: JournalHolder,
     path: Path,
     clock: Clock,
     pacing: Pacing,

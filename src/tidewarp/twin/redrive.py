@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from tidewarp.codec import INPUT
+from tidewarp.codec import INPUT, split_timed_body
 from tidewarp.connect.contract import DeadLetter, Decoder, Raw
 from tidewarp.connect.gate.redrive import Cells
 from tidewarp.errors import MissingExtra, OperatorError
@@ -77,7 +77,7 @@ def stop_again(journal: Journal) -> list[Entry]:
     if not journal.size or stop_at_end(journal) is None:
         return []
     (last,) = journal.read(after=journal.size - 1)
-    return [Entry(last.kind, last.body)]
+    return [Entry(last.kind, last.body, last_tick=split_timed_body(last.body)[0])]
 
 
 def _prepare(name: str, decoder: Decoder, letters: list[DeadLetter]) -> None:

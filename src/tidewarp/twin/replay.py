@@ -15,14 +15,14 @@ from tidewarp.errors import OperatorError
 from tidewarp.observe import SILENT, Probe
 from tidewarp.store import open_store
 from tidewarp.twin.documents import ModelRecord
-from tidewarp.twin.facts import opening_of
+from tidewarp.twin.facts import Records, opening_of
 from tidewarp.twin.follow import Follower
 from tidewarp.twin.model import changed_files, load_model
 from tidewarp.twin.run import tick_at
 from tidewarp.twin.session import Build, Twin
 from tidewarp.units import TICK_MAX, Duration, in_seconds
 
-__all__ = ["Replay", "recorded_model", "replay"]
+__all__ = ["Replay", "recorded_model", "replay", "rerun"]
 
 
 @dataclass(frozen=True)
@@ -80,14 +80,9 @@ def replay(
         opened = opening_of(store.journal)
         if build is None:
             build = recorded_model(opened.model, path)
-        twin = Twin(build, seed=opened.seed, epoch_ns=opened.epoch_ns, live=False, probe=probe, guard=guard)
-        twin._wire()
         limit = TICK_MAX if until is None else tick_at(until, opened.epoch_ns)
+        twin, follower = rerun(store.journal, build, until=limit, guard=guard, probe=probe, outputs=outputs)
         run = twin._run
-        follower = Follower(store.journal, twin._gate, run, outputs, until=limit, probe=probe)
-        follower.follow()
-        follower.follow_ahead(all_of_it=False)
-        follower.follow_on()
         wall_s = clock.now() - started_s
         ended = follower.recorded if follower.recorded is not None and follower.recorded.tick == run.at else None
         same = follower.first_difference is None
@@ -105,6 +100,37 @@ def replay(
             first_difference=follower.first_difference,
             model_changed=changed_files(opened.model, twin._model),
         )
+
+
+def rerun(
+    journal: Records,
+    build: Build,
+    *,
+    until: int = TICK_MAX,
+    seed: int | None = None,
+    guard: bool = False,
+    probe: Probe = SILENT,
+    outputs: Callable[[Sequence[Output]], None] = lambda _: None,
+) -> tuple[Twin, Follower]:
+    """The twin of ``build`` after the run of ``journal``, to tick ``until`` (exclusive), and what has moved it there.
+
+    ``seed`` is the journal's own unless another is given. The rest, and the errors, are as of :func:`replay`.
+    """
+    opened = opening_of(journal)
+    twin = Twin(
+        build,
+        seed=opened.seed if seed is None else seed,
+        epoch_ns=opened.epoch_ns,
+        live=False,
+        probe=probe,
+        guard=guard,
+    )
+    twin._wire()
+    follower = Follower(journal, twin._gate, twin._run, outputs, until=until, probe=probe)
+    follower.follow()
+    follower.follow_ahead(all_of_it=False)
+    follower.follow_on()
+    return twin, follower
 
 
 def recorded_model(model: ModelRecord, journal: Path) -> Build:

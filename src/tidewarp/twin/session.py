@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from tidewarp.clocks import Clock, WallClock
 from tidewarp.connect.contract import RunIdentity, counts_of
 from tidewarp.errors import InternalError, ModelError, OperatorError, TidewarpError
-from tidewarp.store import Store
+from tidewarp.store import JournalHolder
 from tidewarp.twin.collector import collector_spared
 from tidewarp.twin.documents import RESUME, Resumed, entry, platform_of
 from tidewarp.twin.handles import Handles
@@ -44,7 +44,7 @@ class Pacing(NamedTuple):
 class Twin(Handles):
     """What a model's ``build(twin)`` receives, and what runs it. Made by ``tw.open``; a context manager."""
 
-    _store: Store | None = None
+    _store: JournalHolder | None = None
     _clock: Clock = WallClock()
     _pacing = Pacing()
     _anchor = (0, 0)  # where the last life began: tick and Unix ns
@@ -109,7 +109,7 @@ class Twin(Handles):
                 self._come_to_rest(failed=False)
         return summary
 
-    def _summary(self, host: Host, store: Store, pace: Pace, reason: str, started_s: float) -> Summary:
+    def _summary(self, host: Host, store: JournalHolder, pace: Pace, reason: str, started_s: float) -> Summary:
         run = host.run  # a repair may have put another one there
         return Summary(
             digest=self.digest(),
@@ -319,7 +319,7 @@ class Twin(Handles):
             raise InternalError("the epoch", "it is settled once the model is wired", "report this")
         return RunIdentity(domain.hex(), self._epoch_ns)
 
-    def _attach(self, store: Store, host: Host, clock: Clock, pacing: Pacing) -> None:
+    def _attach(self, store: JournalHolder, host: Host, clock: Clock, pacing: Pacing) -> None:
         """From now on it can run; first of all in a recovery, in this thread."""
         self._runner = threading.get_ident()
         self._store, self._host, self._clock, self._pacing = store, host, clock, pacing

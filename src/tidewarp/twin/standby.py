@@ -22,7 +22,7 @@ from tidewarp.codec import CHECKPOINT, RELEASED, Record
 from tidewarp.connect.contract import Output
 from tidewarp.connect.documents import PathTable
 from tidewarp.errors import OperatorError, StoreLocked
-from tidewarp.store import Journal, Store, open_store
+from tidewarp.store import Journal, JournalHolder, open_store
 from tidewarp.twin.documents import CUT, RELEASED_IDS
 from tidewarp.twin.early import complete_below
 from tidewarp.twin.facts import documents, opening_of
@@ -44,7 +44,7 @@ _POLL_S = 0.1
 _LOOK_OUTPUTS = 1_000  # new ones, after which it is looked up what the sinks hold
 
 
-def stand_by(path: str | Path, clock: Clock) -> Store:
+def stand_by(path: str | Path, clock: Clock) -> JournalHolder:
     """The store of a journal that nobody else writes, or a Standby beside the process that does. Waits for its first record."""
     while True:
         try:
@@ -104,9 +104,9 @@ class _Growing:
 class Standby:
     """A store that is read until its writer is dead, and written from then on."""
 
-    def __init__(self, path: str | Path, reader: Store, clock: Clock) -> None:
+    def __init__(self, path: str | Path, reader: JournalHolder, clock: Clock) -> None:
         self._path, self._reader, self._clock = path, reader, clock
-        self._writer: Store | None = None
+        self._writer: JournalHolder | None = None
         self._handed = _Handed(reader.journal)
         self._host: Host | None = None
         self._close_run: Callable[[], None] = lambda: None
