@@ -24,8 +24,12 @@ def not_journals() -> dict[str, Callable[[], object]]:
             db.execute("CREATE TABLE t (a)")
         db.close()
 
+    def folder() -> None:
+        Path("folder.tw").mkdir()
+        Path("folder.tw/note").touch()
+
     return {
-        "folder.tw": lambda: Path("folder.tw").mkdir(),
+        "folder.tw": folder,
         "no/such/folder.tw": lambda: None,
         "text.tw": lambda: Path("text.tw").write_text("Dear diary,\n" * 500),
         "short.tw": lambda: Path("short.tw").write_text("xy"),

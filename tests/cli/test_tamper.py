@@ -189,6 +189,7 @@ def test_records_that_change_places(db, run, columns, one, other):
 def cut(db: sqlite3.Connection, size: int) -> None:
     """Take the records behind ``size`` away and let the domain say that there were never more."""
     db.execute("DELETE FROM log WHERE id > ?", (FIRST + size,))
+    db.execute("DELETE FROM span WHERE seq > ?", (size,))
     db.execute("UPDATE domain SET size = ?, head = (SELECT hash FROM log WHERE id = ?)", (size, FIRST + size))
 
 
@@ -218,8 +219,8 @@ def test_a_journal_without_records_is_found_by_the_head(made, db, run):
     """All records gone, cursors too, and the domain as on the first day."""
     head = run("verify", made, "--json").done()["head"]
     genesis = db.execute("SELECT prev FROM log WHERE id = ?", (FIRST + 1,)).fetchone()[0]
-    db.execute("DELETE FROM log")
-    db.execute("DELETE FROM source_cursor")
+    for table in ("log", "span", "source_cursor"):
+        db.execute(f"DELETE FROM {table}")
     db.execute("UPDATE domain SET size = 0, head = ?", (genesis,))
     assert run("verify", "j.tw", "--json").done()["records"] == 0
     assert "gone or replaced" in run("verify", "j.tw", "--head", head).refusal(1)
@@ -352,7 +353,8 @@ def variants(value: Any) -> Iterator[Any]:
 
 
 def make_chain_anew(db: sqlite3.Connection) -> None:
-    """All hashes, as who has the program can make them."""
+    """All hashes, as who has the program can make them; of how far inputs reach, that nobody said it."""
+    db.execute("UPDATE span SET level = 64, last = NULL")
     (domain,) = db.execute("SELECT id FROM domain").fetchone()
     last = genesis(domain)
     for row, kind, flags, hlc, body in db.execute("SELECT id, kind, flags, hlc, body FROM log ORDER BY id").fetchall():

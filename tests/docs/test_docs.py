@@ -168,6 +168,24 @@ def test_every_block_of_a_page_runs_and_prints_what_stands_below_it(page, runs):
     runs[page].result()
 
 
+def _addresses(page: str) -> list[str]:
+    """The files ``NAME.url`` that programs in the background write, in order; of a loop, one for each value."""
+    names: list[str] = []
+    for block in blocks(page):
+        for name in re.findall(r"> (\S+\.url) &$", block.text, re.MULTILINE):
+            loop = re.search(r"for (\w+) in ([^;]*); do", block.text)
+            values = loop[2].split() if loop and f"${loop[1]}" in name else [""]
+            names += [name.replace(f"${loop[1]}", value) if loop else name for value in values]
+    return names
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if _addresses(page)])
+def test_who_waits_for_an_address_does_not_find_an_earlier_one(page):
+    """Each server of a page writes a file of its own: in one that is there already stands where another one answered."""
+    names = _addresses(page)
+    assert sorted(names) == sorted(set(names))
+
+
 def test_what_is_not_run_says_why_and_is_little():
     """A block that nobody runs is one that may be wrong."""
     reasons = [f"{page}:{one.line}: {one.reason}" for page in PAGES for one in blocks(page) if one.reason is not None]

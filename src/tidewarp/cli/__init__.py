@@ -1,5 +1,6 @@
 """The command ``tidewarp``: a table of commands, each in a file of its own that is imported when it runs.
 
+A group (``bench``, ``store``, ``peer``, ``program``) is a folder, with one file per command again.
 The contract that all of them keep (one JSON object, exit codes, error lines) is in :mod:`tidewarp.cli.frame`.
 """
 
@@ -7,23 +8,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from importlib import import_module
-from typing import NamedTuple
 
 import click
 
 from tidewarp import __version__
 from tidewarp.cli import frame
+from tidewarp.cli.lazy import Entry, LazyGroup
 
 __all__ = ["COMMANDS", "main"]
-
-
-class Entry(NamedTuple):
-    """Where a command is ("module:attribute") and what the list of commands says of it."""
-
-    target: str
-    summary: str
-
 
 COMMANDS: dict[str, Entry] = {
     "demo": Entry("tidewarp.cli.demo:command", "Real telemetry drives a factory twin: kill, recover, replay."),
@@ -33,6 +25,9 @@ COMMANDS: dict[str, Entry] = {
     "log": Entry("tidewarp.cli.log:command", "Show a journal's inputs, dead letters and turns of the run."),
     "redrive": Entry("tidewarp.cli.redrive:command", "Admit dead letters again, once the model has changed."),
     "redeliver": Entry("tidewarp.cli.redeliver:command", "Send a sink the outputs that it lacks."),
+    "store": Entry("tidewarp.cli.store:command", "Keep artifacts and records, and compare stores."),
+    "peer": Entry("tidewarp.cli.peer:command", "Exchange records with other sites."),
+    "program": Entry("tidewarp.cli.program:command", "Run pure functions over artifacts, with receipts."),
     "bench": Entry("tidewarp.cli.bench:command", "Measure this machine, beside plain SimPy."),
     "warm": Entry("tidewarp.cli.warm:command", "Compile the kernels before a run needs them."),
     "doctor": Entry("tidewarp.cli.doctor:command", "Say what is installed and whether it works here."),
@@ -40,29 +35,12 @@ COMMANDS: dict[str, Entry] = {
 """Every command by name, in the order of the help page."""
 
 
-class LazyGroup(click.Group):
-    """A group that imports a command only when it runs or its own help is shown."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """All names, in the order of the table."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command, imported now; None if the table has no such name."""
-        entry = COMMANDS.get(cmd_name)
-        if entry is None:
-            return None
-        module, _, attribute = entry.target.partition(":")
-        command: click.Command = getattr(import_module(module), attribute)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands from the table, importing none."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
-
-
-@click.group(cls=LazyGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    entries=COMMANDS,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, message="tidewarp %(version)s")
 @click.pass_context
 def group(ctx: click.Context) -> None:

@@ -6,7 +6,8 @@
 * An error is one line on stderr, ``error: value: rule; action``, and with ``--json`` also the object
   ``{"error": {"value", "rule", "action"}, "exit": n}``. A traceback needs ``TIDEWARP_LOG=debug``.
 
-A command is a click command that takes ``json_option``, calls :func:`emit` once and returns its exit code::
+A command is a click command that takes ``json_option``, calls :func:`emit` (or, for what is no text, :func:`emit_bytes`)
+once and returns its exit code::
 
     @click.command()
     @click.argument("file", type=click.Path(path_type=Path))
@@ -28,7 +29,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 import click
@@ -37,7 +38,7 @@ from tidewarp.cli.problem import escape, explain
 from tidewarp.cli.values import plain
 from tidewarp.errors import InternalError, OperatorError
 
-__all__ = ["EXIT_INTERRUPTED", "EXIT_PIPE_CLOSED", "emit", "json_option", "run"]
+__all__ = ["EXIT_INTERRUPTED", "EXIT_PIPE_CLOSED", "emit", "emit_bytes", "json_option", "run"]
 
 EXIT_INTERRUPTED = 130
 EXIT_PIPE_CLOSED = 141
@@ -59,9 +60,26 @@ class Reply:
     def write(self, text: str) -> None:
         """Write and flush. Raises BrokenPipeError, and OperatorError where stdout takes no more."""
         self.given = True
-        try:
+        with self._writing():
             self.stream.write(text)
             self.stream.flush()
+
+    def write_bytes(self, pieces: Iterable[bytes]) -> None:
+        """Write and flush bytes as they are, piece by piece. Raises as :meth:`write`, and what ``pieces`` raises."""
+        self.given = True
+        with self._writing():
+            self.stream.flush()
+        binary = self.stream.buffer
+        for piece in pieces:  # what the making of a piece raises is no fault of stdout
+            with self._writing():
+                binary.write(piece)
+        with self._writing():
+            binary.flush()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except BrokenPipeError:
             self.is_unread = True
             raise
@@ -77,11 +95,26 @@ def emit(document: Mapping[str, Any], as_json: bool, render: Callable[[Mapping[s
     whose strings from outside it has passed through ``problem.escape``. In JSON a float that is not finite is null,
     bytes are hexadecimal, paths are text. Raises InternalError at the second call and for a value without JSON form.
     """
+    reply = _the_reply()
+    reply.write(_json(document) if as_json else _text(render(document), reply.stream))
+
+
+def emit_bytes(pieces: Iterable[bytes]) -> None:
+    """Give the command's answer as bytes: those of what was asked for, and nothing around them.
+
+    They are written as they come, so an error in the midst leaves the first of them written. Raises InternalError
+    at the second call, OperatorError where stdout takes no more.
+    """
+    _the_reply().write_bytes(pieces)
+
+
+def _the_reply() -> Reply:
+    """That of the running command, not yet given."""
     context = click.get_current_context(silent=True)
     reply = (context and context.find_object(Reply)) or Reply(sys.stdout)
     if reply.given:
         raise InternalError("a second answer of one command", "a command calls emit once", "please report it")
-    reply.write(_json(document) if as_json else _text(render(document), reply.stream))
+    return reply
 
 
 def _json(document: Mapping[str, Any]) -> str:
@@ -168,7 +201,7 @@ def _wants_json(argv: Sequence[str]) -> bool:
 
 def _standard_output() -> TextIO:
     if sys.stdout is None:  # closed by whoever started the process
-        return io.StringIO()
+        return io.TextIOWrapper(io.BytesIO())
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a Latin-1 terminal must not end a command
     return sys.stdout

@@ -23,6 +23,7 @@ _ACTIONS = {
     errno.EPERM: "give this user the right, or name another path",
     errno.EISDIR: "name a file",
     errno.ENOTDIR: "name a folder",
+    errno.ENXIO: "name a regular file",
     errno.ENOSPC: "free some space, or name another disk",
     errno.EROFS: "name a path on a disk that can be written",
 }

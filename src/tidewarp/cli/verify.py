@@ -12,7 +12,7 @@ import click
 from tidewarp import twin
 from tidewarp.cli.frame import emit, json_option
 from tidewarp.cli.progress import ProgressBar
-from tidewarp.errors import Corrupt
+from tidewarp.errors import Corrupt, OperatorError
 from tidewarp.twin import verify
 
 __all__ = ["command"]
@@ -22,15 +22,43 @@ __all__ = ["command"]
 @click.argument("file", type=click.Path(path_type=Path, readable=False))
 @click.option("--head", metavar="HEX", help="A head that was kept elsewhere; finds records that were cut off.")
 @click.option("--replay-cuts", is_flag=True, help="Make the run again from each of its cuts to the next, and compare.")
-@click.option("--model", help="With --replay-cuts: the model, FILE.py[:function]. Default: as recorded, beside FILE.")
+@click.option(
+    "--receipt",
+    "out",
+    metavar="BUNDLE",
+    type=click.Path(path_type=Path, readable=False),
+    help="Make the run again, and write its receipt to a new file, with all that others need to check it.",
+)
+@click.option(
+    "--store",
+    "place",
+    metavar="DIR",
+    type=click.Path(path_type=Path, readable=False),
+    help="With --receipt: a store that signs and keeps it.",
+)
+@click.option("--model", help="With these: the model, FILE.py[:function]. Default: as recorded, beside FILE.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @json_option
-def command(file: Path, head: str | None, replay_cuts: bool, model: str | None, quiet: bool, as_json: bool) -> int:
-    """Check the journal FILE: every stored byte, the chain, cursors and the marks' inputs. Runs no model without --replay-cuts.
+def command(
+    file: Path,
+    head: str | None,
+    replay_cuts: bool,
+    out: Path | None,
+    place: Path | None,
+    model: str | None,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    """Check the journal FILE: every stored byte, the chain, cursors and the marks' inputs.
+
+    Runs no model without --replay-cuts or --receipt. What the latter wrote is checked, on any machine that has the model,
+    with: tidewarp store verify --bundle BUNDLE --model FILE.py
 
     Ends with 1 and the first bad record, page or table if something is not what was written. A journal without
     records has nothing wrong in it; --head tells one that was never begun from one that was emptied.
     """
+    if place is not None and out is None:
+        raise OperatorError("--store", "it keeps a receipt, and none is asked for", "give --receipt BUNDLE too")
     with ProgressBar("verifying", quiet=quiet) as bar:
         try:
             verified = verify(file, head=head, probe=bar)
@@ -49,6 +77,11 @@ def command(file: Path, head: str | None, replay_cuts: bool, model: str | None, 
             "cuts": found.cuts,
             "first_difference": found.first_difference,
         }
+    if out is not None:
+        from tidewarp.cli.receipt import write_receipt  # programs and exchange: who checks bytes needs neither
+
+        document |= write_receipt(file, out, model=model, place=place)
+        document["ok"] = document["ok"] and document["equal"] is not False
     emit(document, as_json, _render)
     return 0 if document["ok"] else 1
 
@@ -71,6 +104,10 @@ def _render(document: Mapping[str, Any]) -> str:
         if first is not None:
             place = f"record {first.get('cut', first.get('mark'))}"
             lines.append(f"first difference: {', '.join(first['parts'])} at tick {first['tick']}, {place}")
+    if "receipt" in document:
+        is_other = document["equal"] is False
+        lines.append(f"replayed     {document['replayed']}{', which is DIFFERENT' if is_other else ''}")
+        lines.append(f"receipt      {document['receipt']} in {document['bundle']}")
     if document["head_seq"] is not None:
         lines.append(f"head given   is that of record {document['head_seq']}: nothing before it is missing")
     return "\n".join(lines)

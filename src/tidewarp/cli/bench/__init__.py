@@ -8,6 +8,7 @@ phold      the command for the kernel, beside SimPy
 spiking    the command for a network of neurons, beside Brian2
 stress     the command for its correctness: random cases against the reference
 kernel     the command for its parts
+storing    a store beside SQLite and files, and syncing, a pull beside git: what tidewarp store bench prints
 measure    rounds that alternate between cases, and the slope of a series
 """
 
