@@ -155,3 +155,31 @@ def start(place: Path) -> Iterator[Callable[..., Living]]:
         if one.process.poll() is None:
             one.process.kill()
         one.process.communicate()
+
+
+class Site:
+    """A site that serves its store."""
+
+    def __init__(self, living: Any, url: str) -> None:
+        self.living = living
+        self.url = url
+
+    def stop(self) -> None:
+        """In order: exit 0, nothing more said."""
+        ended = self.living.send(signal.SIGTERM)
+        assert (ended.code, ended.err) == (0, "")
+
+
+@pytest.fixture
+def serve(start: Callable[..., Any]) -> Callable[..., Site]:
+    """``serve("A")``: a process that serves the store, ready to be asked."""
+
+    def call(place: Any, *options: Any) -> Site:
+        living = start("peer", "serve", place, "--port", 0, *options)
+        scheme = "https" if "--tls" in options else "http"
+        line = living.process.stdout.readline()
+        said = living.process.stderr.read() if not line else ""
+        assert line.startswith(f"serving {scheme}://127.0.0.1:"), (line, said)
+        return Site(living, line.removeprefix("serving ").strip())
+
+    return call

@@ -48,7 +48,7 @@ def test_a_figure_says_how_fast_and_what(name: str, tmp_path: Path) -> None:
 def test_a_pull_between_two_processes(has_git: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the records come to is the same on every machine; without git the reference is null, with the reason."""
     if has_git and shutil.which("git") is None:
-        pytest.skip("git is not on the PATH")
+        pytest.skip("git is not on the PATH: apt-get install git")
     if not has_git:
         monkeypatch.setattr(shutil, "which", lambda name: None)
     found = bench.measure(("sync",), 0.0, N, tmp_path)

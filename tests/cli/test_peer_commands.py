@@ -19,32 +19,6 @@ from tidewarp.testing.contents import Site as Neighbour
 pytestmark = pytest.mark.proof("two sites that exchange their records agree")
 
 
-class Site:
-    """A site that serves its store."""
-
-    def __init__(self, living, url):
-        self.living = living
-        self.url = url
-
-    def stop(self):
-        """In order: exit 0, nothing more said."""
-        ended = self.living.send(signal.SIGTERM)
-        assert (ended.code, ended.err) == (0, "")
-
-
-@pytest.fixture
-def serve(start):
-    """``serve("A")``: a process that serves the store, ready to be asked."""
-
-    def call(place, *options):
-        living = start("peer", "serve", place, "--port", 0, *options)
-        line = living.process.stdout.readline()
-        assert line.startswith("serving http://127.0.0.1:"), (line, living.process.stderr.read() if not line else "")
-        return Site(living, line.removeprefix("serving ").strip())
-
-    return call
-
-
 @pytest.fixture
 def sites(run):
     """Two empty stores."""

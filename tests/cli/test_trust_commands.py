@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import stat
 from pathlib import Path
 
@@ -15,32 +14,6 @@ from tidewarp.federation.shell.site import open_site
 from tidewarp.store import open_store
 
 ROOT_KEY = "keys/root.key"
-
-
-class Site:
-    """A site that serves its store."""
-
-    def __init__(self, living, url):
-        self.living = living
-        self.url = url
-
-    def stop(self):
-        """In order: exit 0, nothing more said."""
-        ended = self.living.send(signal.SIGTERM)
-        assert (ended.code, ended.err) == (0, "")
-
-
-@pytest.fixture
-def serve(start):
-    """``serve("A")``: a process that serves the store, ready to be asked."""
-
-    def call(place, *options):
-        living = start("peer", "serve", place, "--port", 0, *options)
-        line = living.process.stdout.readline()
-        assert line.startswith("serving "), (line, living.process.stderr.read() if not line else "")
-        return Site(living, line.removeprefix("serving ").strip())
-
-    return call
 
 
 @pytest.fixture

@@ -207,7 +207,7 @@ def rows_of(place: Path, table: str, column: str) -> list[tuple[Any, ...]]:
 def test_every_changed_value_is_found(filled, tmp_path, table, column, expected):
     kind, folder = filled
     if (kind, table) == ("directory", "block"):
-        pytest.skip("its blocks are files")
+        pytest.skip("its blocks are files: test_store_bits flips those")
     for number, (keys, (value, *identity)) in enumerate(rows_of(place_of(kind, folder), table, column)):
         shutil.copytree(folder, tmp_path / str(number))
         place = place_of(kind, tmp_path / str(number))
