@@ -156,6 +156,34 @@ def test_a_repair_that_is_killed_goes_on_from_its_own_snapshot(
     assert told(tmp_path / "forked") == told(tmp_path / "inline")
 
 
+def test_deaths_on_the_way_of_a_repair_are_counted_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It died at 38 s; a repair from 3 s on that dies four times gets further each time, which is no reason to give up."""
+    messages = [*((0, at, 1.0 + at % 3) for at in range(0, 41, 2)), (0, 3, 2.0), (0, 42, 1.0)]
+    inline = run(tmp_path / "inline", messages, "inline")
+    slice_of, repair = ForkedRun._slice, ForkedRun.repair
+    deaths, due = list[int](), [38 * 10**9]
+
+    def repairing(simulations: ForkedRun, *told: Any) -> Any:
+        due[:] = [at * 10**9 for at in (8, 14, 20, 26)]
+        return repair(simulations, *told)
+
+    def slice_and_die(simulations: ForkedRun, *told: Any) -> Any:
+        if due and simulations.at >= due[0]:
+            deaths.append(due.pop(0))
+            os.kill(simulations._simulation.pid, signal.SIGKILL)
+        return slice_of(simulations, *told)
+
+    monkeypatch.setattr(ForkedRun, "repair", repairing)
+    monkeypatch.setattr(ForkedRun, "_slice", slice_and_die)
+    monkeypatch.setattr(snapshots, "_SHARE", 0)
+    monkeypatch.setattr(snapshots, "SNAPSHOTS_MAX", 100)
+    monkeypatch.setattr(host, "EVENTS_PER_STEP", 1)
+    monkeypatch.setattr(forked, "_SLICE_EVENTS", 1)
+    found = run(tmp_path / "forked", messages, "forked")
+    assert (found.repairs, len(deaths)) == (1, 5)
+    assert (found.digest, found.outputs) == (inline.digest, inline.outputs)
+
+
 @pytest.fixture
 def own_children() -> Iterator[None]:
     """Leaves no child process and no descriptor behind."""
