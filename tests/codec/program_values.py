@@ -9,21 +9,11 @@ import second_decoder as second
 from hypothesis import strategies as st
 from store_values import HASHES, LISTS, REFERENCES, TEXTS, U32S, U64S, Form
 
+from tidewarp.codec.computations import Listing, ListingRow, Manifest
 from tidewarp.codec.programs import External, Input, Node, Output, Program
-from tidewarp.codec.receipts import (
-    Determinism,
-    Executor,
-    Listing,
-    ListingRow,
-    LogReference,
-    Manifest,
-    Receipt,
-    RequestOutput,
-    ResourceLimits,
-    RunRequest,
-    Signature,
-)
+from tidewarp.codec.receipts import Determinism, Executor, LogReference, Receipt, ResourceLimits, Signature
 from tidewarp.codec.references import Reference
+from tidewarp.codec.requests import RequestOutput, RunRequest
 from tidewarp.codec.results import Diagnostic, NodeStatus, NodeTrace, Result, Status, Trace
 
 BYTES = st.binary(max_size=20)

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tidewarp.codec.ed25519 import SIGNATURE_BYTES, is_signed, public_key_of, sign
+from tidewarp.codec.ed25519 import SIGNATURE_BYTES, is_public_key, is_signed, public_key_of, sign
 from tidewarp.errors import CodecError
 
 # RFC 8032, section 7.1, test 3.
@@ -41,3 +43,41 @@ def test_a_key_has_32_bytes(key: bytes) -> None:
     for call in (lambda: public_key_of(key), lambda: sign(key, DATA), lambda: is_signed(key, SIGNATURE, DATA)):
         with pytest.raises(CodecError):
             call()
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_every_key_is_a_point(seed: bytes) -> None:
+    assert is_public_key(public_key_of(seed))
+
+
+def test_about_half_of_all_numbers_are_none() -> None:
+    """Of those that differ from a key in its first byte."""
+    assert 96 < sum(is_public_key(bytes([n]) + PUBLIC_KEY[1:]) for n in range(256)) < 160
+
+
+P = (1 << 255) - 19
+
+
+@pytest.mark.parametrize("sign_bit", [0, 1 << 255])
+@pytest.mark.parametrize(
+    "y",
+    [
+        2,  # no point has it
+        (1 << 255) - 1,  # beyond the field
+        P + 3,  # a second form of 3, which a point has
+        0,  # of order 4
+        1,  # the neutral element
+        P - 1,  # of order 2
+        int.from_bytes(bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little"),
+        int.from_bytes(bytes.fromhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"), "little"),
+    ],
+)
+def test_what_is_nobodys_key(y: int, sign_bit: int) -> None:
+    """No point, a point in a second form, and the points of small order (of those of order 8 all four)."""
+    assert not is_public_key((y | sign_bit).to_bytes(32, "little"))
+    assert is_public_key((3).to_bytes(32, "little"))
+
+
+@pytest.mark.parametrize("key", [b"", PUBLIC_KEY[:31], PUBLIC_KEY + b"\0"])
+def test_a_point_has_32_bytes(key: bytes) -> None:
+    assert not is_public_key(key)

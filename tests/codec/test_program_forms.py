@@ -14,18 +14,9 @@ from program_values import PROGRAM_FORMS, plain
 
 from tampering import flips
 from tidewarp.codec.artifacts import Artifact
+from tidewarp.codec.computations import Environment, Listing, ListingRow, Manifest, computation_key
 from tidewarp.codec.programs import SCHEME_REFERENCE, External, Node, Output, Program
-from tidewarp.codec.receipts import (
-    BY_CONSTRUCTION,
-    Determinism,
-    Environment,
-    Executor,
-    Listing,
-    ListingRow,
-    Manifest,
-    Receipt,
-    computation_key,
-)
+from tidewarp.codec.receipts import BY_CONSTRUCTION, Determinism, Executor, Receipt
 from tidewarp.codec.results import NodeStatus, NodeTrace, Result, Status, Trace
 from tidewarp.errors import CodecError
 

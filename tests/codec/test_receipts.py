@@ -10,23 +10,18 @@ from store_values import HASHES, LISTS, REFERENCES
 from tampering import flips
 from tidewarp.codec import pack
 from tidewarp.codec.artifacts import EMPTY, TAG_RECEIPT, TAG_RESULT, Artifact
-from tidewarp.codec.ed25519 import public_key_of
-from tidewarp.codec.programs import SCHEME_REFERENCE
-from tidewarp.codec.receipts import (
+from tidewarp.codec.computations import (
     ANY_PLATFORM,
-    Determinism,
     Environment,
-    Executor,
     Listing,
     ListingRow,
-    LogReference,
-    Receipt,
-    ResourceLimits,
-    Signature,
     computation_key,
     platform_row,
     salt_row,
 )
+from tidewarp.codec.ed25519 import public_key_of
+from tidewarp.codec.programs import SCHEME_REFERENCE
+from tidewarp.codec.receipts import Determinism, Executor, LogReference, Receipt, ResourceLimits, Signature
 from tidewarp.codec.references import Reference
 from tidewarp.codec.results import Result
 from tidewarp.errors import CodecError

@@ -12,7 +12,9 @@ The forms of the store are imported from their own modules, since who runs a mod
     bodies                           what each kind of record says
     snapshots, batches, segments     vectors of heads; records as they travel, and as a whole journal
     merkle, heads, ed25519           trees over journals, and who signs for them
-    programs, results, receipts      pure functions, what came out of them, and who says so
+    programs, results                pure functions, and what came out of them
+    computations, receipts           what names a run, and who says what it came to
+    requests                         runs that any site may execute
     dsse                             receipts as signed statements
 
 What they write is written for ever: a change of a form needs a new version, and the old one stays readable.

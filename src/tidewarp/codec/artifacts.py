@@ -88,6 +88,8 @@ class Artifact(NamedTuple):
         Raises:
             CodecError: truncated, or a size that is not that of the payload.
         """
+        if data[:1] == b"\0" and int.from_bytes(data[1:9], "big") == len(data) - _UNTAGGED.size:  # as most are
+            return cls(data[9:])
         reader = Reader(data, "artifact")
         tag, size = read_artifact_head(reader)
         payload = reader.take(size)

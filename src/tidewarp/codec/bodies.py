@@ -32,12 +32,13 @@ from typing import ClassVar, Self
 from tidewarp.codec.artifacts import TAG_EDGE, Artifact, artifact_head, read_artifact_head
 from tidewarp.codec.edges import Edge
 from tidewarp.codec.frames import Reader, count, hash32, text16, u8, u16, u64
-from tidewarp.codec.references import Reference, encode_references, read_reference, read_references
+from tidewarp.codec.references import SHA256, Reference, encode_references, read_reference, read_references
 from tidewarp.codec.snapshots import Snapshot, read_snapshot
 from tidewarp.errors import CodecError
 
 __all__ = [
     "ARTIFACT",
+    "BODY_KINDS",
     "BRANCH",
     "DOMAIN",
     "EDGE",
@@ -71,6 +72,7 @@ __all__ = [
     "SnapshotBody",
     "TombstoneBody",
     "VerdictBody",
+    "artifact_body",
     "decode_body",
 ]
 
@@ -87,6 +89,9 @@ DOMAIN, FEDERATION, STICKY = 0, 1, 2
 _SCOPES = frozenset({DOMAIN, FEDERATION, STICKY})
 _SCOPE_RULE = "a scope is 0, 1 or 2"
 _NO_RECORD = bytes(32)
+_PLAIN_HEAD = b"\0\0\0\x22\0\1"  # of a body that adds an artifact without a tag: what stands before its SHA-256,
+_PLAIN_FLAG = 38  # its flag that there is no tag,
+_PLAIN_BYTES = 47  # and its length
 
 
 class Body(ABC):
@@ -132,12 +137,25 @@ class ArtifactBody(Body):
     tag: int | None
     size: int
 
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """As of every body."""
+        if len(data) == _PLAIN_BYTES and data.startswith(_PLAIN_HEAD) and not data[_PLAIN_FLAG]:  # as nearly all are
+            ref = Reference(SHA256, data[len(_PLAIN_HEAD) : _PLAIN_FLAG])
+            return cls(ref, None, int.from_bytes(data[_PLAIN_FLAG + 1 :], "big"))
+        return super(ArtifactBody, cls).from_bytes(data)
+
     def _written(self) -> bytes:
-        return self.ref.encoded() + artifact_head(self.size, self.tag)
+        return artifact_body(self.ref, self.tag, self.size)
 
     @classmethod
     def _read(cls, reader: Reader) -> Self:
         return cls(read_reference(reader), *read_artifact_head(reader))
+
+
+def artifact_body(ref: Reference, tag: int | None, size: int) -> bytes:
+    """The bytes of an :class:`ArtifactBody`, for who writes a thousand. Raises CodecError: as its ``to_bytes``."""
+    return ref.encoded() + artifact_head(size, tag)
 
 
 @dataclass(frozen=True, slots=True)
@@ -460,6 +478,8 @@ _BODIES: dict[int, type[Body]] = {
         RequestBody,
     )
 }
+BODY_KINDS = frozenset(_BODIES)
+"""Kinds that :func:`decode_body` reads."""
 
 
 def decode_body(kind: int, body: bytes) -> Body | None:

@@ -7,9 +7,14 @@ from __future__ import annotations
 
 from tidewarp.errors import CodecError
 
-__all__ = ["SIGNATURE_BYTES", "is_signed", "public_key_of", "sign"]
+__all__ = ["SIGNATURE_BYTES", "is_public_key", "is_signed", "public_key_of", "sign"]
 
 SIGNATURE_BYTES = 64
+
+_P = (1 << 255) - 19  # the field
+_D = -121665 * pow(121666, -1, _P) % _P  # of the curve -x² + y² = 1 + d x² y²
+_ORDER_8_Y = 2707385501144840649318225287225658788936804267575313519463743609750303402022
+_SMALL_ORDER_Y = frozenset({0, 1, _P - 1, _ORDER_8_Y, _P - _ORDER_8_Y})
 
 
 def public_key_of(seed: bytes) -> bytes:
@@ -21,6 +26,19 @@ def public_key_of(seed: bytes) -> bytes:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     return Ed25519PrivateKey.from_private_bytes(_whole(seed, "a seed")).public_key().public_bytes_raw()
+
+
+def is_public_key(data: bytes) -> bool:
+    """Can ``data`` be somebody's public key? The 32 bytes of a point of the curve, in their one form (RFC 8032, 5.1.3).
+
+    A point of small order is refused: it is nobody's, and everybody can make signatures that fit it.
+    """
+    number = int.from_bytes(data, "little")
+    y = number & (1 << 255) - 1  # the bit above is the sign of x
+    if len(data) != 32 or y >= _P or y in _SMALL_ORDER_Y:
+        return False
+    square = (y * y - 1) * pow(_D * y * y + 1, -1, _P) % _P  # x²
+    return pow(square, (_P - 1) // 2, _P) == 1
 
 
 def sign(seed: bytes, data: bytes) -> bytes:

@@ -135,7 +135,7 @@ class SignedHead(NamedTuple):
         """The keys among ``public_keys`` (32 bytes each) that signed this head, in the order of their lines.
 
         The caller gives the keys that may sign for this domain at this size: the root key, whose ``domain_of`` is the
-        domain, and those of its KEYS records; a key that was withdrawn is not among them.
+        domain, and those of its last KEYS record before; a key that was withdrawn is not among them.
 
         Raises:
             PeerError: none of them signed, or a line that names one of them is not its signature.

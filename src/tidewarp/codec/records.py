@@ -19,6 +19,7 @@ __all__ = [
     "CHECKPOINT",
     "DIGEST",
     "HEADER_BYTES",
+    "HEADER_REST",
     "INPUT",
     "PUBLISHED",
     "RELEASED",
@@ -27,6 +28,7 @@ __all__ = [
     "RecordHeader",
     "domain_of",
     "genesis",
+    "leaf_before_rest",
     "record_hash",
     "split_timed_body",
     "timed_body",
@@ -41,6 +43,8 @@ PUBLISHED = 0x01
 
 BODY_BYTES_MAX = 1 << 20
 HEADER_BYTES = 122
+HEADER_REST = struct.Struct(">QBBQ32sI32s")
+"""What stands in a header behind its domain: its other fields, in their order."""
 
 _MAGIC = b"FR1\x01"
 _HEADER = struct.Struct(">4s32sQBBQ32sI32s")
@@ -117,6 +121,11 @@ class Record(NamedTuple):
         return self.header.seq
 
     @property
+    def logseq(self) -> int:
+        """``seq`` under its published name."""
+        return self.header.seq
+
+    @property
     def kind(self) -> int:
         """What the body is: INPUT, CHECKPOINT, …"""
         return self.header.kind
@@ -125,6 +134,14 @@ class Record(NamedTuple):
 def record_hash(header: bytes) -> bytes:
     """The hash that the next record names as ``prev``, from the 122 header bytes: SHA-256(``00`` | header)."""
     return hashlib.sha256(b"\0" + header).digest()
+
+
+def leaf_before_rest(domain: bytes) -> bytes:
+    """What :func:`record_hash` hashes before the HEADER_REST of a record of ``domain`` (32 bytes).
+
+    For who hashes many headers of one domain: it takes a fraction of the time of making each.
+    """
+    return b"\0" + _MAGIC + domain
 
 
 def genesis(domain: bytes) -> bytes:

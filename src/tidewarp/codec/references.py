@@ -18,6 +18,7 @@ from tidewarp.errors import CodecError
 __all__ = [
     "DIGEST_BYTES_MAX",
     "DIGEST_BYTES_MIN",
+    "ENCODED_BYTES_MIN",
     "SHA256",
     "Reference",
     "encode_optional",
@@ -33,7 +34,7 @@ DIGEST_BYTES_MIN, DIGEST_BYTES_MAX = 2, 64
 _HEAD = b"\0\1"  # of a SHA-256 reference
 _ENCODED_HEAD = b"\0\0\0\x22" + _HEAD
 _ENCODED_BYTES = 38
-_ENCODED_BYTES_MIN = 4 + 2 + DIGEST_BYTES_MIN
+ENCODED_BYTES_MIN = 4 + 2 + DIGEST_BYTES_MIN
 _TEXT_MAX = 2 * (2 + DIGEST_BYTES_MAX)
 _ACTION = "give a reference as it was printed"
 
@@ -123,7 +124,7 @@ def read_reference(reader: Reader) -> Reference:
 
 def read_references(reader: Reader) -> tuple[Reference, ...]:
     """A U32 count of at most 65,536, then as many EncodedRefs, in the order given, repetitions kept."""
-    return tuple([read_reference(reader) for _ in range(reader.count(_ENCODED_BYTES_MIN))])
+    return tuple([read_reference(reader) for _ in range(reader.count(ENCODED_BYTES_MIN))])
 
 
 def read_optional_reference(reader: Reader) -> Reference | None:
