@@ -51,9 +51,9 @@ STAGES = (
 """The steps of an input's way through a live twin, in order."""
 
 BLOCK_STAGES = (
-    "block.inside",  # a part of a large block is in its temporary file
-    "block.durable",  # all of it is, fsynced; it has no name yet
-    "block.after",  # it has its name, durably; no artifact refers to it
+    "block.inside",  # a part of a large block is in its file
+    "block.durable",  # all of it is, fsynced; the folder may not know of it yet
+    "block.after",  # the folder does, durably; no artifact refers to it
 )
 """The steps of a large block's way into a store, in order; ``journal.inside`` of what refers to it comes behind them."""
 

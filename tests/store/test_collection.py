@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import signal
-import subprocess
-import sys
 import threading
 from concurrent import futures
 from itertools import pairwise
@@ -18,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import tidewarp.errors
+from forked import forked
 from tidewarp.codec import PUBLISHED
 from tidewarp.codec.artifacts import TAG_EDGE, TAG_MANIFEST, TAG_RESULT, Artifact
 from tidewarp.codec.bodies import (
@@ -32,9 +29,9 @@ from tidewarp.codec.bodies import (
     TombstoneBody,
     VerdictBody,
 )
+from tidewarp.codec.computations import Manifest
 from tidewarp.codec.ed25519 import public_key_of
 from tidewarp.codec.edges import DERIVES, Edge
-from tidewarp.codec.receipts import Manifest
 from tidewarp.codec.references import Reference
 from tidewarp.codec.snapshots import Snapshot
 from tidewarp.errors import CodecError, Erased, InternalError, NotFound, OperatorError, QuotaExceeded, Withheld
@@ -43,9 +40,8 @@ from tidewarp.store.admission import OPEN, Admission, Decision, Role, Standing
 from tidewarp.store.contract import Entry
 from tidewarp.store.retention import GcReport, Word
 from tidewarp.testing.contents import Site
-from tidewarp.testing.faults import armed, hearing, raising
+from tidewarp.testing.faults import armed, die, hearing, raising
 
-SOURCES = str(Path(tidewarp.errors.__file__).parents[1])
 KINDS = ("memory", "file", "directory")
 
 
@@ -108,6 +104,26 @@ def test_what_nobody_shows_goes_and_its_record_stays(store):
     with pytest.raises(Withheld):
         store.get(ref)
     assert collect(store)[:4] == (0, 0, {}, 0)
+
+
+@pytest.mark.parametrize("payload", [b"", b"%d" * 1_000], ids=["small", "large"])
+def test_many_that_are_read_together_are_judged_one_by_one(store, payload):
+    """Of every four: hidden; hidden and linked to by what is visible; visible again; hidden by another entry too."""
+    refs = [store.put(payload + b"%d" % n) for n in range(150)]
+    for ref in refs:
+        store.tombstone(ref)
+    for n, ref in enumerate(refs):
+        if n % 4 == 1:
+            store.put_edge(Edge(DERIVES, (ref,), (store.put(b"top"),), store.put(b"")))
+        elif n % 4 == 2:
+            store.lift(ref)
+        elif n % 4 == 3:
+            store.tombstone(ref)
+    report = collect(store)
+    here = {n for n, is_held in enumerate(store.has(refs)) if is_held}
+    assert here == {n for n in range(150) if n % 4 in (1, 2)}
+    assert report.kept == {"linked": 38, "visible": 37}
+    assert (report.freed_artifacts, report.complete) == (75, True)
 
 
 def test_what_was_collected_comes_back_with_a_put(store):
@@ -520,29 +536,21 @@ def test_a_crash_anywhere_is_gone_on_from(tmp_path, kind, stage, arrival):
     check_file(tmp_path / ("A" if kind == "directory" else "A.tw"))
 
 
-KILLED = """
-import sys
-from pathlib import Path
-from tidewarp.store import open_store
-from tidewarp.testing import armed, die
-
-path, stage, arrival = sys.argv[1:]
-with open_store(path) as store, armed(stage, die, arrival=int(arrival)):
-    store.gc(60.0)
-"""
-
-
 @pytest.mark.parametrize("kind", ["file", "directory"])
 @pytest.mark.parametrize(("stage", "arrival"), [("journal.inside", 2), ("journal.commit", 1), ("journal.after", 1)])
-def test_a_killed_collection_is_gone_on_with(tmp_path, kind, stage, arrival):
+def test_a_killed_collection_is_gone_on_with(tmp_path, require, kind, stage, arrival):
+    require("fork")
     with make(kind, tmp_path) as store:
         kept = store.put(bytes(30_000))
         refs = [hidden(store, bytes(30_000) + b"x" * n) for n in range(1, 4)]
         state = store.state_hash()
     place = tmp_path / ("A" if kind == "directory" else "A.tw")
-    words = [sys.executable, "-W", "error", "-c", KILLED, str(place), stage, str(arrival)]
-    ended = subprocess.run(words, env={**os.environ, "PYTHONPATH": SOURCES}, capture_output=True, timeout=120)
-    assert (ended.returncode, ended.stderr) == (-signal.SIGKILL, b"")
+
+    def run() -> None:
+        with SqliteStore(place) as store, armed(stage, die, arrival=arrival):
+            store.gc(60.0)
+
+    assert forked(run) == -signal.SIGKILL
     check_file(place)
     with make(kind, tmp_path) as store:
         assert store.fsck().problems == (), "what it had begun is no damage"

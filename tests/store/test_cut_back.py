@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import threading
 
 import pytest
 
@@ -110,6 +111,28 @@ def test_a_transaction_that_does_not_come_to_be(branches):
     assert store.state_hash() == before
     assert store.root_at(left.domain, LEFT) == left.root_at(left.domain, LEFT)
     assert store.signed_head(left.domain) == left.signed_head()
+
+
+def test_who_looks_between_the_cut_and_its_commit_leaves_nothing_behind(branches):
+    """Another thread sees the first branch until then; what it made of that is not what the other one continues."""
+    left, right, store = branches
+    domain = left.domain
+    seen = []
+
+    def look():
+        seen.append((store.root_at(domain, LEFT), [head.seq for head in store.view().heads()]))
+
+    with store.transaction():
+        store.cut_back(domain, COMMON)
+        other = threading.Thread(target=look)
+        other.start()
+        other.join()
+    assert seen == [(left.root_at(domain, LEFT), [LEFT])]
+    assert store.root_at(domain, COMMON) == left.root_at(domain, COMMON)
+    assert [head.seq for head in store.view().heads()] == [COMMON]
+    adopt(store, right, COMMON)
+    assert store.root_at(domain, RIGHT) == right.root_at(domain, RIGHT)
+    assert store.state_hash() == right.state_hash()
 
 
 def test_what_cannot_be_cut(branches):

@@ -15,7 +15,7 @@ from tidewarp.codec.bodies import (
 )
 from tidewarp.codec.snapshots import NO_POLICY, Snapshot
 from tidewarp.errors import OperatorError, SnapshotIncomplete
-from tidewarp.store.admission import OPEN
+from tidewarp.store.admission import OPEN, Decision, Role, Standing
 from tidewarp.store.fold import DomainStatus, Fold, Fork, conflict_id, fork_id
 
 ANN, JUDGE, BOB = Author(0).domain, Author(1).domain, Author(2).domain
@@ -129,6 +129,56 @@ def test_a_resolution_by_nobody_or_of_nothing(wrong):
     word = author.write(ResolveBody(conflict, hash_of(records[1])))
     fold = fold_of(*records, word, admission=OPEN if wrong == "another admission" else RESOLVED_BY_JUDGE)
     assert texts(fold) == ["a"]
+
+
+def handed_on(last, resolver=BOB):
+    """The judge had the role up to its record ``last``; now another domain has it."""
+    former = Standing(Decision.ACCEPTED, frozenset({Role.PRODUCE}), until=((Role.RESOLVE, last),))
+    return replace(OPEN, domains={JUDGE: former}, resolver=resolver)
+
+
+@pytest.mark.parametrize(("last", "shown"), [(0, "a"), (1, "abc"), (2, "ade"), (9, "ade")])
+@pytest.mark.parametrize("resolver", [BOB, None])
+def test_what_a_former_resolver_chose_stands(last, shown, resolver):
+    """Up to the record at which the role was withdrawn, whoever has it now; in whatever order the records come."""
+    records, judge = forked(), Author(1)
+    for choice in (1, 3):
+        judge.write(ResolveBody(fork_id(ANN, 2), hash_of(records[choice])))
+    for order in ([*records, *judge.records], [*judge.records, *records]):
+        fold = fold_of(*order, admission=handed_on(last, resolver))
+        assert texts(fold) == list(shown)
+        assert fold.status(ANN) is (DomainStatus.RESOLVED if last else DomainStatus.LIVE)
+
+
+def test_the_resolver_of_now_overrides_a_former_one():
+    """On the conflicts that he speaks of; the others stay as they were chosen."""
+    records, judge, bob = forked(), Author(1), Author(2)
+    former = judge.write(ResolveBody(fork_id(ANN, 2), hash_of(records[1])))
+    now = bob.write(ResolveBody(fork_id(ANN, 2), hash_of(records[3])))
+    for order in ([*records, former, now], [now, former, *records], [*records, now, former]):
+        assert texts(fold_of(*order, admission=handed_on(5))) == ["a", "d", "e"]
+    fold = fold_of(*records, former, admission=handed_on(5))
+    assert texts(fold) == ["a", "b", "c"]
+    fold.add(*now)
+    assert texts(fold) == ["a", "d", "e"]
+    everything = fold.snapshot()
+    assert fold.cut(everything).status(ANN) is DomainStatus.RESOLVED
+    without_bob = everything._replace(vector=tuple(one for one in everything.vector if one[0] != BOB))
+    assert fold.cut(without_bob).status(ANN) is DomainStatus.LIVE, "its head is not on the branch that was chosen"
+
+
+def test_a_fork_of_a_former_resolver_is_the_resolvers():
+    """He does not choose between his own branches, where his words stand; who has the role now does."""
+    judge, bob = Author(1), Author(2)
+    judge.put("a")
+    first = judge.put("b") and judge.records[1]
+    judge.write(ResolveBody(fork_id(JUDGE, 2), hash_of(first)))
+    judge.rewind(1)
+    judge.put("d")
+    fold = fold_of(*judge.records, admission=handed_on(9))
+    assert texts(fold) == ["a"]
+    fold.add(*bob.write(ResolveBody(fork_id(JUDGE, 2), hash_of(first))))
+    assert texts(fold) == ["a", "b"]
 
 
 def test_a_branch_may_fork_again():

@@ -12,13 +12,16 @@ import pytest
 
 from tidewarp.codec import INPUT, timed_body
 from tidewarp.codec.artifacts import EMPTY, TAG_MANIFEST, Artifact
-from tidewarp.codec.bodies import ERASE, KEYS, TOMBSTONE, EraseBody, KeysBody, TombstoneBody
+from tidewarp.codec.bodies import ARTIFACT, ERASE, KEYS, TOMBSTONE, EraseBody, KeysBody, TombstoneBody
+from tidewarp.codec.computations import Manifest
 from tidewarp.codec.ed25519 import public_key_of
 from tidewarp.codec.edges import DERIVES, Edge
-from tidewarp.codec.receipts import Manifest, Receipt
+from tidewarp.codec.heads import SignedHead
+from tidewarp.codec.receipts import Receipt
 from tidewarp.codec.references import Reference
-from tidewarp.errors import Corrupt, InternalError, OperatorError
+from tidewarp.errors import Corrupt, Erased, InternalError, OperatorError, Withheld
 from tidewarp.store import MemoryStore, Settings, SqliteStore, check_file
+from tidewarp.store.audit import audit
 from tidewarp.store.contract import Entry
 from tidewarp.store.damage import MISSING_BYTES, FsckReport
 from tidewarp.testing.contents import Site
@@ -268,12 +271,124 @@ def test_a_bit_anywhere_in_the_file_is_found_or_means_nothing(filled, tmp_path, 
         assert check(place).clean
 
 
+@pytest.mark.parametrize(("no", "size"), [(1, 0), (1, 1), (2, 0), (9, 0)])
+def test_an_earlier_head_is_about_the_records_that_it_covers(place, no, size):
+    """It stands before the last one, under its own size, with its own domain."""
+    with SqliteStore(place, read_only=True) as store:
+        (note,) = [one.note for one in store.domains() if one.id == store.domain]
+    change(place, "INSERT INTO earlier_note VALUES (?, ?, ?)", no, size or SignedHead.parse(note).size, note)
+    assert kinds(check(place)) == {"head"}
+
+
+def test_an_event_of_a_number_that_no_record_can_have(place):
+    """Its low bits are those of a record; a repair knows better too."""
+    change(place, "UPDATE event SET seq = seq | (1 << 44) WHERE domain = 1 AND seq = 1")
+    assert kinds(check(place)) == {"event"}
+    assert repair(place).clean
+    assert check(place).problems == ()
+
+
+def test_an_internal_record_of_no_form_says_nothing(place):
+    """It has no event, and a check expects none."""
+    with SqliteStore(place) as store:
+        store.journal.append([Entry(ARTIFACT, b"no body of an artifact"), Entry(TOMBSTONE, b"")])
+    assert check(place).problems == ()
+    change(place, "UPDATE event SET flags = 1 - flags WHERE domain = 1 AND seq = 1")
+    assert kinds(repair(place)) == {"event"}
+    assert check(place).problems == ()
+
+
 def test_the_size_of_a_domain_that_is_not_that_of_its_log(place):
     change(place, "UPDATE domain SET size = size - 1 WHERE no = 2")
     assert "domain" in kinds(check(place))
 
 
-@pytest.mark.parametrize("source", [PEER, None])
+def flip_name(place: Path, payload: bytes, where: str) -> bytes:
+    """Flip a bit in the name of an artifact, in its row or in the index of the table alone; the name."""
+    file, name = database(place), Artifact(payload).reference().to_bytes()
+    data, at = bytearray(file.read_bytes()), -1
+    db = sqlite3.connect(file)
+    ((no,),) = db.execute("SELECT no FROM artifact WHERE ref = ?", (name,)).fetchall()
+    records = "SELECT count(*) FROM log WHERE instr(body, ?)"
+    count = db.execute(records, (name,)).fetchone()
+    db.close()
+    while (at := data.find(name, at + 1)) >= 0:
+        data[at + 20] ^= 4
+        file.write_bytes(data)
+        db = sqlite3.connect(file)
+        in_row = db.execute("SELECT ref FROM artifact WHERE no = ?", (no,)).fetchone() == (name,)
+        in_index = db.execute("SELECT no FROM artifact WHERE ref = ?", (name,)).fetchone() == (no,)
+        is_met = (in_row, in_index) == (where == "index", where == "row") and db.execute(
+            records, (name,)
+        ).fetchone() == count
+        db.close()
+        if is_met:
+            return name
+        data[at + 20] ^= 4
+    raise AssertionError("its name was not met there")
+
+
+def is_read(place: Path, payload: bytes) -> bool:
+    with SqliteStore(place, read_only=True) as store:
+        return store.get(Artifact(payload).reference()) == payload
+
+
+@pytest.mark.parametrize("payload", [b"small", LARGE], ids=["row", "blocks"])
+@pytest.mark.parametrize("where", ["row", "index"])
+def test_a_flipped_bit_in_a_name_puts_nothing_aside(place, payload, where):
+    """Neither ends the check halfway; a repair gives the bytes back their name, and asks nobody."""
+    flip_name(place, payload, where)
+    report = check(place)
+    assert not report.clean
+    assert "page" in kinds(report)
+    if where == "row":
+        assert is_read(place, payload), "its name in the index is whole"
+        assert f"artifact {Artifact(payload).reference().hex()}" in [one.where for one in report.problems]
+    assert repair(place).clean
+    assert is_read(place, payload)
+    assert check(place).problems == ()
+
+
+@pytest.mark.parametrize("payload", [b"small", LARGE], ids=["row", "blocks"])
+def test_a_name_is_given_back_also_while_a_record_is_bad(place, payload):
+    """No table is made anew from the records then, and what could be read before a repair can be after it."""
+    flip_name(place, payload, "row")
+    change(place, "UPDATE log SET body_hash = zeroblob(32) WHERE id = (1 << 44 | 900)")
+    assert not repair(place).clean
+    assert is_read(place, payload)
+    assert {one.kind for one in check(place).problems} == {"record"}
+
+
+@pytest.mark.parametrize("payload", [b"small", LARGE], ids=["row", "blocks"])
+@pytest.mark.parametrize("since", ["repair", "put"])
+def test_bytes_whose_name_went_to_another_row_come_back(place, payload, since):
+    """As a repair left them that followed the damaged name, and after a put of the same."""
+    ref = Artifact(payload).reference()
+    change(place, "UPDATE artifact SET ref = ?, state = 2 WHERE ref = ?", flipped(ref.to_bytes()), ref.to_bytes())
+    change(place, "INSERT INTO artifact SELECT max(no) + 1, ?, NULL, NULL, 1, NULL FROM artifact", ref.to_bytes())
+    if since == "put":
+        with SqliteStore(place) as store:
+            assert store.put(payload) == ref
+    assert not check(place).clean
+    assert repair(place).clean
+    assert is_read(place, payload)
+    report = check(place)
+    assert report.problems == ()
+    assert "quarantined" not in report.checked
+
+
+def test_a_damaged_name_that_no_record_can_replace(place):
+    """Where the bytes are damaged too, they are put aside as any."""
+    ref = Artifact(b"small").reference()
+    change(
+        place, "UPDATE artifact SET ref = ?, bytes = ? WHERE ref = ?", flipped(ref.to_bytes()), b"smalm", ref.to_bytes()
+    )
+    assert not repair(place).clean
+    assert repair(place, PEER).clean
+    assert is_read(place, b"small")
+
+
+@pytest.mark.parametrize("source", [PEER, None], ids=["source", "nobody"])
 def test_damaged_bytes_are_fetched(place, source):
     change(place, "UPDATE artifact SET bytes = ? WHERE bytes = ?", b"smalm", b"small")
     ref = Artifact(b"small").reference()
@@ -313,13 +428,80 @@ def break_block(place: Path, how: str) -> None:
 def test_damaged_blocks_are_fetched(place, how):
     break_block(place, how)
     assert kinds(check(place)) == {"block"}
-    assert not repair(place).clean
     report = repair(place, Peer(), PEER)
     assert kinds(report) == {"block"}
     assert report.clean
     with SqliteStore(place, read_only=True) as store:
         assert store.get(Artifact(LARGE).reference()) == LARGE
     assert check(place).problems == ()
+
+
+def broken(place: Path, what: str) -> bytes:
+    """Damage the small artifact, or a block of the large one; its payload."""
+    if what == "small":
+        change(place, "UPDATE artifact SET bytes = ? WHERE bytes = ?", b"smalm", b"small")
+        return b"small"
+    break_block(place, "flipped")
+    return LARGE
+
+
+@pytest.mark.parametrize("what", ["small", "large"])
+@pytest.mark.parametrize("way", ["source", "put"])
+def test_what_nobody_can_mend_is_put_aside(place, what, way):
+    """It is kept, counted and told each time; nobody is given it, or told that it is here, until it comes back."""
+    payload = broken(place, what)
+    ref = Artifact(payload).reference()
+    before = dumped(place)
+    first = repair(place, Peer())
+    assert not first.clean
+    assert "in quarantine now" in first.problems[0].rule
+    changed = set(before) ^ set(dumped(place))
+    assert {line.split()[2] for line in changed} == {'"artifact"'}, "no record, no block, no extent has changed"
+    for report in (check(place), repair(place)):
+        (problem,) = report.problems
+        assert (problem.kind, problem.where, report.clean) == ("artifact", f"artifact {ref.hex()}", False)
+        assert "fsck DIR --repair --from URL" in problem.rule
+        assert report.checked["quarantined"] == 1
+    with SqliteStore(place) as store:
+        assert audit(store).findings[0].where == f"artifact {ref.hex()}"
+        assert store.has([ref]) == [False]
+        for read in (store.get, store.open):
+            with pytest.raises(Corrupt, match="in quarantine"):
+                read(ref)
+        if way == "put":
+            assert store.put(payload) == ref
+        else:
+            assert store.fsck(True, [PEER]).clean
+        assert store.get(ref) == payload
+    assert check(place).problems == ()
+
+
+def test_what_was_put_aside_and_hidden_is_collected(place):
+    """Nobody misses it then, and a collection frees it."""
+    ref = Artifact(broken(place, "small")).reference()
+    repair(place)
+    with SqliteStore(place) as store:
+        for name in store.pins():
+            store.unpin(name)
+        for one in store.view(scope="all").visible():
+            store.tombstone(one)
+        assert store.fsck().problems == ()
+        assert store.gc(1e9).freed_artifacts > 0
+        assert "quarantined" not in store.fsck().checked
+        with pytest.raises(Withheld):
+            store.get(ref)
+
+
+def test_what_was_put_aside_is_erased_like_anything(place):
+    """What a law forbids to keep is not kept in quarantine either."""
+    ref = Artifact(broken(place, "large")).reference()
+    repair(place)
+    with SqliteStore(place) as store:
+        store.erase(ref)
+        assert store.fsck().problems == ()
+        with pytest.raises(Erased):
+            store.get(ref)
+        assert not list(store._blocks.names())
 
 
 @pytest.mark.parametrize("lie", [b"", b"\0", Artifact(b"other").to_bytes(), b"\0" + bytes([0xFF]) * 8, b"\2"])
@@ -427,18 +609,18 @@ def test_what_nothing_names_is_removed(place):
     with SqliteStore(place) as store:
         name = store._blocks.write(b"a block of nobody")
     if place.is_dir():
-        (place / "blobs" / "incoming" / "tmp1").write_bytes(b"half")
         (place / "blobs" / "notes").write_bytes(b"somebody's")
     report = check(place)
     assert kinds(report) == {"orphan"}
-    assert len(report.problems) == (3 if place.is_dir() else 1)
+    assert len(report.problems) == (2 if place.is_dir() else 1)
+    assert report.clean, "what a crash has left is no damage"
     mended = repair(place)
-    assert mended.clean is not place.is_dir(), "a file that is no block is for its owner to remove"
+    left = [one.where for one in mended.problems if not one.repaired]
+    assert left == ([str(place / "blobs" / "notes")] if place.is_dir() else []), "its owner may remove it"
     with SqliteStore(place, read_only=True) as store:
         assert name not in store._blocks.names()
     if place.is_dir():
         assert (place / "blobs" / "notes").exists()
-        assert list((place / "blobs" / "incoming").iterdir()) == []
 
 
 def test_a_check_is_no_part_of_a_transaction_and_a_reader_repairs_nothing(place):
@@ -464,3 +646,39 @@ def test_a_store_in_memory_has_what_it_has():
         store.put(b"a")
         assert store.fsck().clean
         assert store.fsck(True, [PEER]).checked == {"records": 1, "artifacts": 1}
+
+
+EXTENSION = (
+    "test",
+    1,
+    ["CREATE TABLE test_t (n INTEGER PRIMARY KEY CHECK (n = 1)) STRICT", "CREATE INDEX test_i ON test_t (n)"],
+)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE extension SET ddl = replace(ddl, 'n = 1', 'n = 3')",
+        "UPDATE extension SET ddl = replace(ddl, ';', '{')",
+        "UPDATE extension SET name = 'tesu'",
+        "UPDATE extension SET version = 0",
+        "UPDATE sqlite_master SET sql = replace(sql, 'n = 1', 'n = 3') WHERE name = 'test_t'",
+        "DELETE FROM sqlite_master WHERE name = 'test_i'",
+    ],
+)
+def test_the_tables_of_an_extension_are_those_of_its_statements(tmp_path, statement):
+    """They are said twice, and no store is opened in which the two differ."""
+    place = tmp_path / "A.tw"
+    with SqliteStore(place, create=True) as store:
+        store.extension(*EXTENSION)
+    with SqliteStore(place) as store:
+        store.extension(*EXTENSION).execute("INSERT INTO test_t VALUES (1)")
+    db = sqlite3.connect(place, isolation_level=None)
+    db.execute("PRAGMA writable_schema = ON")
+    assert db.execute(statement).rowcount == 1
+    db.close()
+    for read_only in (True, False):
+        with pytest.raises(Corrupt, match=r"extension|nobody's"):
+            SqliteStore(place, read_only=read_only)
+    with pytest.raises(Corrupt, match=r"extension|nobody's"):
+        check_file(place)

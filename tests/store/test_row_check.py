@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 import struct
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from itertools import product
 from typing import Any
 
@@ -15,7 +16,7 @@ from tidewarp.codec import BODY_BYTES_MAX, INPUT, genesis, timed_body
 from tidewarp.errors import Corrupt
 from tidewarp.store import Entry, MemoryStore
 from tidewarp.store.chain import link
-from tidewarp.store.rows import Row, RowCheck, _verify, header_of, row_of
+from tidewarp.store.rows import LOG_COLUMNS, ROW, Row, RowCheck, _verify, header_of, row_of
 
 DOMAIN = MemoryStore().journal.domain
 ENTRIES = [Entry(INPUT, timed_body(-5, b"one")), Entry(1, b"", 1), Entry(INPUT, timed_body(7, b"")), Entry(2, b"four")]
@@ -23,11 +24,12 @@ HEADERS = [one.record.header for one in link(DOMAIN, 0, genesis(DOMAIN), ENTRIES
 
 
 def rows() -> list[Row]:
-    found = []
-    for one in link(DOMAIN, 0, genesis(DOMAIN), ENTRIES):
-        row_id, kind, flags, hlc, prev, body, body_hash, row_hash, state, time = row_of(one)
-        found.append(Row(row_id, kind, flags, hlc, prev, len(body), body_hash, row_hash, state, time, body))  # type: ignore[arg-type]
-    return found
+    """What comes back of new records."""
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.execute("CREATE TABLE log (id, kind, flags, hlc, prev, body, body_hash, hash, body_state, time)")
+        linked = link(DOMAIN, 0, genesis(DOMAIN), ENTRIES)
+        db.executemany(f"INSERT INTO log VALUES ({LOG_COLUMNS})", map(row_of, linked))
+        return [Row(*row) for row in db.execute(f"SELECT {ROW}, body FROM log ORDER BY id")]
 
 
 def variants(value: Any) -> Iterator[Any]:

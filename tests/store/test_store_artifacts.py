@@ -25,8 +25,9 @@ import pytest
 from hypothesis import strategies as st
 
 import tidewarp.errors
-from tampering import attacker, flip_all
-from tidewarp.codec import INPUT, record_hash, timed_body
+from forked import forked
+from tampering import attacker, flip_all, make_former
+from tidewarp.codec import INPUT, PUBLISHED, record_hash, timed_body
 from tidewarp.codec.artifacts import TAG_EVIDENCE, TAG_POLICY, Artifact
 from tidewarp.codec.bodies import ARTIFACT, ArtifactBody, EdgeBody
 from tidewarp.codec.edges import DERIVES, Edge
@@ -45,8 +46,10 @@ from tidewarp.errors import (
 from tidewarp.observe import BLOCK_STAGES
 from tidewarp.store import Admission, Entry, MemoryStore, Settings, SqliteStore, Store, check_file, open_store
 from tidewarp.store.admission import OPEN
-from tidewarp.store.blocks import BLOCK_BYTES
-from tidewarp.testing import hearing
+from tidewarp.store.audit import audit
+from tidewarp.store.blocks import BLOCK_BYTES, block_name
+from tidewarp.store.upgrading import upgrade
+from tidewarp.testing import armed, die, hearing
 from tidewarp.testing.contents import Site
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -261,10 +264,10 @@ def test_a_part_is_read_without_the_blocks_beside_it(path: Path, small_blocks: N
             assert (stream.seek(7_998), stream.read(4), stream.tell()) == (7_998, LARGE[7_998:8_002], 8_002)
             assert (stream.seek(50_000), stream.read()) == (50_000, b"")
         if path.is_dir():
-            name = sha256(LARGE[8_000:16_000]).hexdigest()
+            name = Artifact(LARGE[8_000:16_000]).reference().digest.hex()
             (path / "blobs" / name[:2] / name[2:]).unlink()
         else:
-            store._db.execute("DELETE FROM block WHERE name = ?", (sha256(LARGE[8_000:16_000]).digest(),))
+            store._db.execute("DELETE FROM block WHERE name = ?", (block_name(LARGE[8_000:16_000]),))
         assert store.get(ref, offset=0, length=8_000) == LARGE[:8_000]
         with pytest.raises(Corrupt, match="missing"):
             store.get(ref, offset=7_999, length=2)
@@ -519,10 +522,10 @@ def test_what_a_peer_declares_is_bounded_too(path: Path) -> None:
 
 
 def test_memory_is_bounded_for_a_file_of_any_size(tmp_path: Path) -> None:
-    """400 MiB, put and read as a stream, in both forms: no more than 64 MiB of it is ever in memory."""
-    huge = tmp_path / "huge"
+    """160 MiB, put and read as a stream, in both forms: no more than 64 MiB of it is ever in memory."""
+    size, huge = 160 << 20, tmp_path / "huge"
     with open(huge, "wb") as stream:
-        stream.truncate(400 << 20)
+        stream.truncate(size)
     (tmp_path / "S").mkdir()
     script = """
 import resource, sys
@@ -539,27 +542,18 @@ with open_store(sys.argv[1], create=True) as store:
 """
     for path in (tmp_path / "S", tmp_path / "s.tw"):
         process = python(script, path, huge)
-        assert (process.stdout, process.stderr) == (f"{400 << 20} True\n", "")
+        assert (process.stdout, process.stderr) == (f"{size} True\n", "")
 
 
 # ---------------------------------------------------------------------- crashes and disks
 
 
-KILLED = """
-import sys
-from pathlib import Path
-from tidewarp.store import open_store
-from tidewarp.testing import armed, die
-path, stage, arrival = sys.argv[1], sys.argv[2], int(sys.argv[3])
-with open_store(path) as store:
-    with armed(stage, die, arrival=arrival):
-        store.put(Path(sys.argv[4]))
-"""
-
-
 @pytest.mark.parametrize("stage", [*BLOCK_STAGES, "journal.inside", "journal.commit", "journal.after"])
-def test_a_kill_at_any_stage_leaves_an_artifact_whole_or_absent(path: Path, tmp_path: Path, stage: str) -> None:
+def test_a_kill_at_any_stage_leaves_an_artifact_whole_or_absent(
+    path: Path, tmp_path: Path, stage: str, require: Callable[[str], None]
+) -> None:
     """The process's death in the middle of the second block, or around a commit: never a record without its bytes."""
+    require("fork")
     if stage in BLOCK_STAGES and not path.is_dir():
         stage, arrival = "journal.inside", 2  # a block is a row of its own there, committed before what names it
     else:
@@ -569,15 +563,17 @@ def test_a_kill_at_any_stage_leaves_an_artifact_whole_or_absent(path: Path, tmp_
     ref = Artifact(payload).reference()
     with open_store(path, create=True) as store:
         before = store.put(b"before")
-    process = python(KILLED, path, stage, arrival, tmp_path / "payload")
-    assert process.returncode == -signal.SIGKILL, process.stderr
+
+    def put() -> None:
+        with open_store(path) as store, armed(stage, die, arrival=arrival):
+            store.put(tmp_path / "payload")
+
+    assert forked(put) == -signal.SIGKILL
     check_file(path)
     with open_store(path) as store:
         is_whole = stage == "journal.after" and path.is_dir()
         assert store.has([before, ref]) == [True, is_whole]
         assert store.journal.size == 1 + is_whole
-        if path.is_dir():
-            assert list((path / "blobs" / "incoming").iterdir()) == []
         assert store.put(tmp_path / "payload") == ref
         assert store.get(ref) == payload
         assert store.journal.size == 2
@@ -844,14 +840,7 @@ def former(tmp_path: Path) -> Path:
     path = tmp_path / "f.tw"
     with open_store(path, create=True) as store:
         store.journal.append([Entry(INPUT, timed_body(n, b"%d" % n)) for n in range(3)], cursors={"s": b"3"})
-    with attacker(path) as db:
-        kept = ("domain", "log", "source_cursor", "meta", "log_time")
-        made = db.execute("SELECT type, name FROM sqlite_master WHERE sql IS NOT NULL ORDER BY type").fetchall()
-        for kind, name in made:
-            if name not in kept:
-                db.execute(f"DROP {kind} {name}")
-        db.execute("UPDATE meta SET value = x'00000001' WHERE name = 'format'")
-        db.execute("PRAGMA user_version = 1")
+    make_former(path)
     return path
 
 
@@ -893,6 +882,49 @@ def test_a_journal_that_release_0_1_0_wrote_is_read(tmp_path: Path) -> None:
         with pytest.raises(OperatorError, match="format 1"):
             store.domains()
     assert path.read_bytes() == before
+
+
+def test_a_journal_of_format_1_is_copied_into_a_store(former: Path, tmp_path: Path) -> None:
+    """With its hashes, its identity, its positions and the ticks of its inputs; the file itself keeps every byte."""
+    with open_store(former) as store:
+        store.journal.append([Entry(0x90, b"%d" % n) for n in range(2_000)])
+        store.journal.append([Entry(INPUT, timed_body(9, b"9"), PUBLISHED)], cursors={"s": b"9", "t": b""})
+    before = former.read_bytes()
+    with open_store(former, read_only=True) as store:
+        records, head = list(store.journal.read()), store.journal.head
+    (tmp_path / "taken").mkdir()
+    for name in ("n.tw", "folder"):
+        with upgrade(former, tmp_path / name, last_tick_of=lambda record: 7 + record.seq) as store:
+            assert (store.journal.head, list(store.journal.read())) == (head, records)
+            assert store.journal.cursors() == {"s": b"9", "t": b""}
+            assert [store.journal.last_tick(seq) for seq in (1, 3, 2_004)] == [8, 10, 2_011]
+            assert [one.seq for one in store.journal.read_time(10, 10)] == [3, 2_004]
+            store.put(b"more")
+            assert audit(store).findings == ()
+        with pytest.raises(OperatorError, match="it is a store already"):
+            upgrade(tmp_path / name, tmp_path / "other.tw", last_tick_of=lambda record: 0)
+    with pytest.raises(OperatorError, match="nothing is overwritten"):
+        upgrade(former, tmp_path / "taken", last_tick_of=lambda record: 0)
+    assert former.read_bytes() == before
+    (tmp_path / "f.tw.key").unlink()
+    with pytest.raises(OperatorError, match=r"f.tw.key"):
+        upgrade(former, tmp_path / "keyless.tw", last_tick_of=lambda record: 0)
+    assert not (tmp_path / "keyless.tw").exists()
+
+
+def test_an_interrupted_copy_of_a_journal_has_no_records(former: Path, tmp_path: Path) -> None:
+    """All of them are there, or none."""
+
+    def fail(record: Any) -> int:
+        if record.seq == 3:
+            raise KeyboardInterrupt
+        return 9
+
+    with pytest.raises(KeyboardInterrupt):
+        upgrade(former, tmp_path / "n.tw", last_tick_of=fail)
+    with open_store(tmp_path / "n.tw") as store:
+        assert store.journal.size == 0
+        assert store.journal.cursors() == {}
 
 
 @pytest.fixture

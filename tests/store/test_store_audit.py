@@ -7,10 +7,12 @@ import sqlite3
 
 import pytest
 
+from tidewarp.codec import INPUT, timed_body
 from tidewarp.codec.artifacts import TAG_PROGRAM, TAG_RECEIPT, Artifact
 from tidewarp.codec.bodies import ERASE, TOMBSTONE, EraseBody, TombstoneBody
 from tidewarp.codec.ed25519 import public_key_of
 from tidewarp.codec.edges import DERIVES, Edge
+from tidewarp.codec.merkle import verify_inclusion
 from tidewarp.codec.programs import External, Node, Output, Program
 from tidewarp.codec.receipts import Executor, Receipt, Signature
 from tidewarp.errors import CodecError, Corrupt, Erased, NotFound, PeerError
@@ -18,6 +20,7 @@ from tidewarp.programs import OperationRegistry
 from tidewarp.programs.runs import run
 from tidewarp.store import MemoryStore, open_store
 from tidewarp.store.audit import audit
+from tidewarp.store.contract import Entry
 from tidewarp.testing.contents import Site
 
 SEED = bytes(range(32))
@@ -196,3 +199,20 @@ def test_a_signed_head_about_other_records(tmp_path):
         (finding,) = audit(store).findings
     assert "other records" in finding.rule
     assert domain.hex() in finding.where
+
+
+def test_a_history_has_no_limit(tmp_path):
+    """More records than others allow a history to have are appended, read from any place, proved and audited."""
+    size = 60_000
+    with open_store(tmp_path / "a.tw", create=True, key=SEED) as store:
+        for first in range(0, size, 10_000):
+            store.journal.append(
+                [Entry(INPUT, timed_body(tick, b""), last_tick=tick) for tick in range(first, first + 10_000)]
+            )
+        assert [one.header.seq for one in store.journal.read(size - 2)] == [size - 1, size]
+        (last,) = store.journal.read_time(size - 1, size - 1)
+        head = store.signed_head()
+        proof = store.inclusion_proof(store.domain, size, size)
+        verify_inclusion(head.head, size - 1, size, proof, head.root)
+        assert (last.header.seq, head.size) == (size, size)
+        assert audit(store) == (size, 0, 0, ())

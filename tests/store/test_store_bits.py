@@ -20,16 +20,18 @@ import pytest
 from tampering import attacker, flipped_at, flips
 from tidewarp.codec import INPUT, domain_of, timed_body
 from tidewarp.codec.artifacts import TAG_PROGRAM, Artifact
+from tidewarp.codec.batches import decode_batch, encode_batch
 from tidewarp.codec.bodies import KEYS, KeysBody
 from tidewarp.codec.ed25519 import public_key_of
 from tidewarp.codec.edges import DERIVES, Edge
+from tidewarp.codec.heads import SignedHead
 from tidewarp.codec.programs import External, Node, Output, Program
 from tidewarp.codec.receipts import Executor
 from tidewarp.codec.snapshots import Snapshot
-from tidewarp.errors import CodecError, Corrupt, OperatorError
+from tidewarp.errors import CodecError, Corrupt, OperatorError, PeerError
 from tidewarp.programs import OperationRegistry
 from tidewarp.programs.runs import run
-from tidewarp.store import Settings, SqliteStore
+from tidewarp.store import MemoryStore, Settings, SqliteStore
 from tidewarp.store.audit import audit
 from tidewarp.store.contract import Entry
 from tidewarp.testing.contents import Site
@@ -196,7 +198,7 @@ def test_no_table_is_left_out(filled: Path) -> None:
     finally:
         db.close()
     assert full == FOUND.keys()
-    assert tables - full == {"source_cursor", "gc_state", "orphan", "tile", "extension"}
+    assert tables - full == {"earlier_note", "source_cursor", "gc_state", "orphan", "shard", "tile", "extension"}
 
 
 def test_every_bit_of_a_block_is_covered(tmp_path: Path, record_property: Record) -> None:
@@ -217,6 +219,34 @@ def test_every_bit_of_a_block_is_covered(tmp_path: Path, record_property: Record
     record_property("trials", len(damaged) + 3)
     block.write_bytes(whole)
     assert found(place) == set()
+
+
+def test_every_bit_of_a_batch_and_its_head_is_refused(record_property: Record) -> None:
+    """What is no batch is the codec's, what is another batch or head is the peer's; a store takes nothing of either."""
+    site = Site(bytes([9]) * 32)
+    site.put(b"theirs", 7)
+    site.write(0x80, b"anything")
+    site.put(b"", carry=False)
+    batch, note, head = encode_batch(site.items), site.head().to_bytes(), site.head()
+    refused: Counter[str] = Counter()
+    with MemoryStore(SEED) as store:
+        for form, whole in (("batch", batch), ("head", note)):
+            for bit in range(8 * len(whole)):
+                data = flipped_at(whole, bit)
+                try:
+                    items = decode_batch(data) if form == "batch" else site.items
+                    other = head if form == "batch" else SignedHead.from_bytes(data)
+                    other.verify([site.key])
+                    store.adopt(site.domain, items, other, key=site.key)
+                except (CodecError, PeerError) as error:
+                    refused[f"{form} {'codec' if isinstance(error, CodecError) else 'peer'}"] += 1
+                else:
+                    pytest.fail(f"bit {bit} of the {form} was taken")
+        assert len(store.domains()) == 1
+        store.adopt(site.domain, decode_batch(batch), SignedHead.from_bytes(note), key=site.key)
+    assert refused.keys() == {"batch codec", "batch peer", "head codec", "head peer"}
+    assert refused.total() == 8 * len(batch + note)
+    record_property("trials", refused.total())
 
 
 FAR = Snapshot(bytes(32), ((domain_of(public_key_of(SEED)), (1 << 64) - 1, bytes(32)),))

@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import wait
 from pathlib import Path
 
 import pytest
 
 import tidewarp.errors
+from forked import forked
 from tidewarp.codec import INPUT, timed_body
+from tidewarp.codec.artifacts import Artifact
 from tidewarp.errors import Corrupt, StoreFailed, StoreFull, StoreLocked
 from tidewarp.store import Entry, SqliteStore, check_file, open_store
-from tidewarp.testing import armed, hearing, raising
+from tidewarp.testing import armed, die, hearing, raising
 
 SOURCES = str(Path(tidewarp.errors.__file__).parents[1])
 
@@ -37,34 +39,30 @@ def big(count: int) -> list[Entry]:
     return [Entry(INPUT, timed_body(n, bytes(1000))) for n in range(count)]
 
 
-CRASH = """
-import sys
-from tidewarp.codec import INPUT, timed_body
-from tidewarp.store import Entry, open_store
-from tidewarp.testing import armed, die
-
-path, stage, call = sys.argv[1:]
-store = open_store(path, create=True)
-journal = store.journal
-for n in range(3):
-    journal.append([Entry(INPUT, timed_body(n, b"kept"))], cursors={"s": b"%d" % n})
-new = [Entry(INPUT, timed_body(9, b"new"))] * 5
-with armed(stage, die):
-    if call == "append":
-        journal.append(new, cursors={"s": b"new"})
-    else:
-        journal.submit(new, cursors={"s": b"new"}).result()
-"""
+def crash(path: Path, stage: str, call: str) -> None:
+    """Append three records, and die at a stage of the five behind them."""
+    journal = open_store(path, create=True).journal
+    for n in range(3):
+        journal.append([Entry(INPUT, timed_body(n, b"kept"))], cursors={"s": b"%d" % n})
+    new = [Entry(INPUT, timed_body(9, b"new"))] * 5
+    with armed(stage, die):
+        if call == "append":
+            journal.append(new, cursors={"s": b"new"})
+        else:
+            journal.submit(new, cursors={"s": b"new"}).result()
 
 
 @pytest.mark.parametrize("call", ["append", "submit"])
 @pytest.mark.parametrize(
     ("stage", "there"), [("journal.inside", False), ("journal.commit", False), ("journal.after", True)]
 )
-def test_a_crash_leaves_a_transaction_whole_or_absent(tmp_path: Path, stage: str, there: bool, call: str) -> None:
+def test_a_crash_leaves_a_transaction_whole_or_absent(
+    tmp_path: Path, require: Callable[[str], None], stage: str, there: bool, call: str
+) -> None:
     """Records and cursors together: before COMMIT none of them, after it all; and the journal goes on."""
+    require("fork")
     path = tmp_path / "j.tw"
-    assert python(CRASH, path, stage, call).returncode == -signal.SIGKILL
+    assert forked(lambda: crash(path, stage, call)) == -signal.SIGKILL
     assert check_file(path).records == (8 if there else 3)
     with open_store(path) as store:
         assert store.journal.size == (8 if there else 3)
@@ -144,7 +142,7 @@ store = open_store(path, create=True)
 journal = store.journal
 def batch(count): return [Entry(INPUT, timed_body(0, bytes(1000)))] * count
 kept = journal.append(batch(3), cursors={"s": b"3"}).last_seq
-resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
 try:
     for _ in range(1000):
         appended = journal.append(batch(20)) if call == "append" else journal.submit(batch(20)).result()
@@ -176,30 +174,32 @@ def test_a_write_error_ends_the_handle_and_loses_nothing(tmp_path: Path, call: s
     check_file(path)
 
 
-def test_a_block_is_durable_before_its_name_and_its_name_before_what_refers_to_it(
+def test_a_block_and_its_name_are_durable_before_what_refers_to_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bytes fsynced, then the name, then the folder that has the name: all of it before the transaction's COMMIT."""
+    """Its file and the folder of its file are fsynced, then the transaction commits; also of a block that is there."""
     told: list[str] = []
-    fsync, replace = os.fsync, os.replace
+    fsync = os.fsync
 
     def tell_fsync(descriptor: int) -> None:
-        told.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "bytes")
         fsync(descriptor)
-
-    def tell_replace(source: str, target: Path) -> None:
-        told.append("name")
-        replace(source, target)
+        told.append(os.readlink(f"/proc/self/fd/{descriptor}"))
 
     (tmp_path / "A").mkdir()
     with SqliteStore(tmp_path / "A", create=True) as store:
         monkeypatch.setattr(os, "fsync", tell_fsync)
-        monkeypatch.setattr(os, "replace", tell_replace)
-        with hearing(lambda name, _: told.append(name)):
-            store.put(bytes(1 << 20))
-        monkeypatch.undo()
-    steps = ["block.inside", "bytes", "block.durable", "folder", "name", "folder", "block.after"]
-    assert told == [*steps, "journal.inside", "journal.commit", "journal.after"]
+        for tag in (None, 7):  # the second artifact has the same block
+            told.clear()
+            with hearing(lambda name, _: told.append(name)):
+                ref = store.put(bytes(1 << 20), tag=tag)
+            digits = Artifact(bytes(1 << 20)).reference().digest.hex()
+            block = tmp_path / "A" / "blobs" / digits[:2] / digits[2:]
+            assert tag is not None or ref.digest.hex() == digits
+            end = told.index("block.after")
+            assert {str(block), str(block.parent), "block.durable"} <= {*told[:end]}
+            assert ("block.inside" in told) == (tag is None)
+            assert told[end:] == ["block.after", "journal.inside", "journal.commit", "journal.after"]
+            assert len([one for one in (tmp_path / "A" / "blobs").rglob("*") if one.is_file()]) == 1
 
 
 class Broken:

@@ -21,6 +21,7 @@ from tidewarp.codec.ed25519 import public_key_of
 from tidewarp.errors import Corrupt, InternalError, OperatorError, StoreLocked
 from tidewarp.store import Entry, MemoryStore, SqliteStore, Store, check_file, open_store
 from tidewarp.store.connection import is_sealed
+from tidewarp.store.described import describe
 
 SOURCES = str(Path(tidewarp.errors.__file__).parents[1])
 
@@ -130,7 +131,7 @@ def test_identity_is_written_before_the_database(tmp_path: Path, monkeypatch: py
 
     path = tmp_path / "j.tw"
     with monkeypatch.context() as patch:
-        patch.setattr("tidewarp.store.sqlite.connect", end)
+        patch.setattr("tidewarp.store.opening.connect", end)
         with pytest.raises(KeyboardInterrupt):
             open_store(path, create=True)
     seed = Path(f"{path}.key").read_bytes()
@@ -146,7 +147,7 @@ def test_half_a_key_is_made_anew_and_a_strange_one_is_not(tmp_path: Path) -> Non
         assert len(Path(f"{path}.key").read_bytes()) == 32
     other = tmp_path / "k.tw"
     Path(f"{other}.key").write_bytes(bytes(64))
-    with pytest.raises(OperatorError, match="32 bytes, not 64"):
+    with pytest.raises(OperatorError, match="32 bytes, this file has more"):
         open_store(other, create=True)
 
 
@@ -156,14 +157,15 @@ def test_an_interrupted_creation_is_finished_by_the_next(tmp_path: Path, stateme
     path = tmp_path / "j.tw"
     script = """
 import os, sqlite3, sys
-import tidewarp.store.sqlite as module
+import tidewarp.store.opening as module
+from tidewarp.store import SqliteStore
 connect = module.connect
 def traced(path):
     db = connect(path)
     db.set_trace_callback(lambda text: text.startswith(sys.argv[2]) and os._exit(9))
     return db
 module.connect = traced
-module.SqliteStore(sys.argv[1], create=True)
+SqliteStore(sys.argv[1], create=True)
 """
     assert python(script, path, statement).returncode == 9
     with pytest.raises(OperatorError, match="not a tidewarp journal"):
@@ -304,6 +306,32 @@ def test_what_cannot_be_opened_is_the_operators(path: Path, tmp_path: Path) -> N
         open_store(path, create=True, read_only=True)
     with pytest.raises(OperatorError, match="not a tidewarp journal"):
         open_store(other, create=True)
+
+
+def test_the_database_of_a_directory_is_no_store_of_its_own(tmp_path: Path) -> None:
+    """It would have another key, another lock and no blocks there: whatever opens it names the folder, and makes nothing."""
+    folder, link = tmp_path / "S", tmp_path / "S.tw"
+    folder.mkdir()
+    open_store(folder, create=True).close()
+    shutil.copy(folder / "keys" / "root.key", folder / "store.db.key")
+    link.symlink_to(folder / "store.db")
+    before = names(folder)
+    openings: list[Callable[[Path], object]] = [
+        check_file,
+        describe,
+        open_store,
+        lambda path: open_store(path, read_only=True),
+        lambda path: open_store(path, create=True),
+    ]
+    for path in (folder / "store.db", link):
+        for opening in openings:
+            with pytest.raises(OperatorError) as caught:
+                opening(path)
+            assert (caught.value.value, caught.value.action) == (str(path), f"name the folder: {folder}")
+    with pytest.raises(OperatorError, match="name the folder"):
+        open_store(tmp_path / "store.db", create=True)
+    assert names(folder) == before
+    assert names(tmp_path) == {"S", "S.tw"}
 
 
 def test_a_file_that_is_no_database_is_not_opened(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from tidewarp.codec.bodies import ArtifactBody
 from tidewarp.store import Adopted, Entry, MemoryStore, SqliteStore
 from tidewarp.store.continuation import Incoming
 from tidewarp.store.journal import SqliteJournal
-from tidewarp.store.memory import MemoryJournal, _Log
+from tidewarp.store.memory import MemoryJournal
+from tidewarp.store.memory.state import Log
 from tidewarp.testing.stores import DurableStoreConformance, StoreConformance, StoreMachine
 
 
@@ -180,7 +181,7 @@ class HidesForGood(MemoryStore):
 class BelievesWhatComes(MemoryStore):
     def adopt(self, domain, items, head, *, key, sources=None):
         with self._writing("adopt") as state:
-            log = state.logs.setdefault(domain, _Log(domain, key))
+            log = state.logs.setdefault(domain, Log(domain, key))
             hashes = [record_hash(one.header.to_bytes()) for one in items]
             state.extend(
                 domain,

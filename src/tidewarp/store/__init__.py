@@ -1,7 +1,7 @@
 """The store: journals of domains, artifacts, edges and tombstones, durable before they are acknowledged.
 
     contract      what upper layers see: Entry, Written, Journal, Store, …
-    sqlite        the store in files, put together from
+    sqlite        the store in files; opening: its parts, which are
         files, connection, handle      where it lies, who may write it, what an error means
         schema, rows, log              tables, rows of records, reading them in pages
         groupcommit, journal           queue, transactions, the own journal
@@ -9,8 +9,10 @@
         index, trees, domains          what follows from records; the logs of all domains
         spans                          reads by virtual time
         links, arrivals, collection    garbage collection: what names what, what was just put, what goes
+        sharding                       rows of shards
         tables                         tables of upper layers
     memory        the same without files; the model that ``sqlite`` is tested against
+    shards, subjects, snapshots        where a record belongs, what it is about; what was visible when: for both
     chain, continuation, speaking      records made, records taken in, what is said of an artifact: pure, for both
     retention     what may go: pure, for both
     admission, fold, views, query      from records to what is visible, and questions about it
@@ -46,6 +48,8 @@ from tidewarp.store.fold import View
 from tidewarp.store.memory import MemoryStore
 from tidewarp.store.retention import GcReport, Guard, Pinned
 from tidewarp.store.schema import Settings, check_settings
+from tidewarp.store.shards import ShardMap
+from tidewarp.store.snapshots import Item, find_snapshot
 from tidewarp.store.sqlite import SqliteStore
 
 __all__ = [
@@ -61,12 +65,14 @@ __all__ = [
     "FsckReport",
     "GcReport",
     "Guard",
+    "Item",
     "Journal",
     "JournalHolder",
     "MemoryStore",
     "Pinned",
     "Problem",
     "Settings",
+    "ShardMap",
     "SqliteStore",
     "Store",
     "StoredRecord",
@@ -74,6 +80,7 @@ __all__ = [
     "View",
     "Written",
     "check_file",
+    "find_snapshot",
     "key_fault",
     "open_store",
 ]
@@ -87,6 +94,7 @@ def open_store(
     key: bytes | None = None,
     quota_bytes: int | None = None,
     inline_max: int | None = None,
+    shards: int = 1,
     admission: Admission = OPEN,
 ) -> Store:
     """Open the store at ``path``: a file NAME.tw, or a directory that is there.
@@ -100,6 +108,7 @@ def open_store(
         key: of a new store: its Ed25519 seed (32 bytes); None: a new one. Two stores with one key are a fork.
         quota_bytes: of a new store: payload bytes that it takes, at most. None: no bound.
         inline_max: of a new store: payload bytes that stand in a row of its database; larger ones are kept as blocks.
+        shards: of a new store: into how many shards its records are divided, 1 to 256; ``Store.reshard`` changes it.
         admission: whose records count.
 
     Raises:
@@ -109,9 +118,11 @@ def open_store(
         Corrupt: the file is no database, or its tables, its identity or its last record are damaged.
         StoreFull, StoreFailed: it could not be created, or read.
     """
-    settings = Settings(quota_bytes, inline_max)
+    settings = Settings(quota_bytes, inline_max, ShardMap.even(shards))
     check_settings(settings)
     if path == ":memory:":
         # An identity of its own: a sink knows a run by it.
-        return MemoryStore(key or os.urandom(32), quota_bytes=quota_bytes, admission=admission)
+        return MemoryStore(
+            key or os.urandom(32), quota_bytes=quota_bytes, shard_map=settings.shard_map, admission=admission
+        )
     return SqliteStore(path, create=create, read_only=read_only, settings=settings, key=key, admission=admission)

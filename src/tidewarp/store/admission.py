@@ -9,14 +9,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from types import MappingProxyType
 from typing import NamedTuple
 
-from tidewarp.codec.bodies import ArtifactBody, Body
+from tidewarp.codec.bodies import (
+    DOMAIN,
+    ArtifactBody,
+    Body,
+    EdgeBody,
+    LiftBody,
+    PointerBody,
+    ReceiptBody,
+    ResolveBody,
+    TombstoneBody,
+    VerdictBody,
+)
 from tidewarp.codec.snapshots import NO_POLICY
 from tidewarp.errors import OperatorError
 
-__all__ = ["EVERYTHING", "OPEN", "Admission", "Decision", "Role", "Scope", "Standing"]
+__all__ = ["EVERYTHING", "OPEN", "Admission", "Decision", "Role", "Scope", "Standing", "role_for"]
 
 
 class Decision(StrEnum):
@@ -44,6 +56,22 @@ class Role(StrEnum):
     CURATE = "curate"
     """Tombstones, and lifts of tombstones, that act on adds of other domains."""
     RESOLVE = "resolve"
+
+
+def role_for(body: Body) -> Role | None:
+    """The role without which a record with this body brings nothing about; None: it takes none."""
+    match body:
+        case ArtifactBody() | EdgeBody() | PointerBody():
+            return Role.PRODUCE
+        case ReceiptBody():
+            return Role.EXECUTE
+        case TombstoneBody(scope=scope) | LiftBody(scope=scope):
+            return None if scope == DOMAIN else Role.CURATE
+        case VerdictBody():
+            return Role.AUDIT
+        case ResolveBody():
+            return Role.RESOLVE
+    return None
 
 
 class Scope(NamedTuple):
@@ -81,6 +109,11 @@ class Standing(NamedTuple):
             return self.roles
         return self.roles.union([role for role, last in self.until if seq <= last])
 
+    def lacks(self, seq: int, body: Body) -> Role | None:
+        """The role that the record with this number and body takes and does not have; None: it has what it takes."""
+        needed = role_for(body)
+        return None if needed is None or needed in self.roles_at(seq) else needed
+
     def admits(self, body: Body) -> bool:
         """Whether a record of the domain with this body counts, as far as decision and scope go."""
         if self.decision is not Decision.LIMITED:
@@ -99,7 +132,8 @@ class Admission:
         domains: standing by domain (32 bytes).
         others: the standing of domains that are not named, or None where these do not count.
         latest: the types of edges of which a slot shows the greatest in merge order; other types show all.
-        resolver: the one domain (32 bytes) whose RESOLVE records pick the branch of a forked journal, or None.
+        resolver: the one domain (32 bytes) whose RESOLVE records pick the branch of a forked journal, or None. What former
+            resolvers picked stands, up to the record at which the role was withdrawn, unless the resolver picks another.
         policy_hash: SHA-256 of the policy document; 32 zero bytes before the first.
 
     Raises:
@@ -120,10 +154,31 @@ class Admission:
                 )
         object.__setattr__(self, "domains", MappingProxyType(dict(self.domains)))  # nobody changes it behind our back
 
+    @cached_property
+    def former_resolvers(self) -> Mapping[bytes, int]:
+        """The domains that had the role, ascending, each with the last record (sequence number) that still has it."""
+        bounds = ((domain, dict(standing.until).get(Role.RESOLVE, 0)) for domain, standing in self.domains.items())
+        return MappingProxyType(dict(sorted((domain, last) for domain, last in bounds if last)))
+
     def standing(self, domain: bytes) -> Standing | None:
         """How the domain stands; None where nothing of it counts."""
         standing = self.domains.get(domain, self.others)
         return standing if standing is not None and standing.counts else None
+
+    def objection(self, domain: bytes, seq: int, body: Body | None) -> str | None:
+        """Why the record ``seq`` of ``domain`` has no effect, in a few words; None: the admission does not stand against it.
+
+        ``body`` is what it says; of one that is not here, or says nothing to a store (None), the domain alone is judged.
+        """
+        standing = self.standing(domain)
+        if standing is None:
+            return "nothing of its domain counts"
+        if body is None:
+            return None
+        if not standing.admits(body):
+            return "outside of the scope of its domain"
+        lacking = standing.lacks(seq, body)
+        return None if lacking is None else f"without the role {lacking}"
 
 
 OPEN = Admission(others=Standing(Decision.ACCEPTED, frozenset({Role.PRODUCE, Role.EXECUTE, Role.PUBLISH})))

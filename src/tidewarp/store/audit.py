@@ -1,6 +1,6 @@
 """Read all that a store holds and compare it with what it says: for whoever wants to know whether it is true.
 
-    records     chain, bodies, Merkle root and signature of the signed head, all made anew from the headers
+    records     chain, bodies, Merkle root and signatures of the signed heads, all made anew from the headers
     artifacts   every payload that is here, hashed
     receipts    computation key and outputs, made anew from what the receipt names; its signature, if it has one
     state       a domain with two histories, a computation with two outcomes, bytes that everybody may have and are not here
@@ -12,30 +12,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from hashlib import sha256
+from itertools import islice
 from typing import NamedTuple, TypeAlias
 
 from tidewarp.codec import domain_of, record_hash
 from tidewarp.codec.artifacts import TAG_RECEIPT, TAG_RESULT, Artifact, artifact_head
 from tidewarp.codec.bodies import (
-    KEYS,
     ArtifactBody,
     Body,
     EdgeBody,
     EvidenceBody,
-    KeysBody,
     PolicyBody,
     ReceiptBody,
     RequestBody,
     decode_body,
 )
+from tidewarp.codec.computations import read_computation
 from tidewarp.codec.merkle import Frontier
-from tidewarp.codec.receipts import Receipt, read_computation
+from tidewarp.codec.receipts import Receipt
 from tidewarp.codec.references import Reference
 from tidewarp.codec.results import Result
 from tidewarp.errors import CodecError, Corrupt, Erased, NotFound, PeerError, Withheld
-from tidewarp.store.contract import DomainState, Store
+from tidewarp.store.contract import DomainState, Store, StoredRecord
 from tidewarp.store.damage import MISSING_BYTES
 from tidewarp.store.fold import Agreement, DomainStatus
+from tidewarp.store.signers import check_heads, is_keys, last_at
 
 __all__ = ["TWO_HISTORIES", "Audited", "Finding", "audit"]
 
@@ -43,6 +44,8 @@ TWO_HISTORIES = "it has two histories"
 """The rule that a forked domain breaks."""
 
 _PIECE_BYTES = 1 << 20
+_PART = 500  # artifacts that are looked for at once
+_SMALL_BYTES = 1 << 16  # of one that is read with others
 _ABSENT = (NotFound, Withheld, Erased)
 
 
@@ -81,15 +84,23 @@ def audit(store: Store) -> Audited:
         named |= {ref: stated or named.get(ref) for ref, stated in log.named.items()}
         claims += log.claims
     artifacts = 0
-    for ref, stated in named.items():
-        if all(store.has([ref])):
-            artifacts += 1
-            findings += _check_artifact(store, ref, stated)
+    absent: list[Reference] = []
+    left = iter(named)
+    while part := list(islice(left, _PART)):
+        small = store.small(part, _SMALL_BYTES)  # hashed already
+        for ref, is_here in zip(part, store.has(part), strict=True):
+            artifacts += is_here
+            if not is_here:
+                absent.append(ref)
+            elif not _is_stated(small.get(ref), named[ref]):
+                findings += _check_artifact(store, ref, named[ref])
+    for ref in absent:
+        findings += _check_absent(store, ref)
     for domain, seq, claim in claims:
         receipts += 1
         findings += _check_claim(store, domain, seq, claim)
     if not findings:  # what is visible follows from records that are sound
-        findings += _check_state(store, {claim.key for _, _, claim in claims})
+        findings += _check_state(store, {claim.key for _, _, claim in claims}, absent)
     return Audited(records, artifacts, receipts, tuple(findings))
 
 
@@ -103,44 +114,48 @@ class _Log:
         self._store = store
         self._state = state
         self._frontier = Frontier()
-        self._keys = [state.key]
+        self._keys: list[StoredRecord] = []
         self._what = f"domain {state.id.hex()}"
 
     def check(self) -> Iterator[Finding]:
         """What is wrong with it."""
-        head = self._store.signed_head(self._state.id if self._state.id != self._store.domain else None)
+        heads = self._store.signed_heads(self._state.id if self._state.id != self._store.domain else None)
+        at = {one.size: one for one in heads}
         if domain_of(self._state.key) != self._state.id:
             yield self._finding("the root key that is kept with it is another domain's")
         try:
-            for header, _, body in self._store.records(self._state.id):
+            for record in self._store.records(self._state.id):
+                header, _, body = record
                 self.records += 1
+                if is_keys(header.kind, header.flags):
+                    self._keys.append(record)
                 last = record_hash(header.to_bytes())
                 self._frontier.append(last)
                 if body is not None:
                     yield from self._read(header.seq, header.kind, body)
-                if head is None or header.seq != head.size:
+                head = at.get(header.seq)
+                if head is None:
                     continue
                 if (self._frontier.root(), last) != (head.root, head.head):
                     yield self._finding(f"its signed head at {head.size} is about other records", header.seq)
         except Corrupt as error:
-            yield Finding(f"{self._what}, {error.value}", error.rule, error.action, error.seq)
+            where = self._what if error.seq is not None else f"{self._what}, {error.value}"
+            yield Finding(where, error.rule, error.action, error.seq)
             return
-        if head is not None:
+        for head in heads:
             if head.domain != self._state.id or head.size > self.records:
                 yield self._finding(f"its signed head is about {head.size} records of {head.domain.hex()}")
-            try:
-                head.verify(self._keys)
-            except PeerError as error:
-                yield self._finding(f"its signed head: {error.rule}")
+        try:
+            check_heads(self._state.key, heads, lambda size: last_at(self._keys, size))
+        except PeerError as error:
+            yield self._finding(f"its signed head: {error.rule}")
 
     def _read(self, seq: int, kind: int, data: bytes) -> Iterator[Finding]:
         try:
             body = decode_body(kind, data)
         except CodecError as error:
-            yield self._finding(f"record {seq} is none of its kind: {error.rule}", seq)
+            yield self._finding(f"it is none of its kind: {error.rule}", seq)
             return
-        if kind == KEYS and isinstance(body, KeysBody):
-            self._keys += body.keys
         if isinstance(body, ReceiptBody):
             self.claims.append((self._state.id, seq, body))
         ref = _names(body)
@@ -157,6 +172,11 @@ def _names(body: Body | None) -> Reference | None:
     return body.ref if isinstance(body, adding) else None
 
 
+def _is_stated(data: bytes | None, stated: ArtifactBody | None) -> bool:
+    """Whether these ArtifactBytes are those of which a record says tag and size, if one does."""
+    return data is not None and (stated is None or data.startswith(artifact_head(stated.size, stated.tag)))
+
+
 def _check_artifact(store: Store, ref: Reference, stated: ArtifactBody | None) -> Iterator[Finding]:
     action = "put the same artifact again, or pull it from a peer"
     try:
@@ -171,7 +191,19 @@ def _check_artifact(store: Store, ref: Reference, stated: ArtifactBody | None) -
         if digest.digest() != ref.digest:
             yield Finding(f"artifact {ref.hex()}", "its bytes do not have its name", action)
     except Corrupt as error:
-        yield Finding(f"artifact {ref.hex()}, {error.value}", error.rule, action)
+        name = f"artifact {ref.hex()}"
+        yield Finding(name if error.value == name else f"{name}, {error.value}", error.rule, action)
+
+
+def _check_absent(store: Store, ref: Reference) -> Iterator[Finding]:
+    """What is not here may have been, until a repair found it damaged."""
+    try:
+        store.get(ref)
+    except _ABSENT:
+        return
+    except Corrupt as error:
+        action = "put the same artifact again, or: tidewarp store fsck DIR --repair --from URL"
+        yield Finding(error.value, error.rule, action)
 
 
 def _check_claim(store: Store, domain: bytes, seq: int, claim: ReceiptBody) -> Iterator[Finding]:
@@ -219,14 +251,14 @@ def _is_erased(store: Store, ref: Reference) -> bool:
         return True
 
 
-def _check_state(store: Store, keys: set[bytes]) -> Iterator[Finding]:
+def _check_state(store: Store, keys: set[bytes], absent: list[Reference]) -> Iterator[Finding]:
+    """``keys`` of computations, ``absent``: what records name, and is not here."""
     view = store.view(scope="all")
     for state in store.domains():
         if view.status(state.id) is DomainStatus.FROZEN:
             yield Finding(f"domain {state.id.hex()}", TWO_HISTORIES, "ask its operator which history is meant")
-    shown = store.view(scope="published").visible()
-    for ref, is_here in zip(shown, store.has(shown), strict=True):
-        if not is_here and not _is_erased(store, ref):
+    for ref in sorted(absent):
+        if store.view(scope="published").is_visible(ref) and not _is_erased(store, ref):
             action = "pull again, from any site, or: tidewarp store fsck DIR --repair --from URL"
             yield Finding(
                 f"artifact {ref.hex()}", f"{MISSING_BYTES}: a record names it, its bytes have not come", action

@@ -1,36 +1,39 @@
-"""Blocks: the payload of a large artifact in pieces of 8 MiB, each named by the SHA-256 of its bytes.
+"""Blocks: the payload of a large artifact in pieces of 8 MiB, each named by the digest that it has as an untagged artifact.
 
-A block is durable before anything refers to it: a crash leaves blocks that nobody names, never names without their
-blocks. In a directory a block is a file, ``ab/cd…`` after the digits of its name: written under a temporary name,
-fsynced, renamed, its directory fsynced. In a store that is one file it is a row of ``block``, committed by itself. A
-block that no longer hashes to its name is written anew by the next put of the same bytes.
+So an artifact of one block and no tag has its block's name, and is hashed once. A block is durable before anything refers
+to it: a crash leaves blocks that nobody names, whole or not, never names without their blocks. In a directory a block is
+a file, ``ab/cd…`` after the digits of its name, fsynced together with the folder that it is in. In a store that is one
+file it is a row of ``block``, committed by itself. A block that does not have its name is written anew by the next put of
+the same bytes.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from hashlib import sha256
 from io import FileIO
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from tidewarp import observe
+from tidewarp.codec.artifacts import artifact_head
 from tidewarp.errors import Corrupt, InternalError, OperatorError, StoreFailed, StoreFull
 from tidewarp.store.arrivals import Arrivals
 from tidewarp.store.files import open_regular, sync_folder
 from tidewarp.store.handle import Handle
 from tidewarp.store.journal import OpenTransaction
+from tidewarp.store.meanwhile import meanwhile
 
-__all__ = ["BLOCK_BYTES", "BlockFiles", "BlockRows", "Blocks", "Extent"]
+__all__ = ["BLOCK_BYTES", "BlockFiles", "BlockRows", "Blocks", "Extent", "block_name"]
 
 BLOCK_BYTES = 8 << 20
 
 _NAMES = 256  # of rows, that are read at once
-_INCOMING = "incoming"  # folder of temporary files: no name of a block, which begins with two digits
 
 
 class Extent(NamedTuple):
@@ -77,40 +80,24 @@ class BlockFiles:
         self._folder = folder
         self._handle = handle
         self._arrivals = arrivals or Arrivals()
-
-    def prepare(self) -> None:
-        """Make the folders, and drop what an earlier life did not finish. For the one writer, before its first write."""
-        incoming = self._folder / _INCOMING
-        with self._failures(incoming):
-            if not incoming.is_dir():
-                incoming.mkdir(parents=True)
-                sync_folder(incoming)
-                sync_folder(self._folder)
-            for left in incoming.iterdir():
-                left.unlink()
+        self._turn = threading.Lock()  # of who makes a file: nobody takes a half of it for the block
 
     def write(self, data: bytes) -> bytes:
         """As the contract says."""
-        name = sha256(data).digest()
+        name = block_name(data)
         self._arrivals.add(name)
         file = self._file(name)
-        with self._failures(file):
-            if self._holds(file, name):
-                sync_folder(file)  # the life that renamed it may have ended before it did this
-                return name
-            temporary = self._write_temporary(data)
-            if not file.parent.is_dir():
-                file.parent.mkdir()
-                sync_folder(file.parent)
-            os.replace(temporary, file)
-            sync_folder(file)
+        with self._failures(file), self._turn:
+            if not self._keep(file, name):
+                self._make(file, data)
         observe.stage("block.after")
         return name
 
     def read(self, name: bytes) -> bytes:
         """As the contract says."""
         try:
-            data = _read_bounded(self._file(name))
+            with open_regular(self._file(name)) as stream:
+                data = _read_bounded(stream)
         except FileNotFoundError:
             raise _broken(name, "it is missing") from None
         except OSError as error:
@@ -138,7 +125,7 @@ class BlockFiles:
         return size
 
     def strays(self) -> list[Path]:
-        """The files that are no blocks: temporary ones, and those that nobody here has named."""
+        """The files that are no blocks by their names."""
         found = []
         for folder in self._entries(self._folder):
             inside = self._folder / folder
@@ -147,10 +134,6 @@ class BlockFiles:
                 continue
             found += [inside / rest for rest in self._entries(inside) if _name_of(folder + rest) is None]
         return found
-
-    def is_temporary(self, file: Path) -> bool:
-        """Whether it is of a block that was never finished."""
-        return file.parent == self._folder / _INCOMING
 
     def _entries(self, folder: Path) -> list[str]:
         try:
@@ -161,31 +144,43 @@ class BlockFiles:
             rule = f"a folder of blocks cannot be read: {error.strerror}"
             raise OperatorError(str(folder), rule, "make it readable") from error
 
-    def _write_temporary(self, data: bytes) -> str:
-        descriptor, temporary = tempfile.mkstemp(dir=self._folder / _INCOMING)
+    def _keep(self, file: Path, name: bytes) -> bool:
+        """Is the block there? Then it is durable: the life that wrote it may have ended before it was."""
         try:
-            with open(descriptor, "wb", buffering=0) as stream:
+            with open_regular(file) as stream:
+                if block_name(_read_bounded(stream)) != name:
+                    return False
+                _make_durable(stream, file)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # no regular file
+                return False
+            raise
+        return True
+
+    def _make(self, file: Path, data: bytes) -> None:
+        if not file.parent.is_dir():
+            self._make_folders()
+        file.unlink(missing_ok=True)  # what is damaged
+        try:
+            with open(file, "xb", buffering=0) as stream:
                 half = len(data) // 2
                 _write_all(stream, data[:half])
                 observe.stage("block.inside")
                 _write_all(stream, data[half:])
-                os.fchmod(stream.fileno(), 0o644)
-                os.fsync(stream.fileno())
-            observe.stage("block.durable")
+                _make_durable(stream, file)
         except BaseException:
-            os.unlink(temporary)  # a full disk needs the room
+            file.unlink(missing_ok=True)  # a full disk needs the room
             raise
-        return temporary
 
-    def _holds(self, file: Path, name: bytes) -> bool:
-        try:
-            return sha256(_read_bounded(file)).digest() == name
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # no regular file: what is renamed over it takes its place
-                return False
-            raise
+    def _make_folders(self) -> None:
+        """Make all folders that blocks lie in: once, because the disk has to be waited for."""
+        self._folder.mkdir(exist_ok=True)
+        for digits in range(256):
+            (self._folder / f"{digits:02x}").mkdir(exist_ok=True)
+        sync_folder(self._folder / "00")
+        sync_folder(self._folder)
 
     def _file(self, name: bytes) -> Path:
         digits = name.hex()
@@ -226,7 +221,7 @@ class BlockRows:
         """As the contract says."""
         if self._begin is None:
             raise InternalError("write", "these blocks are only read", "open the store for writing")
-        name = sha256(data).digest()
+        name = block_name(data)
         self._arrivals.add(name)
         with self._begin("put") as transaction:
             rows = transaction.db.execute("SELECT bytes FROM block WHERE name = ?", (name,)).fetchall()
@@ -260,6 +255,13 @@ class BlockRows:
         return int(rows[0][0]) if rows else 0
 
 
+def block_name(data: bytes) -> bytes:
+    """The name of a block: the digest that it has as an artifact without a tag."""
+    digest = sha256(artifact_head(len(data)))
+    digest.update(data)
+    return digest.digest()
+
+
 def _name_of(digits: str) -> bytes | None:
     """The name that 64 lower-case hexadecimal digits are; None of anything else."""
     if len(digits) != 64 or any(one not in "0123456789abcdef" for one in digits):
@@ -273,19 +275,25 @@ def _write_all(stream: FileIO, data: bytes) -> None:
         view = view[stream.write(view) :]
 
 
-def _read_bounded(file: Path) -> bytes:
+def _make_durable(stream: FileIO, file: Path) -> None:
+    """Wait for the disk to have the bytes of a file and its name: at once, since a file system commits both together."""
+    with meanwhile(partial(sync_folder, file)):
+        os.fsync(stream.fileno())
+        observe.stage("block.durable")
+
+
+def _read_bounded(stream: FileIO) -> bytes:
     """At most one byte more than a block has, whatever lies there."""
-    with open_regular(file) as stream:
-        parts = []
-        left = BLOCK_BYTES + 1
-        while left and (part := stream.read(left)):
-            parts.append(part)
-            left -= len(part)
+    parts = []
+    left = BLOCK_BYTES + 1
+    while left and (part := stream.read(left)):
+        parts.append(part)
+        left -= len(part)
     return b"".join(parts)
 
 
 def _checked(name: bytes, data: bytes) -> bytes:
-    if sha256(data).digest() != name:
+    if block_name(data) != name:
         raise _broken(name, "its bytes do not have its name")
     return data
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import NamedTuple
 
-from tidewarp.codec import BODY_BYTES_MAX, PUBLISHED, TIMED_KINDS, Record, RecordHeader, record_hash, split_timed_body
+from tidewarp.codec import BODY_BYTES_MAX, PUBLISHED, TIMED_KINDS, Record, RecordHeader, split_timed_body
 from tidewarp.codec.bodies import decode_body
+from tidewarp.codec.records import HEADER_REST, leaf_before_rest
 from tidewarp.errors import CodecError, NotFound, OperatorError
 from tidewarp.store.contract import CURSOR_BYTES_MAX, NAME_BYTES_MAX, Entry
 
@@ -25,11 +26,28 @@ __all__ = [
 
 
 class Linked(NamedTuple):
-    """A record and its hash (32 bytes), and the last tick that its entry named."""
+    """A new record of ``domain``, its hash (32 bytes), and the last tick that its entry named.
 
-    record: Record
+    Flat, because one is made for each record that is written; :attr:`record` makes the record of it.
+    """
+
+    domain: bytes
+    seq: int
+    kind: int
+    flags: int
+    prev: bytes
+    body: bytes
+    body_hash: bytes
     hash: bytes
-    last_tick: int | None = None
+    last_tick: int | None
+
+    @property
+    def record(self) -> Record:
+        """The record."""
+        header = RecordHeader(
+            self.domain, self.seq, self.kind, self.flags, 0, self.prev, len(self.body), self.body_hash
+        )
+        return Record(header, self.body)
 
 
 def check_entries(entries: Sequence[Entry]) -> tuple[Entry, ...]:
@@ -101,10 +119,11 @@ def check_window(first_tick: int, last_tick: int) -> None:
 def link(domain: bytes, size: int, head: bytes, entries: Sequence[Entry]) -> list[Linked]:
     """The records of ``entries`` behind a journal of ``size`` records whose last hash is ``head``."""
     linked = []
+    before, pack = leaf_before_rest(domain), HEADER_REST.pack
     for seq, (kind, body, flags, last_tick) in enumerate(entries, size + 1):
-        header = RecordHeader(domain, seq, kind, flags, 0, head, len(body), hashlib.sha256(body).digest())
-        head = record_hash(header.to_bytes())
-        linked.append(Linked(Record(header, body), head, last_tick))
+        prev, body_hash = head, sha256(body).digest()
+        head = sha256(before + pack(seq, kind, flags, 0, prev, len(body), body_hash)).digest()
+        linked.append(Linked(domain, seq, kind, flags, prev, body, body_hash, head, last_tick))
     return linked
 
 

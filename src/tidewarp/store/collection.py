@@ -15,174 +15,32 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
 
 from tidewarp.clocks.pacing import Clock
-from tidewarp.codec.bodies import EraseBody, decode_body
 from tidewarp.codec.references import Reference
-from tidewarp.codec.snapshots import Snapshot
-from tidewarp.errors import CodecError, NotFound
 from tidewarp.store.arrivals import Arrivals
 from tidewarp.store.artifacts import ArtifactTable
 from tidewarp.store.blocks import Blocks
-from tidewarp.store.chain import check_name
-from tidewarp.store.connection import DATABASE_ERRORS, bad
+from tidewarp.store.connection import DATABASE_ERRORS
 from tidewarp.store.domains import DomainTable
-from tidewarp.store.fold import View
 from tidewarp.store.handle import Handle
+from tidewarp.store.holdings import TOGETHER_MAX, Candidate, NamingRecords, TableHoldings
 from tidewarp.store.journal import SqliteJournal
-from tidewarp.store.retention import GcReport, Guard, Named, Pinned, Retention, Word, check_budget
-from tidewarp.store.rows import SEQ_BITS, log_id
-from tidewarp.store.schema import HERE, NAMING, DomainRow
+from tidewarp.store.pins import Pins
+from tidewarp.store.retention import GcReport, Guard, Retention, check_budget
+from tidewarp.store.schema import ABSENT
 from tidewarp.store.views import Views
 
-__all__ = ["Collector", "Pins"]
+__all__ = ["Collector"]
 
 _ROWS_MAX = 1_000  # that one transaction writes
 _RESERVED = 6  # rows beside those of artifacts and extents: where it has come, and the domain's own
 _SLICE_S = 0.05  # that one transaction may take; writers wait so long
 _PAGE = 500  # candidates that are looked up at once
-_COUNT_MAX = 100_000  # of candidates that are left
+_TOGETHER_BYTES = 1 << 20  # of candidates whose records are read together: those of edges may be as long
+_COUNT_MAX = 10_000  # of candidates that are left
 
 _CANDIDATE, _HALFWAY, _BLOCK = "candidate", "halfway", "block"  # names in gc_state
-_ARTIFACT, _SNAPSHOT = 0, 1  # kinds of pins
-
-
-class Pins:
-    """``pin``: what is kept whatever tombstones say."""
-
-    def __init__(self, handle: Handle, journal: SqliteJournal) -> None:
-        self._handle = handle
-        self._journal = journal
-
-    def put(self, name: str, what: Pinned) -> None:
-        """Give the name, in place of what it had."""
-        kind = _SNAPSHOT if isinstance(what, Snapshot) else _ARTIFACT
-        with self._journal.transaction("pin") as transaction:
-            statement = "INSERT OR REPLACE INTO pin VALUES (?, ?, ?)"
-            transaction.db.execute(statement, (check_name(name, "pin"), kind, what.to_bytes()))
-
-    def remove(self, name: str) -> None:
-        """Take the name away. Raises NotFound."""
-        with self._journal.transaction("unpin") as transaction:
-            if not transaction.db.execute("DELETE FROM pin WHERE name = ?", (name,)).rowcount:
-                raise NotFound(f"pin {name!r:.80}", "there is no such pin", "see the names that there are")
-
-    def all(self) -> dict[str, Pinned]:
-        """By name, in byte order. Raises Corrupt."""
-        with self._handle.reading_table("pins", "pin") as db:
-            return self.read(db, str(self._handle.path))
-
-    @staticmethod
-    def read(db: sqlite3.Connection, path: str) -> dict[str, Pinned]:
-        """The same of any connection; ``path`` is what errors name. Raises Corrupt, DATABASE_ERRORS."""
-        pins: dict[str, Pinned] = {}
-        for name, kind, value in db.execute("SELECT name, kind, value FROM pin ORDER BY name").fetchall():
-            where = f"table pin, {name!r:.80}"
-            if kind not in (_ARTIFACT, _SNAPSHOT):
-                raise bad(path, where, f"a pin is of an artifact (0) or of a snapshot (1), not {kind}")
-            try:
-                pins[name] = Snapshot.from_bytes(value) if kind == _SNAPSHOT else Reference.from_bytes(value)
-            except CodecError as error:
-                raise bad(path, where, error.rule) from error
-        return pins
-
-
-class _Candidate(NamedTuple):
-    no: int
-    ref: Reference
-    size: int
-
-
-class _Tables:
-    """What the rule asks, over the tables; :class:`~tidewarp.store.retention.Holdings`."""
-
-    def __init__(self, handle: Handle, domains: DomainTable, views: Callable[[], Views]) -> None:
-        self._handle = handle
-        self._domains = domains
-        self._make_views = views
-        self._views: Views | None = None
-        self.ids: dict[int, bytes] = {}
-
-    def refresh(self) -> list[DomainRow]:
-        """The domains that there are now."""
-        rows = self._domains.rows()
-        self.ids = {row.no: row.id for row in rows}
-        return rows
-
-    def words(self, ref: Reference) -> list[Word]:
-        """As the protocol says. Raises Corrupt: a record is not what the index says."""
-        statement = (
-            "SELECT event.domain, event.seq, log.kind, log.flags, log.hash, log.body FROM artifact"
-            " CROSS JOIN event ON event.artifact = artifact.no"
-            f" CROSS JOIN log ON log.id = (event.domain << {SEQ_BITS} | event.seq)"
-            " WHERE artifact.ref = ? ORDER BY event.domain, event.seq"
-        )
-        return [self.word(*row) for row in self._handle.select("gc", statement, ref.to_bytes())]
-
-    def word(self, no: int, seq: int, kind: int, flags: int, hash: bytes, data: bytes) -> Word:
-        """A record that is about artifacts. Raises Corrupt."""
-        try:
-            body = decode_body(kind, data)
-        except CodecError as error:
-            raise bad(str(self._handle.path), f"record {seq} of domain {no}", error.rule, seq) from error
-        if body is None or no not in self.ids:
-            raise bad(str(self._handle.path), f"record {seq} of domain {no}", "it speaks of no artifact", seq)
-        return Word(self.ids[no], seq, flags, hash, body)
-
-    def namers(self, ref: Reference) -> list[Reference]:
-        """As the protocol says."""
-        statement = (
-            "SELECT source.ref FROM artifact CROSS JOIN link ON link.artifact = artifact.no"
-            " CROSS JOIN artifact AS source ON source.no = link.source WHERE artifact.ref = ?"
-        )
-        return [Reference.from_bytes(name) for (name,) in self._handle.select("gc", statement, ref.to_bytes())]
-
-    def is_visible(self, ref: Reference) -> bool:
-        """As the protocol says."""
-        if self._views is None:
-            self._views = self._make_views()
-        views: tuple[View, ...] = (self._views.view(None, "published"), self._views.view(None, "all"))
-        return any(view.is_visible(ref) for view in views)
-
-
-class _Naming:
-    """The records that name artifacts, read as they come: ``named``, and the domains that are not ``settled``."""
-
-    def __init__(self, handle: Handle, tables: _Tables, views: Views, own: bytes) -> None:
-        self.named = Named(own)
-        self.unsettled = {header.domain for header in views.rivals}
-        self._handle = handle
-        self._tables = tables
-        self._views = views
-        self._read: dict[int, int] = {}
-
-    def read(self, domains: Sequence[DomainRow]) -> None:
-        """Read what has come since."""
-        news = [row for row in domains if self._read.get(row.no, 0) < row.size]
-        for row in news:
-            statement = (
-                f"SELECT id, kind, flags, hash, body_state, body FROM log INDEXED BY log_naming WHERE ({NAMING})"
-                " AND id > ? AND id < ? ORDER BY id"
-            )
-            span = log_id(self._read.get(row.no, 0), row.no), log_id(0, row.no + 1)
-            found = self._handle.select("gc", statement, *span)
-            words = [self._word(row.no, *values) for values in found]
-            if any(word is None or (isinstance(word.body, EraseBody) and word.body.ref is None) for word in words):
-                self.unsettled.add(row.id)
-            if self._views.admission.standing(row.id) is not None:
-                for word in words:
-                    if word is not None:
-                        self.named.add(word, settled=row.id not in self.unsettled)
-            self._read[row.no] = row.size
-
-    def _word(self, no: int, id: int, kind: int, flags: int, hash: bytes, body_state: int, data: bytes) -> Word | None:
-        """The record; None of one whose body is not here, or that is of no form that its kind has."""
-        try:
-            body = None if body_state else decode_body(kind, data)
-        except CodecError:
-            return None
-        return None if body is None else Word(self._tables.ids[no], id & (1 << SEQ_BITS) - 1, flags, hash, body)
 
 
 class Collector:
@@ -261,9 +119,9 @@ class _Round:
         self._clock = clock
         self._begun = clock.now()
         self._end = self._begun + budget_s
-        self._tables = _Tables(self._handle, collector._domains, collector._make_views)
+        self._tables = TableHoldings(self._handle, collector._domains, collector._make_views)
         views = collector._views
-        self._naming = _Naming(self._handle, self._tables, views, collector._journal.domain)
+        self._naming = NamingRecords(self._handle, self._tables, views, collector._journal.domain)
         self._kept: Counter[str] = Counter()
         self._bytes = 0
         self._artifacts = 0
@@ -296,15 +154,18 @@ class _Round:
                 break
         return 0
 
-    def _collect_page(self, page: list[_Candidate | int]) -> int:
+    def _collect_page(self, page: list[Candidate | int]) -> int:
         """Look at candidates of a page, as many as one transaction may; the number of the last one."""
         with self._stage() as db:
             until = min(self._end, self._clock.now() + _SLICE_S)
             retention = self._retention()
             place, left = 0, _ROWS_MAX - _RESERVED
-            for one in page:
+            known = 0  # how many of the page were read together
+            for n, one in enumerate(page):
                 if place and (left <= 0 or self._clock.now() >= until):
                     break
+                if n == known:
+                    known = self._read_together(page, n)
                 place = one if isinstance(one, int) else one.no
                 if not isinstance(one, int):
                     left -= self._collect(db, retention, one, left)
@@ -314,7 +175,21 @@ class _Round:
                 self._write_place(db, _CANDIDATE, place.to_bytes(8, "big"))
         return place
 
-    def _collect(self, db: sqlite3.Connection | None, retention: Retention, one: _Candidate, left: int) -> int:
+    def _read_together(self, page: list[Candidate | int], first: int) -> int:
+        """Read what is asked of the next candidates of a page; behind which one it ended."""
+        chunk: list[Candidate] = []
+        size = 0
+        for n, one in enumerate(page[first : first + TOGETHER_MAX], first):
+            if not isinstance(one, int):
+                size += one.size
+                if chunk and size > _TOGETHER_BYTES:
+                    self._tables.read_together(chunk)
+                    return n
+                chunk.append(one)
+        self._tables.read_together(chunk)
+        return first + TOGETHER_MAX
+
+    def _collect(self, db: sqlite3.Connection | None, retention: Retention, one: Candidate, left: int) -> int:
         """Drop the bytes of one, if nothing is against it; rows that were written, more than ``left`` if some are left."""
         reason = retention.reason(one.ref)
         if reason is not None:
@@ -325,6 +200,8 @@ class _Round:
         if db is None:
             return 0
         self._parts._artifacts.let_go(db, one.no)
+        if not one.is_split:
+            return 1
         most = max(left - 1, 2) // 2  # each extent is a row, and its block may become one
         cleared = self._parts._artifacts.clear_extents(db, one.no, most)
         if cleared == most:
@@ -347,23 +224,24 @@ class _Round:
         unsettled, named = self._naming.unsettled, self._naming.named
         return Retention(self._tables, admission, own, unsettled, named, self._parts._pins.all(), self._guards)
 
-    def _candidates(self, after: int, last: int | None) -> list[_Candidate | int]:
+    def _candidates(self, after: int, last: int | None) -> list[Candidate | int]:
         """The candidates behind a number, up to ``last``; of those whose bytes are not here the number alone."""
         statement = (
-            "SELECT DISTINCT event.artifact, artifact.ref, artifact.size, artifact.state"
+            "SELECT DISTINCT event.artifact, artifact.ref, artifact.size, artifact.bytes IS NULL, artifact.state"
             " FROM event INDEXED BY event_hiding CROSS JOIN artifact ON artifact.no = event.artifact"
             f" WHERE event.kind IN (16, 18) AND event.artifact > ? AND event.artifact <= ?"
             f" ORDER BY event.artifact LIMIT {_PAGE}"
         )
         rows = self._handle.select("gc", statement, after, (1 << 63) - 1 if last is None else last)
         return [
-            _Candidate(no, Reference.from_bytes(ref), size) if state == HERE else no for no, ref, size, state in rows
+            Candidate(no, Reference.from_bytes(ref), size, bool(is_split)) if state != ABSENT else no
+            for no, ref, size, is_split, state in rows
         ]
 
     def _count(self, after: int, last: int | None) -> int:
         statement = (
             "SELECT count(*) FROM (SELECT DISTINCT event.artifact FROM event INDEXED BY event_hiding"
-            " CROSS JOIN artifact ON artifact.no = event.artifact AND artifact.state = 0"
+            " CROSS JOIN artifact ON artifact.no = event.artifact AND artifact.state != 1"
             " WHERE event.kind IN (16, 18) AND event.artifact > ? AND event.artifact <= ?"
             f" LIMIT {_COUNT_MAX})"
         )

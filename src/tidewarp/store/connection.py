@@ -11,7 +11,10 @@ from tidewarp.errors import Corrupt, InternalError, OperatorError, StoreFailed, 
 
 __all__ = [
     "DATABASE_ERRORS",
+    "NO_VALUE",
+    "Blob",
     "bad",
+    "blob",
     "connect",
     "connect_read_only",
     "failure",
@@ -24,6 +27,15 @@ __all__ = [
 DATABASE_ERRORS = (sqlite3.Error, UnicodeError, MemoryError)
 """What the sqlite3 module raises for a bad file: it shows messages that quote the file's bytes as UTF-8, and
 turns SQLITE_NOMEM, which a damaged length may cause, into MemoryError."""
+
+Blob = bytearray
+"""What hot statements bind in place of short bytes. The sqlite3 module looks for an adapter of each bytes and each None that
+it binds, and not of these (nor of int and str), which takes longer than the copy."""
+
+_SHORT_BYTES = 4_096
+
+NO_VALUE = ""
+"""What they bind in place of None, to be written as ``nullif(?, '')``."""
 
 _NOT_ALLOWED = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
@@ -69,6 +81,11 @@ def set_durable(db: sqlite3.Connection, path: Path) -> None:
     db.execute("PRAGMA synchronous = FULL")
     if mode != "wal" or pragma(db, "synchronous") != 2:
         raise OperatorError(str(path), "this file system has no write-ahead log", "keep the journal on a local disk")
+
+
+def blob(data: bytes) -> bytes | bytearray:
+    """A :data:`Blob` of bytes that are short, and the bytes where the copy would take longer."""
+    return Blob(data) if len(data) <= _SHORT_BYTES else data
 
 
 def bad(path: str, where: str, rule: str, seq: int | None = None) -> Corrupt:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias, overload
 
 from tidewarp.codec import PUBLISHED, TIMED_KINDS, RecordHeader, domain_of, record_hash
 from tidewarp.codec.artifacts import Artifact
@@ -19,14 +19,46 @@ from tidewarp.codec.bodies import (
     decode_body,
 )
 from tidewarp.codec.heads import SignedHead
+from tidewarp.codec.merkle import Frontier
 from tidewarp.codec.references import SHA256, Reference
 from tidewarp.errors import CodecError, Erased, PeerError, Withheld
 from tidewarp.store.contract import ArtifactInfo
 
-__all__ = ["Incoming", "check_arrived", "check_awaited", "check_head", "check_stated", "continuation", "stated"]
+__all__ = [
+    "Continuation",
+    "Incoming",
+    "Mismatch",
+    "Unfit",
+    "check_arrived",
+    "check_awaited",
+    "check_head",
+    "check_stated",
+    "continued",
+    "named_by",
+    "read_item",
+    "read_stubs",
+    "stated",
+]
 
-_NAMING = ArtifactBody | ReceiptBody | PolicyBody | RequestBody | EvidenceBody
+_NAMING = (ArtifactBody, ReceiptBody, PolicyBody, RequestBody, EvidenceBody)
 _NOT_TAKEN = "nothing was taken in; ask another peer, and look at what this one sent"
+
+Mismatch: TypeAlias = Literal["payload_mismatch", "metadata_mismatch"]
+"""Bytes that are not those their header or their record names; a record that says what cannot be true."""
+
+
+class Unfit(PeerError):
+    """Records that were sent are not the continuation of what is here.
+
+    ``seq`` is the number of the first that is not, ``kind`` the conflict that it is, ``data`` the bytes of an artifact, where it
+    is about one.
+    """
+
+    def __init__(self, kind: Mismatch, seq: int, value: str, rule: str, data: bytes = b"") -> None:
+        super().__init__(value, rule, _NOT_TAKEN)
+        self.kind = kind
+        self.seq = seq
+        self.data = data
 
 
 class Incoming(NamedTuple):
@@ -43,29 +75,138 @@ class Incoming(NamedTuple):
     artifact: tuple[Reference, Artifact] | None = None
 
 
-def continuation(domain: bytes, size: int, head: bytes, items: Sequence[BatchItem]) -> list[Incoming]:
-    """``items`` as they follow a log of ``size`` records of ``domain`` whose last hash is ``head``.
+class Grown(NamedTuple):
+    """A Merkle tree with new leaves: its frontier, to be copied before it grows further, and the roots of the tiles that they filled."""
+
+    frontier: Frontier
+    tiles: tuple[bytes, ...]
+
+
+class Continuation(Sequence[BatchItem]):
+    """Records that continue a domain. There is none that was not checked, so that nobody need check it again.
+
+    As a sequence it is the items that it was made of. ``records`` are these with what the check found out of them, ``hash``
+    is that of the last.
+
+    Args:
+        domain: 32 bytes.
+        before: records of it that are here.
+        prev: hash of the last of these (32 bytes), or the domain's genesis.
+        items: what was sent.
 
     Raises:
-        PeerError: a gap, another domain, a record that does not follow, a body that is not what its header says, an
-            artifact that is not what its record says.
+        Unfit: a gap, another domain, a record that does not follow, a body that is not what its header says, an artifact
+            that is not what its record says.
     """
-    incoming = []
-    name = domain.hex()[:16]
-    for seq, (header, state, body, data) in enumerate(items, size + 1):
-        what = f"record {seq} of {name}"
-        if header.domain != domain or header.seq != seq:
-            came = f"{header.seq} of {header.domain.hex()[:16]}"
-            raise PeerError(what, f"this one comes next, and {came} was sent", _NOT_TAKEN)
-        if header.prev != head:
-            raise PeerError(what, "it does not follow the record before it", _NOT_TAKEN)
-        if (body is None) != (state != BODY):
-            raise PeerError(what, f"state {state} and its body do not agree", _NOT_TAKEN)
-        said = None if body is None else _said(what, header, body)
-        artifact = None if data is None else _carried(what, said, data)
-        head = record_hash(header.to_bytes())
-        incoming.append(Incoming(header, head, state, body, said, artifact))
-    return incoming
+
+    __slots__ = ("_grown", "_items", "before", "domain", "hash", "prev", "records")
+
+    def __init__(self, domain: bytes, before: int, prev: bytes, items: Iterable[BatchItem]) -> None:
+        self.domain = domain
+        self.before = before
+        self.prev = prev
+        self._items = tuple(items)
+        self._grown: tuple[bytes, Grown] | None = None
+        records = []
+        for seq, item in enumerate(self._items, before + 1):
+            header = item.header
+            if header.domain != domain or header.seq != seq or header.prev != prev:
+                came = f"record {header.seq} of {header.domain.hex()} behind {header.prev.hex()}"
+                rule = f"record {seq} of {domain.hex()} behind {prev.hex()} comes next"
+                raise Unfit("payload_mismatch", seq, came, rule)
+            one = read_item(item)
+            prev = one.hash
+            records.append(one)
+        self.records = tuple(records)
+        self.hash = prev
+
+    @property
+    def size(self) -> int:
+        """Records of the domain with these."""
+        return self.before + len(self._items)
+
+    def begins_at(self, domain: bytes, size: int, head: bytes) -> bool:
+        """Is it the continuation of a log of ``size`` records of ``domain`` whose last hash is ``head``?"""
+        return (self.domain, self.before, self.prev) == (domain, size, head)
+
+    def hashes(self) -> list[bytes]:
+        """The hashes of the records, in order."""
+        return [one.hash for one in self.records]
+
+    def grown(self, frontier: Frontier) -> Grown:
+        """The tree over the records before, with these. It is made once, however often it is asked for of the same tree."""
+        before = frontier.to_bytes()
+        if self._grown is None or self._grown[0] != before:
+            after = frontier.copy()
+            tiles = after.extend(self.hashes())
+            self._grown = before, Grown(after, tuple(tiles))
+        return self._grown[1]
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @overload
+    def __getitem__(self, place: int) -> BatchItem: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[BatchItem]: ...
+    def __getitem__(self, place: int | slice) -> BatchItem | Sequence[BatchItem]:
+        return self._items[place]
+
+    def __iter__(self) -> Iterator[BatchItem]:
+        return iter(self._items)
+
+
+def continued(domain: bytes, size: int, head: bytes, items: Iterable[BatchItem]) -> Continuation:
+    """``items`` as the continuation of ``size`` records of ``domain`` whose last hash is ``head``; what is one, is not checked again.
+
+    Raises:
+        Unfit: as of :class:`Continuation`.
+    """
+    if isinstance(items, Continuation) and items.begins_at(domain, size, head):
+        return items
+    return Continuation(domain, size, head, items)
+
+
+def read_item(item: BatchItem) -> Incoming:
+    """What one record says and brings; whether it follows the one before is not asked.
+
+    Raises:
+        Unfit: its body is not what its header says, or its artifact not what its body says.
+        CodecError: a field of its header breaks its rule.
+    """
+    header, state, body, data = item
+    hash_ = record_hash(header.to_bytes())
+    if state != BODY or body is None:
+        if state == BODY or body is not None or data is not None:
+            raise _unfit(header, f"in state {state}", "in state 0 its body comes with it, else nothing")
+        return Incoming(header, hash_, state, None)
+    if len(body) != header.body_len or sha256(body).digest() != header.body_hash:
+        raise _unfit(header, "its body", "it is not the one that its header names")
+    said = _said(header, body)
+    return Incoming(header, hash_, state, body, said, None if data is None else _carried(header, said, data))
+
+
+def read_stubs(held: Sequence[RecordHeader], items: Sequence[BatchItem]) -> list[Incoming]:
+    """What records of one domain say of which the headers are ``held`` and the bodies have come now.
+
+    Raises:
+        Unfit: one is another record, its body has not come, they do not ascend, or as :func:`read_item`.
+    """
+    last = 0
+    for header, item in zip(held, items, strict=True):
+        if item.header != header:
+            raise _unfit(header, "its header", "another one came with a body for it")
+        if item.state != BODY:
+            raise _unfit(header, "its body", "it was to come, and is not here")
+        if header.seq <= last:
+            raise _unfit(header, "its place", f"it came behind record {last}: they ascend, each once")
+        last = header.seq
+    return [read_item(item) for item in items]
+
+
+def named_by(body: Body | None) -> Reference | None:
+    """The artifact whose bytes belong to a record with this body; None where it names none, or is whole without them."""
+    return body.ref if isinstance(body, _NAMING) else None
 
 
 def check_head(domain: bytes, key: bytes, head: SignedHead, size: int, last: bytes) -> None:
@@ -83,7 +224,7 @@ def check_head(domain: bytes, key: bytes, head: SignedHead, size: int, last: byt
         raise PeerError(what, f"its hash is that of record {size}", _NOT_TAKEN)
 
 
-def stated(incoming: Sequence[Incoming]) -> dict[Reference, ArtifactBody | None]:
+def stated(incoming: Iterable[Incoming]) -> dict[Reference, ArtifactBody | None]:
     """The artifacts that the records name, with what one of them says of tag and size.
 
     Edges are whole in their records.
@@ -119,25 +260,39 @@ def check_awaited(info: Callable[[Reference], ArtifactInfo], ref: Reference) -> 
         raise Erased(f"artifact {ref.hex()}", "a record says that its bytes were dropped for good", "do without")
 
 
-def _carried(what: str, said: Body | None, data: bytes) -> tuple[Reference, Artifact]:
-    artifact = Artifact.from_bytes(data)
-    ref = Reference(SHA256, sha256(data).digest())  # they are what it would write again
-    if not isinstance(said, _NAMING) or said.ref != ref:
-        raise PeerError(f"{what}, its artifact", "the record does not name it", _NOT_TAKEN)
-    check_stated(said if isinstance(said, ArtifactBody) else None, artifact.tag, len(artifact.payload), what)
-    return ref, artifact
-
-
-def _said(what: str, header: RecordHeader, body: bytes) -> Body | None:
-    if len(body) != header.body_len or sha256(body).digest() != header.body_hash:
-        raise PeerError(what, "its body is not what its header says", _NOT_TAKEN)
+def _said(header: RecordHeader, body: bytes) -> Body | None:
     if header.kind in TIMED_KINDS:
         if len(body) < 8:
-            raise PeerError(what, "a timed body begins with an I64 tick", _NOT_TAKEN)
+            raise _unfit(header, "its body", "a timed body begins with an I64 tick", kind="metadata_mismatch")
         return None
     try:
         return decode_body(header.kind, body)
     except CodecError as error:
         if header.flags & PUBLISHED:
-            raise PeerError(what, f"its body is none of kind {header.kind:#04x}: {error.rule}", _NOT_TAKEN) from error
+            rule = f"it is none of kind {header.kind:#04x}: {error.rule}"
+            raise _unfit(header, "its body", rule, kind="metadata_mismatch") from error
         return None  # what its writer told nobody means nothing to anybody
+
+
+def _carried(header: RecordHeader, said: Body | None, data: bytes) -> tuple[Reference, Artifact]:
+    """The artifact that came with a record, and its name."""
+    try:
+        artifact = Artifact.from_bytes(data)
+    except CodecError as error:
+        raise _unfit(header, "its artifact", str(error), data) from None
+    digest = sha256(data).digest()  # they are what it would write again
+    ref = named_by(said)
+    if ref is None or ref.digest != digest or ref.hash_id != SHA256:
+        name = "nothing" if ref is None else ref.hex()
+        raise _unfit(header, "its artifact", f"it names {name} and brings {Reference(SHA256, digest).hex()}", data)
+    payload, tag = artifact
+    if isinstance(said, ArtifactBody) and (said.size != len(payload) or said.tag != tag):
+        rule = f"its record says tag {said.tag}, {said.size} bytes; it has {tag}, {len(payload)}"
+        raise _unfit(header, "its artifact", rule, data, kind="metadata_mismatch")
+    return ref, artifact
+
+
+def _unfit(
+    header: RecordHeader, what: str, rule: str, data: bytes = b"", *, kind: Mismatch = "payload_mismatch"
+) -> Unfit:
+    return Unfit(kind, header.seq, f"record {header.seq} of {header.domain.hex()[:16]}, {what}", rule, data)

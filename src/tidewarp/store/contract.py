@@ -22,6 +22,8 @@ from tidewarp.store.admission import Admission
 from tidewarp.store.damage import ByteSource, FsckReport
 from tidewarp.store.query import StoreView
 from tidewarp.store.retention import GcReport, Guard, Pinned
+from tidewarp.store.shards import ShardMap
+from tidewarp.store.snapshots import Item
 
 __all__ = [
     "CURSOR_BYTES_MAX",
@@ -295,6 +297,12 @@ class Store(JournalHolder, Protocol):
     def has(self, refs: Sequence[Reference]) -> list[bool]:
         """Of which of them the bytes are here."""
 
+    def small(self, refs: Sequence[Reference], bytes_max: int) -> dict[Reference, bytes]:
+        """ArtifactBytes, those of at most ``bytes_max``, of these artifacts, hashed as they are read: many at once.
+
+        What is larger, not here or damaged is not among them; :meth:`get` says why.
+        """
+
     def edges(
         self, type: int | None = None, source: Reference | None = None, target: Reference | None = None
     ) -> list[tuple[Reference, Edge]]:
@@ -309,7 +317,8 @@ class Store(JournalHolder, Protocol):
     def erase(self, ref: Reference, reason: int = 0) -> Written:
         """Drop the bytes of an artifact for good, and say so in a record: from then on :meth:`get` raises Erased.
 
-        Its name and every record stay. It is for what a law forbids to keep: pins, snapshots and peers are not asked.
+        Its name and every record stay. It is for what a law forbids to keep: pins, snapshots and peers are not asked, and
+        the bytes do not come back with records of others that name them.
         ``reason`` is a U16.
 
         Raises:
@@ -379,6 +388,16 @@ class Store(JournalHolder, Protocol):
             OperatorError: a number that is negative, or above 2^64 - 1.
         """
 
+    @property
+    def shard_map(self) -> ShardMap:
+        """How the records are divided into shards."""
+
+    def reshard(self, shard_map: ShardMap) -> None:
+        """Divide the records anew. Durable on return; nothing that is asked of the store has another answer by it.
+
+        Views and rows that were begun before go on as they are.
+        """
+
     # --- state ---
 
     def view(self, snapshot: Snapshot | None = None, *, scope: Literal["published", "all"] = "published") -> StoreView:
@@ -392,11 +411,30 @@ class Store(JournalHolder, Protocol):
             OperatorError: it was made under another policy.
         """
 
-    def snapshot(self) -> Snapshot:
-        """The vector of heads of all domains that count."""
+    def snapshot(self, name: str | None = None) -> Snapshot:
+        """The vector of heads of all domains that count. With a name, a record says it, and peers learn of it.
+
+        Raises:
+            CodecError: the name has not 1 to 1,024 bytes of UTF-8 without NUL.
+        """
+
+    def snapshot_items(self, snapshot_id: bytes) -> Iterator[Item]:
+        """All that is visible at a snapshot, in merge order of the records that it came from.
+
+        Args:
+            snapshot_id: 32 bytes, of a snapshot that :func:`~tidewarp.store.snapshots.find_snapshot` finds.
+
+        Raises:
+            NotFound: it finds none.
+            SnapshotIncomplete, OperatorError: as :meth:`view`.
+        """
 
     def state_hash(self, scope: Literal["published", "all"] = "published") -> bytes:
         """32 bytes that are equal where the same records are, under one policy."""
+
+    @property
+    def admission(self) -> Admission:
+        """Whose records count, and for what: that of the last :meth:`admit`, or the one given when the store was opened."""
 
     def admit(self, admission: Admission, rivals: Iterable[RecordHeader] = ()) -> None:
         """From now on make views of the records that ``admission`` says count.
@@ -414,6 +452,9 @@ class Store(JournalHolder, Protocol):
 
     def records(self, domain: bytes, after: int = 0, limit: int | None = None) -> Iterator[StoredRecord]:
         """The records behind ``after``, up to the size of now, checked as ``Journal.read`` does; none of an unknown domain."""
+
+    def withheld(self, domain: bytes, after: int, limit: int) -> list[int]:
+        """The numbers of the first ``limit`` records behind ``after`` whose bodies are withheld here; of none of an unknown domain."""
 
     def hash_at(self, domain: bytes, seq: int) -> bytes | None:
         """The record hash at ``seq``; at 0 the domain's genesis; None beyond what is here."""
@@ -437,6 +478,16 @@ class Store(JournalHolder, Protocol):
     def signed_head(self, domain: bytes | None = None) -> SignedHead | None:
         """The last signed head of what is here of ``domain``; of the own domain (None) signed now, if the key is here."""
 
+    def signed_heads(self, domain: bytes | None = None) -> list[SignedHead]:
+        """That head as the last, behind those that it leans on, ascending; none where there is no head.
+
+        A head that not the domain's root key has signed leans on an earlier one, which covers the KEYS record that names its
+        signer: see :mod:`tidewarp.store.signers`.
+        """
+
+    def keys_record(self, domain: bytes, size: int) -> StoredRecord | None:
+        """The last published KEYS record among the first ``size`` records that are here of ``domain``; None: there is none."""
+
     def adopt(
         self,
         domain: bytes,
@@ -449,13 +500,30 @@ class Store(JournalHolder, Protocol):
         """Take in records that continue what is here of ``domain``, and the artifact bytes that came with them.
 
         All in one transaction. The caller has verified the head's signature; contiguity, bodies, artifacts and, where the
-        records reach the head's size, its root are checked here. The head is kept from then on. The own domain may be
+        records reach the head's size, its root are checked here; what is a :class:`~tidewarp.store.continuation.Continuation`
+        of what is here, was checked when it was made. The head is kept from then on, with those that it leans on. Without
+        ``items`` it may be one of fewer records than are here, and is kept if none of more is. The own domain may be
         given: its own lost tail. ``key`` is the domain's root public key; ``sources`` are ArtifactBytes of artifacts too
         large to come in ``items``, each at its beginning.
 
         Raises:
             PeerError: a rule is broken; nothing was written.
             QuotaExceeded: by the sizes declared, or one domain more than a store takes.
+        """
+
+    def reveal(
+        self, domain: bytes, items: Sequence[BatchItem], *, sources: Mapping[Reference, BinaryIO] | None = None
+    ) -> int:
+        """Keep bodies that have come for records whose bodies are withheld here, and the artifacts that came with them.
+
+        All in one transaction. Headers do not change, so heads, roots and proofs stay what they are. What is here already, or
+        erased, stays as it is. ``sources`` as of :meth:`adopt`. Returns how many bodies are new.
+
+        Raises:
+            NotFound: there is no such record here.
+            PeerError: they do not ascend, one has another header here, or its body or artifact is not what it says;
+                nothing was written.
+            QuotaExceeded: by the sizes declared.
         """
 
     def supply(self, ref: Reference, source: BinaryIO) -> None:

@@ -7,10 +7,13 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 from tidewarp.codec.references import Reference
 
-__all__ = ["MISSING_BYTES", "ByteSource", "FsckReport", "Problem"]
+__all__ = ["MISSING_BYTES", "ORPHAN", "ByteSource", "FsckReport", "Problem"]
 
 MISSING_BYTES = "missing bytes"
 """The kind of problem that an artifact has whose published record is here, and whose bytes have never come."""
+
+ORPHAN = "orphan"
+"""The kind of what nothing names, such as a block that a crash left: told, and no damage."""
 
 
 class ByteSource(Protocol):
@@ -33,9 +36,13 @@ class Problem(NamedTuple):
 
 
 class FsckReport(NamedTuple):
-    """What was read, counted by kind, and what was found, the first 10,000. ``clean``: no problem is left."""
+    """What was read, counted by kind, and what was found, the first 10,000."""
 
-    clean: bool
     checked: Mapping[str, int]
     problems: tuple[Problem, ...]
     seconds: float
+
+    @property
+    def clean(self) -> bool:
+        """Whether no damage is left. What nothing names is none: a crash may leave some, and it harms nobody."""
+        return all(one.repaired or one.kind == ORPHAN for one in self.problems)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from tidewarp.store.connection import DATABASE_ERRORS, connect_read_only, failur
 from tidewarp.store.files import Place, locate
 from tidewarp.store.schema import JOURNAL_FORMAT, Settings, check_format, read_settings
 
-__all__ = ["Described", "describe"]
+__all__ = ["Described", "Holding", "describe", "holdings"]
 
 
 class Described(NamedTuple):
@@ -22,6 +23,27 @@ class Described(NamedTuple):
     settings: Settings
     extensions: frozenset[str]
     file_bytes: int
+
+
+class Holding(NamedTuple):
+    """A row of an artifact as it stands, not believed: its name (bytes of a reference), tag, payload bytes, state."""
+
+    name: bytes
+    tag: int | None
+    size: int | None
+    state: int
+
+
+def holdings(path: str | os.PathLike[str]) -> Iterator[Holding]:
+    """The artifacts that the store at ``path`` has a row of, read as they come: for who counts them all. Raises as :func:`describe`."""
+    place = locate(path, create=False, read_only=True)
+    try:
+        with closing(connect_read_only(place.database, immutable=is_sealed(place.database))) as db:
+            if check_format(db, str(place.database)) != JOURNAL_FORMAT:
+                for row in db.execute("SELECT ref, tag, size, state FROM artifact"):
+                    yield Holding(*row)
+    except DATABASE_ERRORS as error:
+        raise failure(error, place.database, "table artifact") from error
 
 
 def describe(path: str | os.PathLike[str]) -> Described:

@@ -5,33 +5,48 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import BinaryIO
 
-from tidewarp.codec import Record, genesis
-from tidewarp.codec.batches import BODY, BatchItem
+from tidewarp.codec import INPUT, PUBLISHED, genesis
+from tidewarp.codec.batches import BODY, WITHHELD, BatchItem
+from tidewarp.codec.bodies import KEYS
 from tidewarp.codec.heads import SignedHead
 from tidewarp.codec.merkle import Frontier
 from tidewarp.codec.references import Reference
 from tidewarp.errors import CodecError, InternalError, NotFound, PeerError, QuotaExceeded
 from tidewarp.store.artifacts import ArtifactTable, Content
-from tidewarp.store.chain import Linked
 from tidewarp.store.connection import bad
-from tidewarp.store.continuation import Incoming, check_arrived, check_head, check_stated, continuation, stated
+from tidewarp.store.continuation import (
+    Continuation,
+    Incoming,
+    check_arrived,
+    check_head,
+    check_stated,
+    continued,
+    read_stubs,
+    stated,
+)
 from tidewarp.store.contract import Adopted, DomainState, StoredRecord
 from tidewarp.store.fold.state import FOLDED_KINDS
 from tidewarp.store.handle import Handle
-from tidewarp.store.index import RecordIndex, told_by
+from tidewarp.store.index import RecordIndex
 from tidewarp.store.journal import OpenTransaction, SqliteJournal
 from tidewarp.store.log import LogReader
 from tidewarp.store.payload import Payload, artifact_payload, check_room
 from tidewarp.store.rows import LOG_COLUMNS, OWN, Row, header_of, log_id, stored_row
-from tidewarp.store.schema import DOMAINS_MAX, LIVE, DomainRow, find_domain, read_domains
+from tidewarp.store.schema import DOMAINS_MAX, LIVE, NAMING, DomainRow, find_domain, read_domains
+from tidewarp.store.sharding import ShardTable
+from tidewarp.store.signers import check_bounds, earlier_heads
 from tidewarp.store.spans import Spans
+from tidewarp.store.subjects import told_by
 from tidewarp.store.trees import Trees, check_size
 
 __all__ = ["DomainTable"]
 
 
 class DomainTable:
-    """``domain``, ``log``, ``stub`` and ``note``, over all domains. ``key`` is the own root public key (32 bytes)."""
+    """``domain``, ``log``, ``stub``, ``note`` and ``earlier_note``, over all domains.
+
+    ``key`` is the own root public key (32 bytes).
+    """
 
     def __init__(
         self,
@@ -40,15 +55,17 @@ class DomainTable:
         spans: Spans,
         artifacts: ArtifactTable,
         index: RecordIndex,
+        shards: ShardTable,
         key: bytes,
     ) -> None:
         self.trees = Trees(handle)
+        self._shards = shards
         self._handle = handle
         self._journal = journal
         self._spans = spans
         self._artifacts = artifacts
         self._index = index
-        self._key = key
+        self.key = key
 
     # --- reading ---
 
@@ -70,7 +87,7 @@ class DomainTable:
         notes = {no: (key, note) for no, key, note in self._handle.select("domains", "SELECT no, key, note FROM note")}
         states = []
         for row in self.rows():
-            key, note = notes.get(row.no, (self._key, None) if row.no == OWN else (None, None))
+            key, note = notes.get(row.no, (self.key, None) if row.no == OWN else (None, None))
             if not isinstance(key, bytes):
                 raise bad(str(self._handle.path), "table note", f"it has no key of domain {row.no}")
             states.append(DomainState(row.id, "live", row.size, row.head, note, key))
@@ -89,6 +106,19 @@ class DomainTable:
         """The records of a domain with these numbers, in the order given. Raises Corrupt, NotFound."""
         reader = LogReader(self._handle, self.held(domain).no, domain)
         return (_stored(domain, one) for one in reader.at(seqs))
+
+    def withheld(self, domain: bytes, after: int, limit: int) -> list[int]:
+        """As the contract of the store says."""
+        row = self.row(domain)
+        if row is None:
+            return []
+        statement = (
+            f"SELECT stub.id FROM stub JOIN log ON log.id = stub.id WHERE stub.id BETWEEN ? AND ?"
+            f" AND body_state = {WITHHELD} ORDER BY stub.id LIMIT ?"
+        )
+        span = log_id(after + 1, row.no), log_id(row.size, row.no)
+        found = self._handle.select("withheld", statement, *span, limit)
+        return [number - log_id(0, row.no) for (number,) in found]
 
     def folded(self, domain: bytes, after: int) -> Iterator[StoredRecord]:
         """The records behind ``after``; of kinds that no view depends on, without their bodies."""
@@ -121,20 +151,47 @@ class DomainTable:
 
     def stored_head(self, no: int) -> SignedHead | None:
         """The last signed head that was kept."""
-        rows = self._handle.select("signed_head", "SELECT note FROM note WHERE no = ?", no)
-        if not rows or rows[0][0] is None:
-            return None
+        return next(reversed(self.stored_heads(no)), None)
+
+    def stored_heads(self, no: int) -> list[SignedHead]:
+        """That head as the last, behind those that it leans on."""
+        statement = (
+            "SELECT note, size FROM earlier_note WHERE no = ?1"
+            " UNION ALL SELECT note, NULL FROM note WHERE no = ?1 AND note IS NOT NULL ORDER BY size NULLS LAST"
+        )
         try:
-            return SignedHead.parse(rows[0][0])
+            return [SignedHead.parse(note) for note, _ in self._handle.select("signed_heads", statement, no)]
         except CodecError as error:
             raise bad(str(self._handle.path), "table note", str(error)) from error
 
-    def keep_head(self, transaction: OpenTransaction, no: int, key: bytes, head: SignedHead | None) -> None:
-        """Note a domain's key, and its head."""
+    def keys_record(self, row: DomainRow, size: int) -> StoredRecord | None:
+        """As the contract of the store says."""
+        statement = (
+            f"SELECT id FROM log WHERE ({NAMING}) AND kind = {KEYS} AND flags = {PUBLISHED}"
+            " AND id BETWEEN ? AND ? ORDER BY id DESC LIMIT 1"
+        )
+        span = log_id(1, row.no), log_id(min(size, row.size), row.no)
+        for (number,) in self._handle.select("keys_record", statement, *span):
+            (one,) = LogReader(self._handle, row.no, row.id).at([number - log_id(0, row.no)])
+            return _stored(row.id, one)
+        return None
+
+    def heads_before_next(self, row: DomainRow, key: bytes, head: SignedHead) -> tuple[SignedHead, ...]:
+        """What is kept before ``head``, which is new, and of a domain whose root public key is ``key``."""
+        return earlier_heads(key, self.stored_heads(row.no), head, lambda size: self.keys_record(row, size))
+
+    def keep_head(self, transaction: OpenTransaction, row: DomainRow, key: bytes, head: SignedHead | None) -> None:
+        """Note a domain's key, and its head with those that it leans on. Raises PeerError: these are too many."""
+        db, no = transaction.db, row.no
+        if head is not None:
+            earlier = self.heads_before_next(row, key, head)
+            check_bounds(row.id, earlier)
+            db.execute("DELETE FROM earlier_note WHERE no = ?", (no,))
+            db.executemany("INSERT INTO earlier_note VALUES (?, ?, ?)", ((no, one.size, one.note()) for one in earlier))
         statement = (
             "INSERT INTO note VALUES (?, ?, ?) ON CONFLICT (no) DO UPDATE SET note = coalesce(excluded.note, note)"
         )
-        transaction.db.execute(statement, (no, key, None if head is None else head.note()))
+        db.execute(statement, (no, key, None if head is None else head.note()))
 
     # --- taking in ---
 
@@ -149,21 +206,55 @@ class DomainTable:
         """As the contract of the store says."""
         with self._journal.transaction("adopt") as transaction:
             row = self.row(domain) or self._next_row(domain)
-            incoming = continuation(domain, row.size, row.head, items)
-            size, last = (incoming[-1].header.seq, incoming[-1].hash) if incoming else (row.size, row.head)
-            check_head(domain, key, head, size, last)
-            contents = self._contents(incoming, sources)
-            numbers = self._artifacts.keep(transaction, contents)
+            if not items and head.size < row.size:
+                self._keep_former(transaction, row, key, head)
+                return Adopted(row.size + 1, row.size)
+            incoming = continued(domain, row.size, row.head, items)
+            check_head(domain, key, head, incoming.size, incoming.hash)
+            contents = self._contents(incoming.records, sources)
+            numbers = self._artifacts.keep(transaction, contents, from_others=True)
             kept = {one.ref: no for one, no in zip(contents, numbers, strict=True)}
             self._insert(transaction, row, incoming, kept)
             transaction.undone.append(self.trees.forget)
-            frontier = self.trees.extend(transaction.db, row, [one.hash for one in incoming])
-            is_whole = head.size == size
+            frontier = self.trees.extend(transaction.db, row, incoming)
+            is_whole = head.size == incoming.size
             if is_whole and frontier.root() != head.root:
-                what = f"head of {domain.hex()[:16]} at {size}"
+                what = f"head of {domain.hex()[:16]} at {head.size}"
                 raise PeerError(what, f"its root is not {frontier.root().hex()}", "do not pull from this peer")
-            self.keep_head(transaction, row.no, key, head if is_whole else None)
-            return Adopted(row.size + 1, size)
+            grown = row._replace(size=incoming.size, head=incoming.hash)
+            self.keep_head(transaction, grown, key, head if is_whole else None)
+            return Adopted(row.size + 1, incoming.size)
+
+    def _keep_former(self, transaction: OpenTransaction, row: DomainRow, key: bytes, head: SignedHead) -> None:
+        """Keep a head of fewer records than are here, if none of more is."""
+        check_head(row.id, key, head, head.size, self.hash_at(row.id, head.size) or b"")
+        if self.root_at(row.id, head.size) != head.root:
+            what = f"head of {row.id.hex()[:16]} at {head.size}"
+            raise PeerError(what, "its root is not that of the records here", "do not pull from this peer")
+        before = self.stored_head(row.no)
+        if before is None or before.size < head.size:
+            self.keep_head(transaction, row, key, head)
+
+    def reveal(self, domain: bytes, items: Sequence[BatchItem], sources: Mapping[Reference, BinaryIO]) -> int:
+        """As the contract of the store says."""
+        with self._journal.transaction("reveal") as transaction:
+            row = self.held(domain)
+            no = row.no
+            for item in items:
+                check_size(row, item.header.seq)
+            held = list(self.records_at(domain, [item.header.seq for item in items]))
+            came = read_stubs([one.header for one in held], items)
+            news = [one for one, before in zip(came, held, strict=True) if before.state == WITHHELD]
+            contents = self._contents(news, sources)
+            numbers = self._artifacts.keep(transaction, contents, from_others=True)
+            db, ids = transaction.db, [log_id(one.header.seq, no) for one in news]
+            for one, row_id in zip(news, ids, strict=True):
+                columns = stored_row(no, one.header, one.hash, one.state, one.body)
+                db.execute(f"INSERT OR REPLACE INTO log VALUES ({LOG_COLUMNS})", columns)
+                db.execute("DELETE FROM stub WHERE id = ?", (row_id,))
+                db.execute("DELETE FROM shard WHERE id = ?", (row_id,))
+            self._write_derived(transaction, no, news, dict(zip((one.ref for one in contents), numbers, strict=True)))
+            return len(news)
 
     def cut_back(self, domain: bytes, size: int) -> None:
         """As the contract of the store says."""
@@ -175,13 +266,19 @@ class DomainTable:
             db, span = transaction.db, (log_id(size + 1, row.no), log_id(row.size, row.no))
             db.execute("DELETE FROM log WHERE id BETWEEN ? AND ?", span)
             db.execute("DELETE FROM stub WHERE id BETWEEN ? AND ?", span)
+            db.execute("DELETE FROM shard WHERE id BETWEEN ? AND ?", span)
             for table in ("event", "receipt"):
                 db.execute(f"DELETE FROM {table} WHERE domain = ? AND seq > ?", (row.no, size))
             db.execute("UPDATE domain SET size = ?, head = ? WHERE no = ?", (size, head, row.no))
             db.execute("UPDATE note SET note = NULL WHERE no = ?", (row.no,))
-            for table in ("tree", "tile"):  # made anew of what is left, when somebody asks
+            for table in (
+                "tree",
+                "tile",
+                "earlier_note",
+            ):  # the trees are made anew of what is left, when somebody asks
                 db.execute(f"DELETE FROM {table} WHERE no = ?", (row.no,))
             transaction.undone.append(self.trees.forget)
+            transaction.ended.append(self.trees.forget)
             self.trees.forget()
 
     def _next_row(self, domain: bytes) -> DomainRow:
@@ -195,31 +292,36 @@ class DomainTable:
         self,
         transaction: OpenTransaction,
         row: DomainRow,
-        incoming: Sequence[Incoming],
+        incoming: Continuation,
         kept: Mapping[Reference, int],
     ) -> None:
         if not incoming:
             return
-        db = transaction.db
-        size, head = incoming[-1].header.seq, incoming[-1].hash
-        if row.no == OWN:
-            lacking = next((one for one in incoming if one.state != BODY), None)
-            if lacking is not None:
-                what = f"record {lacking.header.seq} of the own domain"
+        db, no, records = transaction.db, row.no, incoming.records
+        stubs = [one.header for one in records if one.state != BODY]
+        if no == OWN:
+            if stubs:
+                what = f"record {stubs[0].seq} of the own domain"
                 raise PeerError(what, "a journal has all bodies of its own", "pull its tail from a peer that has them")
-            transaction.tail = size, head
-            self._spans.write(db, [Linked(Record(one.header, one.body or b""), one.hash) for one in incoming])
+            transaction.tail = incoming.size, incoming.hash
+            inputs = ((one.header.seq, one.body or b"", None) for one in records if one.header.kind == INPUT)
+            self._spans.write(db, inputs)
         else:
             statement = "INSERT OR REPLACE INTO domain VALUES (?, ?, ?, ?, ?)"
-            db.execute(statement, (row.no, row.id, LIVE, size, head))
-        rows = (stored_row(row.no, one.header, one.hash, one.state, one.body) for one in incoming)
+            db.execute(statement, (no, row.id, LIVE, incoming.size, incoming.hash))
+        rows = [stored_row(no, header, hash_, state, body) for header, hash_, state, body, _, _ in records]
         db.executemany(f"INSERT INTO log VALUES ({LOG_COLUMNS})", rows)
-        stubs = [one.header for one in incoming if one.state != BODY]
-        lengths = ((log_id(header.seq, row.no), header.body_len) for header in stubs)
-        db.executemany("INSERT INTO stub VALUES (?, ?)", lengths)
-        found = [one for one in (told_by(one.header, one.said) for one in incoming) if one is not None]
+        db.executemany("INSERT INTO stub VALUES (?, ?)", ((log_id(one.seq, no), one.body_len) for one in stubs))
+        self._write_derived(transaction, no, records, kept)
+
+    def _write_derived(
+        self, transaction: OpenTransaction, no: int, records: Sequence[Incoming], kept: Mapping[Reference, int]
+    ) -> None:
+        """What tables beside ``log`` hold of records that are new there."""
+        self._shards.write(transaction.db, no, ((one.header, one.body) for one in records))
+        found = [one for one in (told_by(header, said) for header, _, _, _, said, _ in records) if one is not None]
         if found:
-            self._index.write(transaction, row.no, found, kept)
+            self._index.write(transaction, no, found, kept)
 
     def _contents(self, incoming: Sequence[Incoming], sources: Mapping[Reference, BinaryIO]) -> list[Content]:
         """The artifacts that came with the records; the large ones of them are in blocks when this returns."""
@@ -232,10 +334,10 @@ class DomainTable:
             check_stated(said[ref], tag, payload.size, f"artifact {ref.hex()}")
             streams.append((ref, payload, tag))
         came = [one.artifact for one in incoming if one.artifact is not None]
-        sizes = [(ref, len(artifact.payload)) for ref, artifact in came]
-        sizes += [(ref, payload.size) for ref, payload, _ in streams]
         room = self._artifacts.room()
         if room is not None:
+            sizes = [(ref, len(artifact.payload)) for ref, artifact in came]
+            sizes += [(ref, payload.size) for ref, payload, _ in streams]
             held = self._artifacts.has([ref for ref, _ in sizes])
             declared = sum(size for (_, size), is_here in zip(sizes, held, strict=True) if not is_here)
             check_room(declared, room, f"{len(sizes)} artifacts")

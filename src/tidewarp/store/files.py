@@ -1,7 +1,10 @@
 """The files of a store: its database, its key (the identity), its lock (the one writer), its blocks.
 
 NAME.tw    one file, the database; NAME.tw.key and NAME.tw.lock beside it; blocks in the database
-DIR/       store.db, keys/root.key, lock, blobs/ab/cd… (a block, by its SHA-256)
+DIR/       store.db, keys/root.key, lock, blobs/ab/cd… (a block, by its name)
+
+A key that the domain has declared, and that signs in the place of the root key, lies beside it: keys/signing.key, or
+NAME.tw.signing.key.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from tidewarp.errors import OperatorError, StoreFull, StoreLocked
 
 __all__ = [
     "Place",
+    "keep_signing_seed",
     "key_fault",
     "locate",
     "no_journal",
@@ -31,6 +35,7 @@ __all__ = [
     "refuse_shell",
     "require_key",
     "root_seed",
+    "signing_seed",
     "sync_folder",
     "writer_lock",
 ]
@@ -49,6 +54,11 @@ class Place(NamedTuple):
     key: Path
     lock: Path
     blocks: Path | None
+
+    @property
+    def signing_key(self) -> Path:
+        """Where the key lies that signs in the place of the root key."""
+        return self.key.with_name("signing.key" if self.blocks is not None else f"{self.database.name}.signing.key")
 
 
 class _LockFile:
@@ -79,14 +89,19 @@ os.register_at_fork(after_in_child=_LockFile.close_all)
 def locate(path: str | os.PathLike[str], *, create: bool, read_only: bool) -> Place:
     """The parts of the store at ``path``, behind links, so that two names of one store have one key and one lock.
 
-    A directory that is there is a store, or becomes one if it is empty; every other name is that of one file.
+    A directory that is there is a store, or becomes one if it is empty; every other name is that of one file. The database
+    of a directory is no store of its own: under its own name it would have another key, another lock, and no blocks.
 
     Raises:
-        OperatorError: missing and not to be created, neither a store nor empty, or not permitted.
+        OperatorError: missing and not to be created, neither a store nor empty, the database of a directory, or not
+            permitted.
     """
     folder = _folder_of(path)
     if folder is None:
         file = _resolve(path, create=create, read_only=read_only)
+        if file.name == _DATABASE:
+            rule = "a file of this name is the database in a store's folder, and no store of its own"
+            raise OperatorError(str(path), rule, f"name the folder: {file.parent}")
         return _beside(file)
     place = _within(folder)
     try:
@@ -257,14 +272,15 @@ def root_seed(place: Place, given: bytes | None = None) -> bytes:
             file.parent.mkdir(mode=0o700)
             sync_folder(file.parent)
         if file.exists():
-            seed = file.read_bytes()
+            with open_regular(file) as stream:
+                seed = stream.read(_SEED_BYTES + 1)
             if len(seed) == _SEED_BYTES and given in (None, seed):
                 return seed
             if len(seed) >= _SEED_BYTES:
                 rule = (
                     "another key lies there"
                     if len(seed) == _SEED_BYTES
-                    else f"a key has {_SEED_BYTES} bytes, not {len(seed)}"
+                    else f"a key has {_SEED_BYTES} bytes, this file has more"
                 )
                 raise OperatorError(str(file), rule, "move it away")
             file.unlink()
@@ -293,9 +309,50 @@ def require_key(place: Place, domain: bytes) -> None:
 def read_seed(place: Place) -> bytes:
     """The seed of a store that is open for writing. Raises OperatorError: it cannot be read any more."""
     try:
-        return place.key.read_bytes()
+        with open_regular(place.key) as stream:
+            return stream.read(_SEED_BYTES + 1)
     except OSError as error:
         raise OperatorError(str(place.key), f"the key cannot be read: {error.strerror}", "put it back") from None
+
+
+def signing_seed(place: Place) -> bytes | None:
+    """The seed (32 bytes) of the key that signs in the place of the root key; None: there is none.
+
+    Raises:
+        OperatorError: it cannot be read, or is damaged.
+    """
+    file = place.signing_key
+    try:
+        with open_regular(file) as stream:
+            seed = stream.read(_SEED_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise OperatorError(str(file), f"the key cannot be read: {error.strerror}", "check its permissions") from None
+    if len(seed) != _SEED_BYTES:
+        rule = f"a key has {_SEED_BYTES} bytes"
+        raise OperatorError(str(file), rule, "put it back, or move it away: the root key signs then")
+    return seed
+
+
+def keep_signing_seed(place: Place, seed: bytes | None) -> None:
+    """Let the key of ``seed`` (32 bytes) sign in the place of the root key; None: no key does. Durable on return.
+
+    Raises:
+        OperatorError, StoreFull: the file cannot be written or removed.
+    """
+    file = place.signing_key
+    draft = file.with_name(f"{file.name}.new")
+    try:
+        if seed is None:
+            file.unlink(missing_ok=True)
+        else:
+            draft.unlink(missing_ok=True)
+            _write_seed(draft, seed)
+            draft.replace(file)
+        sync_folder(file)
+    except OSError as error:
+        raise _unwritable(file, "a domain signs with it", error) from None
 
 
 def _fault(place: Place, domain: bytes) -> str | None:

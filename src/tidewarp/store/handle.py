@@ -48,11 +48,8 @@ class Handle:
 
     def enter(self, call: str) -> None:
         """Refuse ``call`` in another process, after a close and after an I/O error."""
-        self.enter_process(call)
-        if self._closed:
-            raise InternalError(call, "the store is closed", "open it again")
-        if self.failed is not None:
-            raise StoreFailed(*self.failed.args) from self.failed
+        if self._closed or self.failed is not None or os.getpid() != self._pid:
+            self._refuse(call)
 
     def enter_process(self, call: str) -> None:
         """Refuse ``call`` in a process that did not open the store."""
@@ -65,7 +62,7 @@ class Handle:
         """As :meth:`enter`; a store that is open read-only refuses too."""
         self.enter(call)
         if self.writer is None:
-            raise OperatorError(call, f"{self.path} is open read-only", "open it for writing")
+            raise OperatorError(f"{self.path}: {call}", "it is open read-only", "open it for writing")
 
     @contextmanager
     def reading_table(self, call: str, table: str) -> Iterator[sqlite3.Connection]:
@@ -94,7 +91,7 @@ class Handle:
             Corrupt, StoreFailed, …: as :meth:`fail`, with the table's name.
         """
         try:
-            if self.in_transaction:
+            if self.holder is not None and self.in_transaction:
                 self.enter(call)
                 return self.db.execute(statement, values).fetchall()
             with self._lock:
@@ -116,6 +113,12 @@ class Handle:
             rule = "the journal was removed or replaced while this run writes it"
             self.failed = StoreFailed(str(self.path), rule, "bring the file back, then --resume")
             raise self.failed
+
+    def _refuse(self, call: str) -> NoReturn:
+        self.enter_process(call)
+        if self.failed is None or self._closed:
+            raise InternalError(call, "the store is closed", "open it again")
+        raise StoreFailed(*self.failed.args) from self.failed
 
     def close(self) -> None:
         """Refuse everything from here on."""

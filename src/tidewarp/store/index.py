@@ -9,75 +9,29 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from types import MappingProxyType
-from typing import NamedTuple
 
-from tidewarp.codec import PUBLISHED, RecordHeader
 from tidewarp.codec.artifacts import TAG_EDGE
 from tidewarp.codec.bodies import (
-    ARTIFACT,
-    EDGE,
-    ERASE,
-    LIFT,
-    RECEIPT,
-    TOMBSTONE,
     ArtifactBody,
-    Body,
     EdgeBody,
-    EraseBody,
-    LiftBody,
     ReceiptBody,
-    TombstoneBody,
-    decode_body,
 )
 from tidewarp.codec.edges import Edge
-from tidewarp.codec.references import SHA256, Reference, encode_references
-from tidewarp.errors import CodecError
+from tidewarp.codec.references import Reference, encode_references
 from tidewarp.store.artifacts import ArtifactTable, Content
 from tidewarp.store.chain import Linked
 from tidewarp.store.handle import Handle
 from tidewarp.store.journal import OpenTransaction
 from tidewarp.store.rows import OWN
 from tidewarp.store.speaking import shows
+from tidewarp.store.subjects import INDEXED, Told, told
 
-__all__ = ["INDEXED", "RecordIndex", "Told", "told", "told_by"]
-
-INDEXED = frozenset({ARTIFACT, EDGE, RECEIPT, TOMBSTONE, LIFT, ERASE})
+__all__ = ["RecordIndex"]
 
 _SOURCE, _TARGET = 0, 1  # roles of an artifact at an edge
 _NOTHING: Mapping[Reference, int] = MappingProxyType({})
-
-
-class Told(NamedTuple):
-    """A record that speaks of an artifact."""
-
-    header: RecordHeader
-    ref: Reference
-    body: Body
-
-
-def told(header: RecordHeader, body: bytes | None) -> Told | None:
-    """What the record says of an artifact; None if it says nothing of any.
-
-    Raises:
-        CodecError: it is published, and its body is none of its kind. An unpublished one of that sort means nothing.
-    """
-    if header.kind not in INDEXED or body is None:
-        return None
-    try:
-        return told_by(header, decode_body(header.kind, body))
-    except CodecError:
-        if header.flags & PUBLISHED:
-            raise
-        return None
-
-
-def told_by(header: RecordHeader, said: Body | None) -> Told | None:
-    """The same of a body that was read."""
-    if not isinstance(said, ArtifactBody | EdgeBody | ReceiptBody | TombstoneBody | LiftBody | EraseBody):
-        return None
-    ref = said.ref
-    return None if ref is None or ref.hash_id != SHA256 else Told(header, ref, said)
 
 
 class RecordIndex:
@@ -89,7 +43,7 @@ class RecordIndex:
 
     def write_own(self, transaction: OpenTransaction, linked: Sequence[Linked]) -> None:
         """Index new records of the own domain, in their transaction."""
-        records = (one.record for one in linked if one.record.header.kind in INDEXED)
+        records = (one.record for one in linked if one.kind in INDEXED)
         found = [one for one in (told(*record) for record in records) if one is not None]
         if found:
             self.write(transaction, OWN, found)
@@ -97,20 +51,23 @@ class RecordIndex:
     def write(
         self, transaction: OpenTransaction, no: int, found: Sequence[Told], kept: Mapping[Reference, int] = _NOTHING
     ) -> None:
-        """Index records of domain ``no``, in order. ``kept``: the numbers of artifacts whose bytes are known to be here."""
+        """Index records of domain ``no``, in order. ``kept``: the numbers of artifacts whose bytes are here, or not wanted."""
         db = transaction.db
-        edges = [_content(ref, body.edge) for _, ref, body in found if isinstance(body, EdgeBody)]
+        others = [one for one in found if not isinstance(one.body, ArtifactBody)]  # few
+        edges = [_content(ref, body.edge) for _, ref, body in others if isinstance(body, EdgeBody) and ref not in kept]
         if edges:
             self._artifacts.keep(transaction, edges)
         lacking = self._artifacts.numbers(db, [one.ref for one in found if one.ref not in kept])
-        numbers = {**kept, **lacking}
+        numbers = {**kept, **lacking} if lacking else kept
         events = ((numbers[ref], no, header.seq, header.kind, header.flags) for header, ref, _ in found)
         self.write_events(db, events)
         bodies = [(lacking[ref], body) for _, ref, body in found if ref in lacking and isinstance(body, ArtifactBody)]
         self._artifacts.describe(db, ((no, body.tag, body.size) for no, body in bodies))
-        for header, ref, body in found:
+        named = [(*body.edge.sources, *body.edge.targets) for _, _, body in others if isinstance(body, EdgeBody)]
+        ends = self._artifacts.numbers(db, chain.from_iterable(named))
+        for header, ref, body in others:
             if isinstance(body, EdgeBody):
-                self._write_edge(db, numbers[ref], body.edge)
+                self._write_edge(db, numbers[ref], body.edge, ends)
             elif isinstance(body, ReceiptBody):
                 outputs = hashlib.sha256(encode_references(body.outputs)).digest()
                 row = (body.key, no, header.seq, numbers[ref], outputs)
@@ -158,14 +115,13 @@ class RecordIndex:
         rows = self._handle.select("edges", f"{statement} ORDER BY ref", *values)
         return [Reference.from_bytes(ref) for (ref,) in rows]
 
-    def _write_edge(self, db: sqlite3.Connection, no: int, edge: Edge) -> None:
+    def _write_edge(self, db: sqlite3.Connection, no: int, edge: Edge, numbers: Mapping[Reference, int]) -> None:
+        """Note an edge; ``numbers`` are those of its ends, and of others."""
         added = db.execute("INSERT OR IGNORE INTO edge VALUES (?, ?, ?)", (no, edge.type, edge.slot_key()))
         if not added.rowcount:
             return  # another record has added it before
         lists = ((_SOURCE, edge.sources), (_TARGET, edge.targets))
-        ends = [(ref, role, position) for role, refs in lists for position, ref in enumerate(refs)]
-        numbers = self._artifacts.numbers(db, [ref for ref, _, _ in ends])
-        rows = ((numbers[ref], no, role, position) for ref, role, position in ends)
+        rows = ((numbers[ref], no, role, position) for role, refs in lists for position, ref in enumerate(refs))
         db.executemany("INSERT INTO node VALUES (?, ?, ?, ?)", rows)
 
 

@@ -29,6 +29,7 @@ from tidewarp.store.handle import Handle
 from tidewarp.store.log import LogReader
 from tidewarp.store.rows import LOG_COLUMNS, OWN, header_of, log_id, row_of
 from tidewarp.store.schema import read_domain
+from tidewarp.store.sharding import ShardTable
 from tidewarp.store.spans import Spans
 
 __all__ = ["Indexing", "OpenTransaction", "SqliteJournal"]
@@ -43,6 +44,8 @@ class OpenTransaction:
         """Size and head of the own domain with all that was appended here."""
         self.undone: list[Callable[[], None]] = []
         """What to call if it, or the step of it that is being written, does not come to be: to forget what was derived."""
+        self.ended: list[Callable[[], None]] = []
+        """What to call once others see what it has changed: to forget what they have derived of what was there before."""
 
     @contextmanager
     def part(self) -> Iterator[None]:
@@ -76,10 +79,13 @@ class SqliteJournal:
     It is also where every other transaction of the store goes through, since there is one writer and one order.
     """
 
-    def __init__(self, handle: Handle, spans: Spans, index: Indexing | None = None) -> None:
+    def __init__(
+        self, handle: Handle, spans: Spans, index: Indexing | None = None, shards: ShardTable | None = None
+    ) -> None:
         self._handle = handle
         self._spans = spans
         self._index = index
+        self._shards = shards
         _, self._domain, size, head = read_domain(handle.reader, str(handle.path))
         self._tail = size, head  # of the writer: what is durable
         self._log = LogReader(handle, OWN, self._domain)
@@ -211,6 +217,8 @@ class SqliteJournal:
                 raise
             finally:
                 self._open = self._handle.holder = None
+                for call_behind in opened.ended:
+                    call_behind()
             self._handle.check_file()
 
     def extend(
@@ -298,7 +306,9 @@ class SqliteJournal:
         self, db: sqlite3.Connection, linked: Sequence[Linked], cursors: Mapping[str, bytes], *, index: bool = True
     ) -> None:
         db.executemany(f"INSERT INTO log VALUES ({LOG_COLUMNS})", map(row_of, linked))
-        self._spans.write(db, linked)
+        self._spans.write(db, ((one.seq, one.body, one.last_tick) for one in linked if one.kind == INPUT))
+        if self._shards is not None:
+            self._shards.write(db, OWN, (one.record for one in linked))
         if index and self._index is not None and self._open is not None:
             self._index(self._open, linked)
         db.executemany("INSERT OR REPLACE INTO source_cursor VALUES (?, ?)", cursors.items())

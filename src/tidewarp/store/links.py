@@ -25,9 +25,11 @@ from tidewarp.codec.artifacts import (
     TAG_RESULT,
     TAG_TRACE,
 )
+from tidewarp.codec.computations import Environment, Manifest
 from tidewarp.codec.edges import Edge
-from tidewarp.codec.receipts import Environment, Manifest, Receipt, RequestOutput, RunRequest
+from tidewarp.codec.receipts import Receipt
 from tidewarp.codec.references import Reference
+from tidewarp.codec.requests import RequestOutput, RunRequest
 from tidewarp.codec.results import Result, Trace
 from tidewarp.errors import CodecError
 

@@ -92,7 +92,7 @@ class GcReport(NamedTuple):
 
     ``freed_bytes`` of the payloads of ``freed_artifacts``, and of blocks that nothing named; what artifacts share goes with
     the last of them. ``kept`` counts candidates by the reason why they stay. ``remaining`` are candidates that it did not
-    come to, counted up to 100,000. ``complete``: it came to all, and nothing is left to do.
+    come to, counted up to 10,000. ``complete``: it came to all, and nothing is left to do.
     """
 
     freed_bytes: int

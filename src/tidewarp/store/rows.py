@@ -9,9 +9,10 @@ from typing import Any, NamedTuple, TypeVar
 
 from tidewarp.codec import BODY_BYTES_MAX, PUBLISHED, TIMED_KINDS, RecordHeader, record_hash
 from tidewarp.codec.batches import BODY, ERASED, WITHHELD
+from tidewarp.codec.records import HEADER_REST, leaf_before_rest
 from tidewarp.errors import CodecError
 from tidewarp.store.chain import Linked, tick_of
-from tidewarp.store.connection import bad
+from tidewarp.store.connection import NO_VALUE, Blob, bad, blob
 
 __all__ = [
     "LOG_COLUMNS",
@@ -32,9 +33,9 @@ OWN = 1
 
 SEQ_BITS = 44
 
+_OWN_ROWS = OWN << SEQ_BITS
 _PRESENT = BODY
 _STUBS = frozenset({WITHHELD, ERASED})
-_HEADER_REST = struct.Struct(">QBBQ32sI32s")  # of a RecordHeader's bytes: what stands behind its domain
 
 ROW = "id, kind, flags, hlc, prev, length(body), body_hash, hash, body_state, time"
 """Columns of a :class:`Row`, but for the body, which a reader may leave out."""
@@ -45,7 +46,7 @@ STUB_ROW = ROW.replace(
 )
 """The same of rows that may be stubs."""
 
-LOG_COLUMNS = ", ".join("?" * 10)
+LOG_COLUMNS = "?, ?, ?, ?, ?, ?, ?, ?, ?, nullif(?, '')"
 """Places of :func:`row_of` in an INSERT."""
 
 
@@ -72,15 +73,16 @@ def log_id(seq: int, no: int = OWN) -> int:
 
 def row_of(linked: Linked) -> tuple[object, ...]:
     """The columns of ``log`` for a record of the own domain, in the order of the table."""
-    (_, seq, kind, flags, hlc, prev, _, body_hash), body = linked.record
-    return log_id(seq), kind, flags, hlc, prev, body, body_hash, linked.hash, _PRESENT, tick_of(kind, body)
+    _, seq, kind, flags, prev, body, body_hash, row_hash, _ = linked
+    tick = tick_of(kind, body) if kind in TIMED_KINDS else NO_VALUE
+    return _OWN_ROWS | seq, kind, flags, 0, Blob(prev), blob(body), Blob(body_hash), Blob(row_hash), _PRESENT, tick
 
 
 def stored_row(no: int, header: RecordHeader, hash: bytes, state: int, body: bytes | None) -> tuple[object, ...]:
     """The columns of ``log`` for a record of domain ``no``, which may be a stub: then ``body`` is None."""
     _, seq, kind, flags, hlc, prev, _, body_hash = header
-    tick = None if body is None else tick_of(kind, body)
-    return log_id(seq, no), kind, flags, hlc, prev, body or b"", body_hash, hash, state, tick
+    tick = tick_of(kind, body) if kind in TIMED_KINDS and body is not None else NO_VALUE
+    return log_id(seq, no), kind, flags, hlc, Blob(prev), blob(body or b""), Blob(body_hash), Blob(hash), state, tick
 
 
 def header_of(domain: bytes, row: Row) -> RecordHeader:
@@ -104,8 +106,7 @@ class RowCheck:
     def __init__(self, path: str, domain: bytes, seq: int, prev: bytes | None, no: int = OWN) -> None:
         self.seq, self.prev = seq, prev
         self._path, self._domain, self._no = path, domain, no
-        header = RecordHeader(domain, 1, 0, 0, 0, bytes(32), 0, bytes(32)).to_bytes()
-        self._before = b"\0" + header[: -_HEADER_REST.size]  # what record_hash hashes, up to the sequence number
+        self._before = leaf_before_rest(domain)
 
     def walk(self, rows: Iterable[Columns]) -> Iterator[Columns]:
         """``rows`` (the columns of a :class:`Row`; a body may have been left out), each once it is checked.
@@ -113,7 +114,7 @@ class RowCheck:
         Raises:
             Corrupt: names the first bad record.
         """
-        before, pack, sha256, number = self._before, _HEADER_REST.pack, hashlib.sha256, log_id(0, self._no)
+        before, pack, sha256, number = self._before, HEADER_REST.pack, hashlib.sha256, log_id(0, self._no)
         seq, last = self.seq, self.prev
         for row in rows:
             row_id, kind, flags, hlc, prev, body_len, body_hash, row_hash, body_state, time, body = row

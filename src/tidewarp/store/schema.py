@@ -9,9 +9,10 @@ Format 1, a journal alone:
 
 Format 2, which new files get, has these too:
 
-    meta           also: quota (U64), inline_max (U32), where they were set
+    meta           also: quota (U64), inline_max (U32), where they were set; shards (a byte for each bound), of several
+    shard          id of a record -> number of its shard; empty if there is one
     stub           id of a record whose body is not here (body_state 1 withheld, 2 erased), length of the body
-    artifact       no, ref, tag, size, state (0 its bytes are here, 1 not), bytes of small ones
+    artifact       no, ref, tag, size, state (0 its bytes are here, 1 not, 2 damaged), bytes of small ones
     extent         the payload of a large one: (artifact, idx) -> block, offset in the payload, length
     block          the blocks themselves, in a store that is one file; else they lie in files named by their hash
     span           (level, tick, seq) -> last tick: the ticks that each INPUT record of the own domain speaks of
@@ -24,6 +25,7 @@ Format 2, which new files get, has these too:
     orphan         names of blocks that nothing named when a collection looked, on their way out
     tree, tile     Merkle frontier of each domain as it was last written, roots of full tiles
     note           what is known of a domain's signer: root public key, last signed head of what is held
+    earlier_note   (domain, size) -> a signed head that the last one leans on
     extension      tables of an upper layer: name, version, statements that made them
 
 Format 2 changes no table of format 1, so that a journal is read and written by the same statements in both. What is
@@ -34,6 +36,7 @@ known of a domain beside its size and head has rows of its own, because each com
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -41,16 +44,21 @@ from tidewarp.codec import domain_of, genesis
 from tidewarp.errors import OperatorError
 from tidewarp.store.connection import bad, pragma
 from tidewarp.store.rows import OWN, SEQ_BITS
+from tidewarp.store.shards import UNDIVIDED, ShardMap
 
 __all__ = [
     "ABSENT",
     "APPLICATION_ID",
+    "DDL_SEPARATOR",
     "DOMAINS_MAX",
     "FORMAT",
     "HERE",
     "JOURNAL_FORMAT",
     "LIVE",
     "NAMING",
+    "PAGE_BYTES",
+    "QUARANTINED",
+    "SHARDS",
     "UNSET",
     "DomainRow",
     "Settings",
@@ -73,11 +81,15 @@ FORMAT = 2
 JOURNAL_FORMAT = 1
 """Of files that are a journal and nothing else. They stay what they are: read, and written on, for ever."""
 
+PAGE_BYTES = 8_192
+"""Of the database of a new directory, where payloads are many: seven rows with 1 KiB fill one, and SQLite's own 4,096 leave
+a quarter empty. A store in one file, the journal of a twin, keeps those: an empty one has 40 pages, a commit writes five."""
+
 DOMAINS_MAX = 1_001
 """The own domain, and as many as an open store takes in."""
 
-HERE, ABSENT = 0, 1
-"""States of an artifact: its bytes are in this store, or a record alone names it."""
+HERE, ABSENT, QUARANTINED = 0, 1, 2
+"""States of an artifact: its bytes are in this store; a record alone names it; they are here and damaged, put aside."""
 
 LIVE = 0
 """The one status of a domain so far."""
@@ -85,6 +97,12 @@ LIVE = 0
 NAMING = "kind = 18 OR kind BETWEEN 49 AND 80 OR (body_state != 0 AND flags = 1)"
 """Rows of ``log`` that bear on what may be collected, and that no ``event`` tells of: erasures, pointers and other
 records that name artifacts, and published records whose bodies are not here."""
+
+SHARDS = "shards"
+"""The name in ``meta`` of the shard map's bytes, where there are several shards."""
+
+DDL_SEPARATOR = ";\n"
+"""Between the statements of an extension in its row."""
 
 _SETTINGS = {"quota": 8, "inline_max": 4}  # names in meta that need not be there, and the bytes of their numbers
 
@@ -149,7 +167,13 @@ _STORE_TABLES = (
         "CREATE TABLE tile (no INTEGER NOT NULL, idx INTEGER NOT NULL, root BLOB NOT NULL,"
         " PRIMARY KEY (no, idx)) STRICT, WITHOUT ROWID"
     ),
+    "CREATE TABLE shard (id INTEGER PRIMARY KEY, no INTEGER NOT NULL) STRICT",
+    "CREATE INDEX shard_no ON shard (no, id)",
     "CREATE TABLE note (no INTEGER PRIMARY KEY, key BLOB NOT NULL, note TEXT) STRICT",
+    (
+        "CREATE TABLE earlier_note (no INTEGER NOT NULL, size INTEGER NOT NULL, note TEXT NOT NULL,"
+        " PRIMARY KEY (no, size)) STRICT, WITHOUT ROWID"
+    ),
     (
         "CREATE TABLE extension (name TEXT PRIMARY KEY NOT NULL, version INTEGER NOT NULL, ddl TEXT NOT NULL)"
         " STRICT, WITHOUT ROWID"
@@ -158,10 +182,11 @@ _STORE_TABLES = (
 
 
 class Settings(NamedTuple):
-    """What was chosen for a store: bytes that it may hold (None: no bound), and, for ever, that a row may."""
+    """What was chosen for a store: bytes that it may hold (None: no bound) and, for ever, that a row may; its shards."""
 
     quota_bytes: int | None = None
     inline_max: int | None = None
+    shard_map: ShardMap = UNDIVIDED
 
 
 UNSET = Settings()
@@ -170,9 +195,10 @@ UNSET = Settings()
 
 def check_settings(settings: Settings) -> None:
     """Raise OperatorError unless each number fits the bytes that ``meta`` has for it; called before anything is made."""
-    for (name, width), number in zip(_SETTINGS.items(), settings, strict=True):
-        if number is not None and not 0 <= number < 1 << 8 * width:
-            rule = f"a number of bytes from 0 to {(1 << 8 * width) - 1}"
+    for name, number in _numbers(settings):
+        most = (1 << 8 * _SETTINGS[name]) - 1
+        if number is not None and not 0 <= number <= most:
+            rule = f"a number of bytes from 0 to {most}"
             raise OperatorError(f"{name} {number}"[:80], rule, "give one that a disk can have")
 
 
@@ -193,9 +219,11 @@ def create_tables(db: sqlite3.Connection, root_public_key: bytes, settings: Sett
         db.execute(statement)
     db.execute("INSERT INTO domain VALUES (?, ?, ?, 0, ?)", (OWN, domain, LIVE, genesis(domain)))
     meta = _meta(root_public_key, FORMAT)
-    for (name, width), number in zip(_SETTINGS.items(), settings, strict=True):
+    for name, number in _numbers(settings):
         if number is not None:
-            meta[name] = number.to_bytes(width, "big")
+            meta[name] = number.to_bytes(_SETTINGS[name], "big")
+    if settings.shard_map.count > 1:
+        meta[SHARDS] = settings.shard_map.to_bytes()
     db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     db.execute(f"PRAGMA user_version = {FORMAT}")
@@ -219,7 +247,7 @@ def check_format(db: sqlite3.Connection, path: str) -> int:
 def check_schema(db: sqlite3.Connection, path: str) -> None:
     """Raise Corrupt unless the tables are exactly ours: a trigger or a view of somebody else would run unseen.
 
-    Beside them there may be tables and indices that ``extension`` names; these are no programs.
+    Beside them there may be tables and indices that ``extension`` names, made by the statements that stand there.
     """
     version = pragma(db, "user_version")
     found = _schema_of(db)
@@ -229,10 +257,16 @@ def check_schema(db: sqlite3.Connection, path: str) -> None:
     foreign = found - expected
     if version == JOURNAL_FORMAT or not expected <= found:
         raise bad(path, "table sqlite_master", "its tables are not those of a journal")
-    names = tuple(f"{name}_" for (name,) in db.execute("SELECT name FROM extension").fetchall())
+    extensions = db.execute("SELECT name, version, ddl FROM extension").fetchall()
+    names = tuple(f"{name}_" for name, _, _ in extensions)
     for kind, name, table, _ in foreign:
         if kind not in ("table", "index") or not str(table).startswith(names):
             raise bad(path, "table sqlite_master", f"the {kind} {name!r:.80} is nobody's")
+    for name, number, ddl in extensions:
+        made = {sql for _, _, table, sql in foreign if sql is not None and str(table).startswith(f"{name}_")}
+        if number < 1 or made != set(filter(None, ddl.split(DDL_SEPARATOR))):
+            rule = "its version is none, or its statements are not those of its tables in sqlite_master"
+            raise bad(path, f"row {name!r:.80} of table extension", rule)
 
 
 def read_domain(db: sqlite3.Connection, path: str) -> DomainRow:
@@ -267,7 +301,8 @@ def find_domain(db: sqlite3.Connection, path: str, domain: bytes) -> DomainRow |
 def read_settings(db: sqlite3.Connection, path: str) -> Settings:
     """What ``meta`` says beside format and key. Raises Corrupt."""
     meta = _read_meta(db, path)
-    return Settings(*(int.from_bytes(meta[name], "big") if name in meta else None for name in _SETTINGS))
+    quota, inline_max = (int.from_bytes(meta[name], "big") if name in meta else None for name in _SETTINGS)
+    return Settings(quota, inline_max, ShardMap.from_bytes(meta.get(SHARDS, b"")))
 
 
 def write_quota(db: sqlite3.Connection, quota_bytes: int | None) -> None:
@@ -289,10 +324,20 @@ def _read_meta(db: sqlite3.Connection, path: str) -> dict[str, bytes]:
     if not isinstance(key, bytes) or len(key) != 32 or not _meta(key, version).items() <= meta.items():
         raise bad(path, "table meta", "it holds the format version and the root public key")
     for name in meta.keys() - _meta(key, version).keys():
-        width = _SETTINGS.get(name) if version == FORMAT else None
-        if width is None or not isinstance(meta[name], bytes) or len(meta[name]) != width:
-            raise bad(path, "table meta", f"{name!r:.40} is no setting of this format, or no number")
+        if version == JOURNAL_FORMAT or not _is_setting(name, meta[name]):
+            raise bad(path, "table meta", f"{name!r:.40} is no setting of this format, or not of its form")
     return meta
+
+
+def _is_setting(name: str, value: object) -> bool:
+    if name != SHARDS:
+        return isinstance(value, bytes) and len(value) == _SETTINGS.get(name)
+    return isinstance(value, bytes) and bool(value) and value[0] > 0 and sorted(set(value)) == list(value)
+
+
+def _numbers(settings: Settings) -> Iterator[tuple[str, int | None]]:
+    """The settings that are numbers, by their names in ``meta``."""
+    return zip(_SETTINGS, (settings.quota_bytes, settings.inline_max), strict=True)
 
 
 def _domain(path: str, no: Any, domain: Any, status: Any, size: Any, head: Any) -> DomainRow:

@@ -20,7 +20,6 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 from tidewarp.codec import INPUT
-from tidewarp.store.chain import Linked
 from tidewarp.store.connection import bad
 from tidewarp.store.handle import Handle
 from tidewarp.store.rows import SEQ_BITS, log_id
@@ -45,8 +44,8 @@ class Span(NamedTuple):
 class Spans(Protocol):
     """What is known of the spans of the own domain's inputs."""
 
-    def write(self, db: sqlite3.Connection, linked: Iterable[Linked]) -> None:
-        """Note the spans of new records; those that are no inputs have none."""
+    def write(self, db: sqlite3.Connection, inputs: Iterable[tuple[int, bytes, int | None]]) -> None:
+        """Note the spans of new INPUT records: number, body, last tick (None: not known)."""
 
     def overlapping(self, first: int, last: int, size: int) -> Iterator[Span]:
         """The spans among the first ``size`` records that overlap ticks ``first`` to ``last``, ascending by tick and seq.
@@ -64,13 +63,12 @@ class SpanTable:
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
 
-    def write(self, db: sqlite3.Connection, linked: Iterable[Linked]) -> None:
+    def write(self, db: sqlite3.Connection, inputs: Iterable[tuple[int, bytes, int | None]]) -> None:
         """As the protocol says."""
         rows = []
-        for (header, body), _, last in linked:
-            if header.kind == INPUT:
-                (tick,) = _TICK.unpack_from(body)
-                rows.append((level_of(tick, last), tick, header.seq, last))
+        for seq, body, last in inputs:
+            (tick,) = _TICK.unpack_from(body)
+            rows.append((level_of(tick, last), tick, seq, last))
         db.executemany("INSERT INTO span VALUES (?, ?, ?, ?)", rows)
 
     def overlapping(self, first: int, last: int, size: int) -> Iterator[Span]:
@@ -108,7 +106,7 @@ class FormerSpans:
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
 
-    def write(self, db: sqlite3.Connection, linked: Iterable[Linked]) -> None:
+    def write(self, db: sqlite3.Connection, inputs: Iterable[tuple[int, bytes, int | None]]) -> None:
         """Nothing: there is no place for it."""
 
     def overlapping(self, first: int, last: int, size: int) -> Iterator[Span]:

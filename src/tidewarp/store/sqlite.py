@@ -2,88 +2,62 @@
 
 from __future__ import annotations
 
-import os
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Literal, Self
+from typing import BinaryIO, Literal
 
 from tidewarp.clocks.pacing import Clock
 from tidewarp.clocks.wall import WallClock
 from tidewarp.codec import PUBLISHED, RecordHeader, record_hash
 from tidewarp.codec.artifacts import TAG_EDGE, TAG_RECEIPT, Artifact
 from tidewarp.codec.batches import BatchItem
-from tidewarp.codec.bodies import ARTIFACT, ArtifactBody, Body, EdgeBody, PointerBody, ReceiptBody, TombstoneBody
+from tidewarp.codec.bodies import (
+    ARTIFACT,
+    Body,
+    EdgeBody,
+    PointerBody,
+    ReceiptBody,
+    SnapshotBody,
+    TombstoneBody,
+    artifact_body,
+)
 from tidewarp.codec.ed25519 import public_key_of
 from tidewarp.codec.edges import Edge
-from tidewarp.codec.heads import SignedHead, sign_head
+from tidewarp.codec.heads import SignedHead
 from tidewarp.codec.merkle import Frontier
 from tidewarp.codec.references import Reference
 from tidewarp.codec.snapshots import Snapshot
-from tidewarp.errors import InternalError, NotFound, OperatorError, TidewarpError
-from tidewarp.store.admission import OPEN, Admission
-from tidewarp.store.arrivals import Arrivals
-from tidewarp.store.artifacts import INLINE_MAX, ArtifactTable, Content
-from tidewarp.store.blocks import BlockFiles, BlockRows, Blocks
-from tidewarp.store.chain import check_range
-from tidewarp.store.collection import Collector, Pins
-from tidewarp.store.connection import (
-    DATABASE_ERRORS,
-    connect,
-    connect_read_only,
-    failure,
-    is_sealed,
-    pragma,
-    set_durable,
-)
+from tidewarp.collector import collector_paused
+from tidewarp.errors import NotFound, OperatorError
+from tidewarp.store.admission import Admission
+from tidewarp.store.artifacts import Content
+from tidewarp.store.blocks import BlockFiles, BlockRows
+from tidewarp.store.chain import check_name, check_range
+from tidewarp.store.connection import connect_read_only, is_sealed
 from tidewarp.store.continuation import check_arrived, check_awaited
 from tidewarp.store.contract import Adopted, ArtifactInfo, DomainState, Entry, Scope, StoredRecord, Written
 from tidewarp.store.damage import ByteSource, FsckReport
-from tidewarp.store.domains import DomainTable
-from tidewarp.store.files import (
-    locate,
-    no_journal,
-    read_seed,
-    refuse_foreign,
-    refuse_shell,
-    require_key,
-    root_seed,
-    sync_folder,
-    writer_lock,
-)
+from tidewarp.store.files import keep_signing_seed, require_key
 from tidewarp.store.fsck import Fsck
 from tidewarp.store.handle import Handle
-from tidewarp.store.index import RecordIndex
-from tidewarp.store.journal import OpenTransaction, SqliteJournal
+from tidewarp.store.opening import OpenedStore
 from tidewarp.store.payload import artifact_payload, check_room, opened
 from tidewarp.store.query import StoreView
-from tidewarp.store.query.tables import TableCatalog
 from tidewarp.store.retention import GcReport, Guard, Pinned, check_held, check_outside
 from tidewarp.store.rows import OWN
-from tidewarp.store.schema import (
-    JOURNAL_FORMAT,
-    UNSET,
-    Settings,
-    check_format,
-    check_schema,
-    check_settings,
-    create_tables,
-    read_key,
-    read_settings,
-    write_quota,
-)
-from tidewarp.store.spans import FormerSpans, Spans, SpanTable
+from tidewarp.store.schema import JOURNAL_FORMAT, Settings, check_settings, write_quota
+from tidewarp.store.shards import ShardMap
+from tidewarp.store.signers import keys_of
+from tidewarp.store.snapshots import Item, snapshot_items
 from tidewarp.store.speaking import Event, entry_of, erasing, hiding, lifting
 from tidewarp.store.tables import SqliteTables, check_ddl, is_made, make_tables
-from tidewarp.store.views import Views
 
 __all__ = ["SqliteStore"]
 
 
-class SqliteStore:
+class SqliteStore(OpenedStore):
     """The :class:`~tidewarp.store.contract.Store` contract over files.
 
     Open for writing, it holds the lock; closed, the file stands alone. Open for reading it takes no lock and makes no key;
@@ -101,42 +75,6 @@ class SqliteStore:
         admission: whose records count.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        create: bool = False,
-        read_only: bool = False,
-        settings: Settings = UNSET,
-        key: bytes | None = None,
-        admission: Admission = OPEN,
-    ) -> None:
-        if create and read_only:
-            raise OperatorError(str(path), "a journal cannot be created read-only", "leave one of the two out")
-        self._pid = os.getpid()
-        self._place = locate(path, create=create, read_only=read_only)
-        self._path = self._place.database
-        self._admission = admission
-        with ExitStack() as opened_parts:
-            try:
-                if read_only:
-                    self._open_reader(opened_parts)
-                else:
-                    self._open_writer(opened_parts, create, settings, key)
-            except DATABASE_ERRORS as error:
-                raise self._unopened(error) from error
-            self._opened = opened_parts.pop_all()
-
-    @property
-    def journal(self) -> SqliteJournal:
-        """The journal of the store's own domain."""
-        return self._journal
-
-    @property
-    def domain(self) -> bytes:
-        """The domain that this store writes, 32 bytes."""
-        return self._journal.domain
-
     # --- artifacts ---
 
     def put(self, source: bytes | Path | BinaryIO, *, tag: int | None = None, publish: bool = True) -> Reference:
@@ -151,7 +89,8 @@ class SqliteStore:
     def put_many(self, items: Iterable[tuple[bytes, int | None]], *, publish: bool = True) -> list[Reference]:
         """As the contract says."""
         self._enter_writer("put_many")
-        with self._arrivals.kept():
+        items = list(items)
+        with collector_paused(), self._arrivals.kept():
             contents = self._artifacts.contents(items)
             self._put("put_many", contents, publish)
         return [one.ref for one in contents]
@@ -172,7 +111,8 @@ class SqliteStore:
 
     def get(self, ref: Reference, *, offset: int = 0, length: int | None = None) -> bytes:
         """As the contract says."""
-        self._enter("get")
+        if self._format == JOURNAL_FORMAT:  # the rest of _enter() is done where it reads
+            self._enter("get")
         return self._artifacts.get(ref, offset, length)
 
     def open(self, ref: Reference) -> BinaryIO:
@@ -189,6 +129,11 @@ class SqliteStore:
         """As the contract says."""
         self._enter("has")
         return self._artifacts.has(refs)
+
+    def small(self, refs: Sequence[Reference], bytes_max: int) -> dict[Reference, bytes]:
+        """As the contract says."""
+        self._enter("small")
+        return self._artifacts.small(refs, bytes_max)
 
     def edges(
         self, type: int | None = None, source: Reference | None = None, target: Reference | None = None
@@ -272,12 +217,10 @@ class SqliteStore:
             with self._journal.transaction("fsck") as transaction:
                 transaction.undone.append(self._domains.trees.forget)
                 inline_max = self._artifacts.inline_max
-                fsck = Fsck(self._handle, self._blocks, transaction, sources, inline_max, time, self._is_shown)
-                report = fsck.run()
+                checks = Fsck(self._handle, self._blocks, transaction, sources, inline_max, time, self._is_shown)
+                report = checks.run()
             self._forget()
             self._collector.drop_orphans()
-            for file in fsck.temporary:
-                file.unlink(missing_ok=True)
             return report
         with closing(connect_read_only(path, immutable=is_sealed(path))) as db:
             db.execute("BEGIN")
@@ -291,13 +234,31 @@ class SqliteStore:
         """As the contract says."""
         return self._folded("view").view(snapshot, scope)
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self, name: str | None = None) -> Snapshot:
         """As the contract says."""
-        return self._folded("snapshot").snapshot()
+        if name is None:
+            return self._folded("snapshot").snapshot()
+        check_name(name, "snapshot")
+        self._enter_writer("snapshot")
+        with self._journal.transaction("snapshot") as transaction:
+            found = self._folded("snapshot").snapshot()
+            self._journal.extend(transaction, [entry_of(SnapshotBody(found, name), publish=True)])
+        return found
+
+    def snapshot_items(self, snapshot_id: bytes) -> Iterator[Item]:
+        """As the contract says."""
+        self._enter("snapshot_items")
+        return snapshot_items(self, snapshot_id)
 
     def state_hash(self, scope: Literal["published", "all"] = "published") -> bytes:
         """As the contract says."""
         return self._folded("state_hash").state_hash(scope)
+
+    @property
+    def admission(self) -> Admission:
+        """As the contract says."""
+        self._enter("admission")
+        return self._views.admission
 
     def admit(self, admission: Admission, rivals: Iterable[RecordHeader] = ()) -> None:
         """As the contract says."""
@@ -316,6 +277,12 @@ class SqliteStore:
         self._enter("records")
         check_range(after, limit)
         return self._domains.records(domain, after, limit)
+
+    def withheld(self, domain: bytes, after: int, limit: int) -> list[int]:
+        """As the contract says."""
+        self._enter("withheld")
+        check_range(after, limit)
+        return self._domains.withheld(domain, after, limit)
 
     def hash_at(self, domain: bytes, seq: int) -> bytes | None:
         """As the contract says."""
@@ -355,11 +322,53 @@ class SqliteStore:
         with self._journal.transaction("signed_head") as transaction:
             row = self._domains.held(self.domain)
             transaction.undone.append(self._domains.trees.forget)
-            root = self._domains.trees.extend(transaction.db, row, []).root()
-            seed = read_seed(self._place)
-            head = sign_head(row.id, row.size, root, row.head, f"tidewarp/{row.id.hex()}", seed)
-            self._domains.keep_head(transaction, OWN, public_key_of(seed), head)
+            root = self._domains.trees.extend(transaction.db, row).root()
+            head = self._signed(row, root)
+            self._domains.keep_head(transaction, row, self._domains.key, head)
         return head
+
+    def signed_heads(self, domain: bytes | None = None) -> list[SignedHead]:
+        """As the contract says."""
+        self._enter("signed_heads")
+        if domain in (None, self.domain):
+            self.signed_head()
+        row = self._domains.row(domain or self.domain)
+        return [] if row is None else self._domains.stored_heads(row.no)
+
+    def keys_record(self, domain: bytes, size: int) -> StoredRecord | None:
+        """As the contract says."""
+        self._enter("keys_record")
+        row = self._domains.row(domain)
+        return None if row is None else self._domains.keys_record(row, size)
+
+    @property
+    def signer(self) -> bytes:
+        """The public key (32 bytes) that signs the own heads: the root key, or one that the domain has named."""
+        self._enter("signer")
+        seed = self._declared_seed()
+        return self._domains.key if seed is None else public_key_of(seed)
+
+    def sign_with(self, seed: bytes | None) -> None:
+        """Sign the own heads with the key of ``seed`` (32 bytes) from now on; None: with the root key again.
+
+        The seed is kept beside the root key, mode 0600. A last head is signed now, by who was allowed to until now.
+
+        Raises:
+            OperatorError: the last KEYS record that a signed head covers does not name it, the root key is not here to take
+                over, or a file cannot be written.
+        """
+        self._enter_writer("sign_with")
+        check_outside("sign_with", in_transaction=self._handle.in_transaction)
+        head = self.signed_head()
+        if seed is None:
+            require_key(self._place, self.domain)
+        elif public_key_of(seed) not in keys_of(self.keys_record(self.domain, 0 if head is None else head.size)):
+            raise OperatorError(
+                f"key {public_key_of(seed).hex()}",
+                "the last KEYS record of the domain does not name it",
+                "declare it: tidewarp store keys DIR --add HEX",
+            )
+        keep_signing_seed(self._place, seed)
 
     def adopt(
         self,
@@ -373,6 +382,17 @@ class SqliteStore:
         """As the contract says."""
         self._enter_writer("adopt")
         return self._domains.adopt(domain, items, head, key, sources or {})
+
+    def reveal(
+        self, domain: bytes, items: Sequence[BatchItem], *, sources: Mapping[Reference, BinaryIO] | None = None
+    ) -> int:
+        """As the contract says."""
+        self._enter_writer("reveal")
+        with self._journal.transaction("reveal") as transaction:
+            transaction.ended.append(self._views.forget)
+            revealed = self._domains.reveal(domain, items, sources or {})
+            self._views.forget()
+        return revealed
 
     def supply(self, ref: Reference, source: BinaryIO) -> None:
         """As the contract says."""
@@ -389,8 +409,10 @@ class SqliteStore:
     def cut_back(self, domain: bytes, size: int) -> None:
         """As the contract says."""
         self._enter_writer("cut_back")
-        self._domains.cut_back(domain, size)
-        self._views.forget()
+        with self._journal.transaction("cut_back") as transaction:
+            transaction.ended.append(self._views.forget)
+            self._domains.cut_back(domain, size)
+            self._views.forget()
 
     # --- transactions ---
 
@@ -412,27 +434,6 @@ class SqliteStore:
                 make_tables(transaction.db, name, version, ddl)
         return SqliteTables(self._handle, self._journal.transaction)
 
-    def close(self) -> None:
-        """Commit what is queued, move everything into the file itself, release the lock. Safe to call twice.
-
-        Raises:
-            StoreFull, StoreFailed: the file could not take over the -wal file beside it; keep both, nothing is lost.
-        """
-        if os.getpid() != self._pid:
-            raise InternalError("close", f"the store was opened by process {self._pid}", "let that process close it")
-        try:
-            self._opened.close()
-        except DATABASE_ERRORS as error:
-            raise failure(error, self._path, "closing it") from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     # --- settings ---
 
     def set_quota(self, quota_bytes: int | None) -> None:
@@ -443,6 +444,19 @@ class SqliteStore:
             transaction.undone.append(partial(self._artifacts.set_quota, self._artifacts.quota_bytes))
             write_quota(transaction.db, quota_bytes)
             self._artifacts.set_quota(quota_bytes)
+
+    @property
+    def shard_map(self) -> ShardMap:
+        """As the contract says."""
+        self._enter("shard_map")
+        return self._shards.map()
+
+    def reshard(self, shard_map: ShardMap) -> None:
+        """As the contract says. One transaction: whoever reads meanwhile, and a store that dies in it, has the map before."""
+        self._enter_writer("reshard")
+        with self._journal.transaction("reshard") as transaction:
+            if shard_map != self._shards.map():
+                self._shards.replace(transaction.db, shard_map)
 
     # --- writing ---
 
@@ -456,9 +470,7 @@ class SqliteStore:
             if not news:
                 return
             flags = PUBLISHED if publish else 0
-            entries = [
-                Entry(ARTIFACT, ArtifactBody(ref, tag, size).to_bytes(), flags) for ref, tag, size, *_ in news.values()
-            ]
+            entries = [Entry(ARTIFACT, artifact_body(one.ref, one.tag, one.size), flags) for one in news.values()]
             first, *_ = self._journal.extend(transaction, entries, index=False)
             events = ((no, OWN, seq, ARTIFACT, flags) for seq, no in enumerate(news, first))
             self._index.write_events(transaction.db, events)
@@ -482,117 +494,3 @@ class SqliteStore:
     def _stone_at(self, seq: int) -> tuple[TombstoneBody, bytes]:
         (record,) = self._domains.records(self.domain, seq - 1, 1)
         return TombstoneBody.from_bytes(record.body or b""), record_hash(record.header.to_bytes())
-
-    def _folded(self, call: str) -> Views:
-        self._enter(call)
-        transaction = self._journal.open_transaction
-        if transaction is not None:
-            transaction.undone.append(self._views.forget)
-        return self._views
-
-    # --- opening ---
-
-    def _enter(self, call: str) -> None:
-        self._handle.enter(call)
-        if self._format == JOURNAL_FORMAT:
-            raise OperatorError(
-                f"{call}: {self._path}", "a file of format 1 is a journal and nothing else", "begin a new store for it"
-            )
-
-    def _enter_writer(self, call: str) -> None:
-        self._enter(call)
-        self._handle.enter_writer(call)
-
-    def _unopened(self, error: Exception) -> TidewarpError:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_NOTADB:
-            return failure(error, self._path, "opening it")
-        return no_journal(self._path, error)
-
-    def _open_reader(self, opened_parts: ExitStack) -> None:
-        # Immutable only if nobody has it open: of a live or killed writer, newer records are in the -wal file.
-        self._db = opened_parts.enter_context(closing(connect_read_only(self._path, immutable=is_sealed(self._path))))
-        self._check()
-        self._bind(Handle(self._path, self._db, None))
-        opened_parts.callback(self._journal.close)
-
-    def _open_writer(self, opened_parts: ExitStack, create: bool, settings: Settings, key: bytes | None) -> None:
-        refuse_foreign(self._place)
-        opened_parts.enter_context(writer_lock(self._place))
-        if create and not self._path.exists():
-            root_seed(self._place, key)  # before the database: no journal may lose its identity by a crash
-        self._db = opened_parts.enter_context(closing(connect(self._path)))
-        if create and not pragma(self._db, "application_id") and not pragma(self._db, "schema_version"):
-            refuse_shell(self._place)
-            set_durable(self._db, self._path)
-            create_tables(self._db, public_key_of(root_seed(self._place)), settings)
-            sync_folder(self._path)
-        self._check()
-        set_durable(self._db, self._path)
-        reader = opened_parts.enter_context(closing(connect_read_only(self._path)))
-        self._bind(Handle(self._path, reader, self._db))
-        require_key(self._place, self._journal.domain)
-        if self._place.blocks is not None:
-            BlockFiles(self._place.blocks, self._handle).prepare()
-        opened_parts.callback(self._leave)
-
-    def _check(self) -> None:
-        self._format = check_format(self._db, str(self._path))
-        check_schema(self._db, str(self._path))
-
-    def _bind(self, handle: Handle) -> None:
-        """Put the parts together; those of format 2 wait unused in a file of format 1."""
-        self._handle = handle
-        self._arrivals = Arrivals()
-        settings = read_settings(handle.reader, str(self._path))
-        blocks: Blocks
-        if self._place.blocks is None:
-            blocks = BlockRows(handle, self._transaction, self._arrivals)
-        else:
-            blocks = BlockFiles(self._place.blocks, handle, self._arrivals)
-        self._blocks = blocks
-        inline_max = INLINE_MAX if settings.inline_max is None else settings.inline_max
-        self._artifacts = ArtifactTable(handle, blocks, inline_max, settings.quota_bytes)
-        self._index = RecordIndex(handle, self._artifacts)
-        is_former = self._format == JOURNAL_FORMAT
-        spans: Spans = FormerSpans(handle) if is_former else SpanTable(handle)
-        self._journal = SqliteJournal(handle, spans, None if is_former else self._index.write_own)
-        key = read_key(handle.reader, str(self._path))
-        self._domains = DomainTable(handle, self._journal, spans, self._artifacts, self._index, key)
-        self._views = self._made_views(self._admission, ())
-        self._pins = Pins(handle, self._journal)
-        self._collector = Collector(
-            handle,
-            self._journal,
-            self._artifacts,
-            blocks,
-            self._arrivals,
-            self._domains,
-            self._pins,
-            self._views,
-            lambda: self._made_views(self._views.admission, self._views.rivals),
-        )
-
-    def _made_views(self, admission: Admission, rivals: Iterable[RecordHeader]) -> Views:
-        """Views of what this thread sees."""
-        views = Views(
-            admission,
-            lambda: [(row.id, row.size) for row in self._domains.rows()],
-            self._domains.folded,
-            TableCatalog(self._handle, self._domains),
-        )
-        views.admit(admission, rivals)
-        return views
-
-    def _forget(self) -> None:
-        """What was derived from rows that were made anew."""
-        self._domains.trees.forget()
-        self._artifacts.count_again()
-        self._views.forget()
-
-    def _transaction(self, call: str) -> AbstractContextManager[OpenTransaction]:
-        return self._journal.transaction(call)
-
-    def _leave(self) -> None:
-        self._journal.close()
-        if self._handle.failed is None:
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

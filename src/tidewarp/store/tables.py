@@ -11,6 +11,7 @@ from tidewarp.errors import InternalError, OperatorError
 from tidewarp.store.connection import DATABASE_ERRORS
 from tidewarp.store.handle import Handle
 from tidewarp.store.journal import OpenTransaction
+from tidewarp.store.schema import DDL_SEPARATOR
 
 __all__ = ["SqliteTables", "check_ddl", "is_made", "make_tables"]
 
@@ -64,7 +65,7 @@ def make_tables(db: sqlite3.Connection, name: str, version: int, ddl: Sequence[s
 
 
 def _text(ddl: Sequence[str]) -> str:
-    return ";\n".join(ddl)
+    return DDL_SEPARATOR.join(ddl)
 
 
 def check_ddl(name: str, ddl: Sequence[str]) -> None:

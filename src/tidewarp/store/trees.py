@@ -21,6 +21,7 @@ from tidewarp.codec.merkle import (
 )
 from tidewarp.errors import CodecError, NotFound
 from tidewarp.store.connection import bad
+from tidewarp.store.continuation import Continuation
 from tidewarp.store.handle import Handle
 from tidewarp.store.log import LogReader
 from tidewarp.store.rows import log_id
@@ -73,11 +74,13 @@ class Trees:
         check_size(row, second)
         return consistency_proof(first, second, *self._hashes(row))
 
-    def extend(self, db: sqlite3.Connection, row: DomainRow, hashes: Sequence[bytes]) -> Frontier:
-        """Add ``hashes`` behind the records that ``row`` counts, in the open transaction; a copy of the frontier."""
+    def extend(self, db: sqlite3.Connection, row: DomainRow, continuation: Continuation | None = None) -> Frontier:
+        """Add records behind those that ``row`` counts, in the open transaction; a copy of the frontier."""
         with self._lock:
             tree = self._caught_up(row)
-            tree.tiles = tree.tiles + tree.frontier.extend(hashes)
+            if continuation is not None:
+                frontier, tiles = continuation.grown(tree.frontier)
+                tree.frontier, tree.tiles = frontier.copy(), [*tree.tiles, *tiles]
             news = list(enumerate(tree.tiles))[tree.written :]
             db.executemany("INSERT OR REPLACE INTO tile VALUES (?, ?, ?)", ((row.no, idx, root) for idx, root in news))
             db.execute("INSERT OR REPLACE INTO tree VALUES (?, ?)", (row.no, tree.frontier.to_bytes()))

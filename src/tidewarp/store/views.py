@@ -75,9 +75,11 @@ class Views:
 
     def admit(self, admission: Admission, rivals: Iterable[RecordHeader]) -> None:
         """As the contract of the store says."""
+        now = admission, tuple(rivals)
         with self._lock:
-            self._admission, self._rivals = admission, tuple(rivals)
-            self._folds.clear()
+            if now != (self._admission, self._rivals):  # else the records that were folded still say the same
+                self._admission, self._rivals = now
+                self._folds.clear()
 
     def forget(self) -> None:
         """Records that were folded have not come to be: begin anew."""

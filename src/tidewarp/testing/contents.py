@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import tempfile
@@ -21,8 +22,21 @@ from tidewarp.codec.heads import SignedHead, sign_head
 from tidewarp.codec.merkle import Frontier, verify_consistency, verify_inclusion
 from tidewarp.codec.records import domain_of
 from tidewarp.codec.references import Reference
-from tidewarp.errors import CodecError, Erased, InternalError, NotFound, OperatorError, PeerError, Withheld
+from tidewarp.errors import (
+    CodecError,
+    Erased,
+    InternalError,
+    NotFound,
+    OperatorError,
+    PeerError,
+    QuotaExceeded,
+    Withheld,
+)
+from tidewarp.store.admission import OPEN, Admission
 from tidewarp.store.contract import Entry, Store
+from tidewarp.store.query import SegmentScan, ShardDispatch
+from tidewarp.store.shards import ShardMap
+from tidewarp.store.snapshots import find_snapshot
 from tidewarp.testing.suites import hypothesis, pytest, stateful, strategies
 
 __all__ = ["ArtifactMachine", "ContentConformance", "Site"]
@@ -159,15 +173,23 @@ class ArtifactMachine(stateful.RuleBasedStateMachine):
         ) == before
         assert self.store.has([Artifact(b"only here", 1).reference()]) == [False]
 
+    @stateful.rule(count=strategies.sampled_from([1, 2, 7, 64]))
+    def reshard(self, count: int) -> None:
+        """No answer hangs on how the records are divided."""
+        before = self._answers()
+        self.store.reshard(ShardMap.even(count))
+        assert self.store.shard_map == ShardMap.even(count)
+        assert self._answers() == before
+
     @stateful.precondition(lambda self: self._reopen is not None)
     @stateful.rule()
     def reopen(self) -> None:
         """The next life has all of it."""
-        before = self.store.state_hash(), self.store.state_hash("all")
+        before = self._answers(), self.store.shard_map
         self.store.close()
         assert self._reopen is not None  # the precondition
         self.store = self._reopen(self.folder)
-        assert (self.store.state_hash(), self.store.state_hash("all")) == before
+        assert (self._answers(), self.store.shard_map) == before
 
     @stateful.invariant()
     def agree(self) -> None:
@@ -210,6 +232,13 @@ class ArtifactMachine(stateful.RuleBasedStateMachine):
                 self.internal.add(ref)
                 self.shown[ref] = False
 
+    def _answers(self) -> list[object]:
+        """Hashes, and the rows of a scan, read shard by shard and as one."""
+        view = self.store.view(scope="all")
+        rows = list(view.run(SegmentScan()))
+        assert list(view.run(ShardDispatch(SegmentScan()))) == rows, "merged, the shards are all records in their order"
+        return [self.store.state_hash(), self.store.state_hash("all"), self.store.snapshot(), rows]
+
     def _is_internally_shown(self, ref: Reference) -> bool:
         return self.store.view(scope="all").is_visible(ref)
 
@@ -246,6 +275,51 @@ class ContentConformance:
         machine = partial(self.artifact_machine, self.create, self._reopening())
         stateful.run_state_machine_as_test(cast("Any", machine), settings=self.content_settings)
 
+    def test_a_snapshot_is_found_by_name_and_by_id(self, tmp_path: Path) -> None:
+        """A record keeps it: the last of a name counts, a pin before it; what was visible at it is listed."""
+        with self.create(tmp_path) as store:
+            one = store.put(b"one")
+            first = store.snapshot("stock")
+            two = store.put(b"two")
+            store.tombstone(one)
+            second = store.snapshot("stock")
+            assert [find_snapshot(store, which) for which in ("stock", first.id())] == [second, first]
+            assert list(store.snapshot_items(first.id())) == [(ARTIFACT, one, store.domain, 1)]
+            assert [item.ref for item in store.snapshot_items(second.id())] == [two]
+            assert store.snapshot() not in (first, second), "the record that names it came behind it"
+            assert list(store.snapshot_items(store.snapshot().id())) == list(store.snapshot_items(second.id()))
+            with contextlib.suppress(_Undone), store.transaction():
+                store.snapshot("undone")
+                raise _Undone
+            store.pin("stock", first)
+            assert find_snapshot(store, "stock") == first
+            for which in ("undone", "", bytes(32)):
+                with pytest.raises(NotFound):
+                    find_snapshot(store, which)
+            for name in ("", "a\0b", "x" * 1_025):
+                with pytest.raises(CodecError):
+                    store.snapshot(name)
+
+    def test_shards_are_where_the_reference_says(self, tmp_path: Path) -> None:
+        """A record is in the shard of the artifact that it is about, or else of its own hash; also one that comes later."""
+        site = Site()
+        site.put(b"theirs")
+        site.write(INPUT, timed_body(5, b"secret"), flags=0)
+        with self.create(tmp_path) as store:
+            store.put_many([(b"%d" % n, None) for n in range(20)])
+            store.reshard(ShardMap((0x55, 0xAA)))
+            site.give(store)
+            store.tombstone(store.put(b"later"))
+            store.journal.append([Entry(INPUT, timed_body(1, b""))])
+            view = store.view(scope="all")
+            for row in view.run(SegmentScan()):
+                digest = row["hash"] if row["ref"] is None else row["ref"].digest
+                shard = (digest[0] >= 0x55) + (digest[0] >= 0xAA)
+                found = [row in list(view.run(SegmentScan(shard=one))) for one in range(3)]
+                assert found == [one == shard for one in range(3)]
+            with pytest.raises(OperatorError):
+                list(view.run(SegmentScan(shard=3)))
+
     def test_what_is_not_here_is_told_apart(self, tmp_path: Path) -> None:
         """Never heard of, hidden without an add, named without its bytes, dropped for good."""
         site = Site()
@@ -268,6 +342,27 @@ class ContentConformance:
             store.put(b"large")
             assert store.get(withheld) == b"large"
             assert store.info(withheld).state == "here"
+
+    def test_what_was_erased_does_not_come_back_with_the_records_of_others(self, tmp_path: Path) -> None:
+        """Small or large; the records do come, and what was not erased."""
+        site = Site()
+        payloads = [b"small", bytes(300_000)]
+        with self.create(tmp_path) as store:
+            refs = [store.put(payload) for payload in payloads]
+            for ref in refs:
+                store.erase(ref)
+            assert [site.put(payload) for payload in payloads] == refs
+            other = site.put(b"another")
+            site.give(store)
+            assert store.has([*refs, other]) == [False, False, True]
+            for ref in refs:
+                assert store.info(ref).state == "erased"
+                with pytest.raises(Erased):
+                    store.get(ref)
+            assert len(list(store.records(site.domain))) == 3
+            store.gc(60.0)
+            report = store.fsck()
+            assert report.problems == ()
 
     def test_another_domain_is_adopted(self, tmp_path: Path) -> None:
         """Records, stubs, artifacts and heads of another domain, in two parts; what is visible follows."""
@@ -298,6 +393,53 @@ class ContentConformance:
             assert list(store.records(bytes(32))) == []
             snapshot = {domain: (seq, last) for domain, seq, last in store.snapshot().vector}
             assert snapshot == {store.domain: (1, store.journal.head), site.domain: (4, head.head)}
+
+    def test_a_body_takes_the_place_of_its_stub(self, tmp_path: Path) -> None:
+        """Withheld first, it comes later, with its artifact; another body, another header and what is unknown are refused."""
+        site, artifact = Site(), Artifact(b"secret", 7)
+        ref = artifact.reference()
+        site.put(b"open")
+        for kind, body in ((ARTIFACT, ArtifactBody(ref, 7, 6).to_bytes()), (INPUT, timed_body(5, b"secret"))):
+            site.write(kind, body, flags=0)
+        stubs = site.items[1:]
+        first = BatchItem(stubs[0].header, BODY, ArtifactBody(ref, 7, 6).to_bytes(), artifact.to_bytes())
+        second = BatchItem(stubs[1].header, BODY, timed_body(5, b"secret"))
+        with self.create(tmp_path) as store:
+            store.reshard(ShardMap((0x80,)))
+            site.give(store)
+            root, head = store.root_at(site.domain, 3), store.signed_head(site.domain)
+            assert (store.withheld(site.domain, 0, 9), store.withheld(site.domain, 2, 9)) == ([2, 3], [3])
+            assert (store.withheld(site.domain, 0, 1), store.withheld(bytes(32), 0, 9)) == ([2], [])
+            for wrong in (
+                first._replace(body=first.body[:-1] + b"\7" if first.body else None),
+                first._replace(artifact=Artifact(b"secret").to_bytes()),
+                first._replace(header=second.header._replace(seq=2)),
+                stubs[0],
+            ):
+                with pytest.raises(PeerError):
+                    store.reveal(site.domain, [second, wrong])
+                assert store.withheld(site.domain, 0, 9) == [2, 3]
+            for domain, item in (
+                (bytes(32), first),
+                (site.domain, first._replace(header=first.header._replace(seq=9))),
+            ):
+                with pytest.raises(NotFound):
+                    store.reveal(domain, [item])
+            with pytest.raises(QuotaExceeded):
+                store.set_quota(8)
+                store.reveal(site.domain, [first])
+            store.set_quota(None)
+            assert not store.view(scope="all").is_visible(ref)
+            assert store.reveal(site.domain, [first, second]) == 2
+            assert store.reveal(site.domain, [first, second]) == 0
+            assert (store.withheld(site.domain, 0, 9), store.get(ref)) == ([], b"secret")
+            assert [one.body for one in store.records(site.domain, 1)] == [first.body, second.body]
+            assert (store.root_at(site.domain, 3), store.signed_head(site.domain)) == (root, head)
+            assert store.view(scope="all").is_visible(ref)
+            assert not store.view().is_visible(ref)
+            assert store.fsck().problems == ()
+            rows = [row["seq"] for n in (0, 1) for row in store.view(scope="all").run(SegmentScan(shard=n))]
+            assert sorted(rows) == [1, 2, 3]
 
     def test_trees_prove_what_is_here(self, tmp_path: Path) -> None:
         """Roots, frontiers and proofs over both domains, also beyond a tile."""
@@ -518,6 +660,14 @@ class ContentConformance:
             with pytest.raises(Erased):
                 store.get(shown)
             assert store.fsck().clean
+
+    def test_the_admission_in_force(self, tmp_path: Path) -> None:
+        """The store says which one its views follow, from the moment that it was given."""
+        with self.create(tmp_path) as store:
+            assert store.admission == OPEN
+            nobody = Admission(policy_hash=bytes(range(32)))
+            store.admit(nobody)
+            assert store.admission == store.view().admission == nobody
 
     def test_views_are_cut_at_snapshots(self, tmp_path: Path) -> None:
         """A snapshot's view stays what it was."""

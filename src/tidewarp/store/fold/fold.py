@@ -8,7 +8,7 @@ longer, because a domain has forked or erased a record, all is applied anew.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from tidewarp.codec import PUBLISHED, RecordHeader, record_hash
@@ -54,6 +54,7 @@ class Fold(View):
         self._applied: dict[bytes, _Applied] = {}
         self._grown: set[bytes] = set()  # domains with news since the state was made
         self._choices: Mapping[bytes, bytes] = _NO_CHOICES
+        self._last_word: Mapping[bytes, bytes] = _NO_CHOICES  # the choices of the resolver of now
 
     def add(self, header: RecordHeader, body: bytes | None) -> None:
         """Take a verified record whose predecessor is here. The record itself may be here too, or a rival of it.
@@ -109,7 +110,7 @@ class Fold(View):
             )
         state = State(self.admission.latest)
         heads: dict[bytes, Head] = {}
-        choices = self._choices_of(settled.get(self.admission.resolver or b""))
+        choices = self._chosen_before(settled.get) | self._choices_of(self.admission.resolver, settled.get)
         for domain, part in settled.items():
             self._apply(state, heads, domain, part, choices)
         return View(self.admission, state, heads, self.forks())
@@ -148,11 +149,12 @@ class Fold(View):
         return self._state
 
     def _catch_up(self) -> None:
-        resolver = self.admission.resolver
-        if resolver in self._grown:
-            choices = self._choices_of(self._settled(resolver))
-            if choices != self._choices:
-                self._choices = choices
+        resolver, former = self.admission.resolver, self.admission.former_resolvers
+        if resolver in self._grown or not self._grown.isdisjoint(former):
+            before = self._last_word, self._choices
+            self._last_word = self._choices_of(resolver, self._known)
+            self._choices = self._chosen_before(self._known) | self._last_word
+            if (self._last_word, self._choices) != before:
                 self._forget()
         grown = self._settled_growth()
         if not all(self._applied[domain].begins(grown[domain]) for domain in grown.keys() & self._applied.keys()):
@@ -180,16 +182,38 @@ class Fold(View):
         path = self._path(history)
         return Settled(path) if history.plain else settle(path)
 
-    def _path(self, history: Branches) -> Sequence[Entry]:
-        """The records up to an open fork. Nobody resolves one of the resolver's own: his word would hang on itself."""
-        return history.path(_NO_CHOICES if history.domain == self.admission.resolver else self._choices)
+    def _known(self, domain: bytes) -> Settled | None:
+        """What counts of a domain, if there is anything of it."""
+        return self._settled(domain) if domain in self._histories else None
 
-    def _choices_of(self, resolver: Settled | None) -> dict[bytes, bytes]:
-        """Conflict id and chosen record hash of each resolution: the resolver's last on a conflict counts."""
-        standing = None if self.admission.resolver is None else self.admission.standing(self.admission.resolver)
-        if resolver is None or standing is None:
+    def _path(self, history: Branches) -> Sequence[Entry]:
+        """The records up to an open fork.
+
+        Nobody resolves one of the resolver's own, nor a former resolver one of his: his word would hang on itself.
+        """
+        if history.domain == self.admission.resolver:
+            return history.path(_NO_CHOICES)
+        return history.path(self._last_word if history.domain in self.admission.former_resolvers else self._choices)
+
+    def _chosen_before(self, settled: Callable[[bytes], Settled | None]) -> dict[bytes, bytes]:
+        """The choices of former resolvers; where these differ, that of the greatest domain."""
+        choices: dict[bytes, bytes] = {}
+        for domain, last in self.admission.former_resolvers.items():
+            choices |= self._choices_of(domain, settled, last)
+        return choices
+
+    def _choices_of(
+        self, domain: bytes | None, settled: Callable[[bytes], Settled | None], last: int | None = None
+    ) -> dict[bytes, bytes]:
+        """Conflict id and chosen record hash of each resolution of a domain, up to its record ``last``.
+
+        The last one on a conflict counts. ``settled`` says what counts of a domain.
+        """
+        standing = None if domain is None else self.admission.standing(domain)
+        part = None if domain is None else settled(domain)
+        if part is None or standing is None:
             return {}
-        said = [entry.body for entry in resolver.effective()]
+        said = [entry.body for entry in part.effective() if last is None or entry.seq <= last]
         return {body.conflict: body.choice for body in said if isinstance(body, ResolveBody) and standing.admits(body)}
 
     def _apply(

@@ -17,7 +17,7 @@ from tidewarp.codec.bodies import (
 )
 from tidewarp.codec.frames import count, text16, u8
 from tidewarp.codec.references import SHA256, Reference
-from tidewarp.store.admission import Role, Standing
+from tidewarp.store.admission import Standing
 from tidewarp.store.fold.branches import Entry
 from tidewarp.store.fold.pointers import Pointers
 from tidewarp.store.fold.receipts import Receipts, outputs_hash
@@ -59,40 +59,35 @@ class State:
 
     def apply(self, domain: bytes, standing: Standing, entry: Entry) -> None:
         """Take the next record of ``domain`` that says something, according to how the domain stands."""
-        body, roles, seen = entry.body, standing.roles_at(entry.seq), self.visibility
-        if body is None or not standing.admits(body):
+        body, seen = entry.body, self.visibility
+        if body is None or not standing.admits(body) or standing.lacks(entry.seq, body) is not None:
             return
         match body:
             case ArtifactBody(ref=ref):
-                if Role.PRODUCE in roles and _is_checkable(ref):
+                if _is_checkable(ref):
                     seen.add(ref.encoded(), domain, entry.seq)
             case EdgeBody(edge=edge):
-                if Role.PRODUCE in roles:
-                    encoded = body.ref.encoded()
-                    seen.add(encoded, domain, entry.seq)
-                    self.slots.add(encoded, edge)
+                encoded = body.ref.encoded()
+                seen.add(encoded, domain, entry.seq)
+                self.slots.add(encoded, edge)
             case ReceiptBody(ref=ref, key=key, outputs=outputs):
-                if Role.EXECUTE in roles and _is_checkable(ref):
+                if _is_checkable(ref):
                     seen.add(ref.encoded(), domain, entry.seq)
                     self.receipts.claim(key, _encoded(outputs), ref.encoded(), domain, entry.seq)
             case TombstoneBody(ref=ref, scope=bodies.DOMAIN):
                 if _is_checkable(ref):
                     seen.hide(ref.encoded(), domain)
             case TombstoneBody(ref=ref, scope=scope, bounds=bounds):
-                if Role.CURATE in roles:
-                    seen.curate(ref.encoded(), entry.hash, scope, dict(bounds))
+                seen.curate(ref.encoded(), entry.hash, scope, dict(bounds))
             case LiftBody(ref=ref, scope=bodies.DOMAIN):
                 if _is_checkable(ref):
                     seen.lift(ref.encoded(), domain)
             case LiftBody(ref=ref, scope=scope, tombstone=tombstone):
-                if Role.CURATE in roles:
-                    seen.uncurate(ref.encoded(), tombstone, scope)
+                seen.uncurate(ref.encoded(), tombstone, scope)
             case PointerBody():
-                if Role.PRODUCE in roles:
-                    self.pointers.add(entry.hash, body)
+                self.pointers.add(entry.hash, body)
             case VerdictBody(key=key, outputs=outputs):
-                if Role.AUDIT in roles:
-                    self.receipts.judge(key, _encoded(outputs), domain)
+                self.receipts.judge(key, _encoded(outputs), domain)
             case EvidenceBody(conflict=conflict):
                 self.evidence.add(conflict)
             case _:

@@ -1,11 +1,12 @@
 """Questions about what a store shows, as plans: values that say which rows, and nothing of how they are found.
 
-    plan         the operators: SegmentScan, IndexFilter, SIMDFilter, Merge, TombstoneShadow, TGKTraversal, Projection,
-                 Aggregation, LimitOffset
+    plan         the operators: SegmentScan, IndexFilter, SIMDFilter, Merge, ShardDispatch, TombstoneShadow, TGKTraversal,
+                 Projection, Aggregation, LimitOffset
     row          what a record is as a row, and the condition of a filter
     catalog      what a plan is run over: records and, where there are any, indices; without them, over records alone
     tables       the same over the tables of a file
     columns      artifacts and ends of edges as NumPy arrays
+    graph        all that is visible as a graph in memory
     running      from a plan to its rows
     view         a view that can be asked
 
@@ -23,6 +24,7 @@ from tidewarp.store.query.plan import (
     Plan,
     Projection,
     SegmentScan,
+    ShardDispatch,
     SIMDFilter,
     TGKTraversal,
     TombstoneShadow,
@@ -41,6 +43,7 @@ __all__ = [
     "Row",
     "SIMDFilter",
     "SegmentScan",
+    "ShardDispatch",
     "StoreView",
     "TGKTraversal",
     "TombstoneShadow",

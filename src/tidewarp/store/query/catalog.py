@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from tidewarp.codec.bodies import EDGE
 from tidewarp.codec.references import Reference
 from tidewarp.store.query.row import Role, row_of_record
+from tidewarp.store.shards import ShardMap
 
 if TYPE_CHECKING:
     from tidewarp.store.contract import StoredRecord
@@ -45,6 +46,15 @@ class Catalog(Protocol):
         None: there is no index, or there are more than ``most``; then all records have to be looked at.
         """
 
+    def shard_map(self) -> ShardMap:
+        """How the store is divided at this moment."""
+
+    def in_shard(self, shard_map: ShardMap, shard: int, domain: bytes, after: int, limit: int) -> list[int] | None:
+        """The next records of a domain in a shard, behind ``after``, at most ``limit``, ascending.
+
+        None: there is no index by this map, or there is one by another map meanwhile.
+        """
+
     def steps(self, nodes: Sequence[Reference], direction: Role, types: frozenset[int] | None) -> Iterator[Step]:
         """The steps from these nodes over all edges of these types.
 
@@ -58,15 +68,18 @@ class RecordCatalog:
     Args:
         domains: all that there are.
         records: as the catalog's.
+        shard_map: as the catalog's.
     """
 
     def __init__(
         self,
         domains: Callable[[], Iterable[bytes]],
         records: Callable[[bytes, int, int | None], Iterator[StoredRecord]],
+        shard_map: Callable[[], ShardMap],
     ) -> None:
         self._domains = domains
         self._records = records
+        self._shard_map = shard_map
 
     def records(self, domain: bytes, after: int = 0, limit: int | None = None) -> Iterator[StoredRecord]:
         """As the protocol says."""
@@ -78,6 +91,14 @@ class RecordCatalog:
             yield from self._records(domain, seq - 1, 1)
 
     def edges(self, type: int | None, node: Reference | None, role: Role, most: int) -> list[Position] | None:
+        """As the protocol says: there is no index."""
+        return None
+
+    def shard_map(self) -> ShardMap:
+        """As the protocol says."""
+        return self._shard_map()
+
+    def in_shard(self, shard_map: ShardMap, shard: int, domain: bytes, after: int, limit: int) -> list[int] | None:
         """As the protocol says: there is no index."""
         return None
 

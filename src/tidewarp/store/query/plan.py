@@ -11,6 +11,7 @@ from typing import Literal
 from tidewarp.codec.references import Reference
 from tidewarp.errors import OperatorError
 from tidewarp.store.query.row import RECORD_FIELDS, Condition, Role
+from tidewarp.store.shards import SHARDS_MAX
 
 __all__ = [
     "Aggregation",
@@ -21,6 +22,7 @@ __all__ = [
     "Projection",
     "SIMDFilter",
     "SegmentScan",
+    "ShardDispatch",
     "TGKTraversal",
     "TombstoneShadow",
 ]
@@ -61,13 +63,19 @@ class SegmentScan(Plan):
         kinds: of these kinds; None: of all.
         domains: of these domains (32 bytes each); None: of all that count.
         seq: first and last sequence number; None: all.
+        shard: of this shard of the store, by its number; None: of all. What lies in it is one node's own affair.
     """
 
     kinds: frozenset[int] | None = None
     domains: frozenset[bytes] | None = None
     seq: tuple[int, int] | None = None
+    shard: int | None = None
 
     def __post_init__(self) -> None:
+        if self.shard is not None and not 0 <= self.shard < SHARDS_MAX:
+            raise _refused(
+                self, f"shard {self.shard}", f"shards are numbered from 0, and there are {SHARDS_MAX} at most"
+            )
         if self.seq is not None and not 0 < self.seq[0] <= self.seq[1] < _U64:
             raise _refused(self, f"seq {self.seq}", "sequence numbers count from 1, the first is not behind the last")
 
@@ -188,6 +196,31 @@ class Merge(Plan):
     def children(self) -> tuple[Plan, ...]:
         """The inputs."""
         return self.inputs
+
+
+@dataclass(frozen=True)
+class ShardDispatch(Plan):
+    """The rows of ``child``, with one reader for each shard of the store wherever it scans records, merged as by Merge.
+
+    Whatever the shards are, the rows are those of ``child`` alone, in the same order.
+    """
+
+    child: Plan
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Those of the child."""
+        return self.child.fields
+
+    @property
+    def is_in_order(self) -> bool:
+        """If the child is."""
+        return self.child.is_in_order
+
+    @property
+    def children(self) -> tuple[Plan, ...]:
+        """The child."""
+        return (self.child,)
 
 
 @dataclass(frozen=True)

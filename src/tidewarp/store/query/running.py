@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +22,13 @@ from tidewarp.store.query.plan import (
     Plan,
     Projection,
     SegmentScan,
+    ShardDispatch,
     SIMDFilter,
     TGKTraversal,
     TombstoneShadow,
 )
 from tidewarp.store.query.row import Row, row_of_record
+from tidewarp.store.shards import digest_of
 
 if TYPE_CHECKING:
     from tidewarp.store.contract import StoredRecord
@@ -50,7 +53,7 @@ class Running:
         still: called before each page of records. Raises if the view is another one meanwhile.
         is_visible: at the view. Raises as ``still``.
         internal: whether unpublished records count.
-        columns: those of the view.
+        columns: those of the view or of one of its shards, made by the rows of plans here.
     """
 
     def __init__(
@@ -60,8 +63,10 @@ class Running:
         still: Callable[[], None],
         is_visible: Callable[[Reference], bool],
         internal: bool,
-        columns: Callable[[], Columns],
+        columns: Callable[[Running, int | None], Columns],
     ) -> None:
+        self.shard_map = catalog.shard_map()
+        """By which all its rows are found, even if the store is divided anew meanwhile."""
         self._catalog = catalog
         self._heads = {head.domain: head for head in heads}
         self.still = still
@@ -78,9 +83,11 @@ class Running:
             case IndexFilter():
                 return self._index_filter(plan)
             case SIMDFilter(child=scan):
-                return self._looked_up(scan, plan, self._columns().positions(plan.condition))
+                return self._looked_up(scan, plan, self._columns(self, scan.shard).positions(plan.condition))
             case Merge(inputs=inputs):
                 return _merged([self.rows(one) for one in inputs])
+            case ShardDispatch(child=child):
+                return self.rows(self._dispatched(child))
             case TombstoneShadow():
                 return self._shadowed(plan)
             case TGKTraversal():
@@ -115,7 +122,10 @@ class Running:
                 how = "by columns, each row looked at again"
             case SegmentScan():
                 domains = [one for one in self._heads if plan.domains is None or one in plan.domains]
-                how = f"records of {len(domains)} domains, merged"
+                in_shard = "" if plan.shard is None else f" in shard {plan.shard} of {self.shard_map.count}"
+                how = f"records of {len(domains)} domains{in_shard}, merged"
+            case ShardDispatch():
+                how = f"one reader for each of {self.shard_map.count} shards, merged"
             case TGKTraversal():
                 how = f"breadth first, at most {plan.nodes_max} nodes, {plan.depth_max} edges from a root"
             case _:
@@ -124,6 +134,23 @@ class Running:
         for child in plan.children:
             yield from self.explain(child, depth + 1)
 
+    def _dispatched(self, plan: Plan) -> Plan:
+        """The plan with a reader for each shard wherever it looks at all records; what an index finds stays as it is."""
+        match plan:
+            case SegmentScan(shard=None):
+                return Merge(tuple(replace(plan, shard=shard) for shard in range(self.shard_map.count)))
+            case SIMDFilter(child=SegmentScan(shard=None) as scan):
+                shards = range(self.shard_map.count)
+                return Merge(tuple(replace(plan, child=replace(scan, shard=shard)) for shard in shards))
+            case IndexFilter(child=SegmentScan()) if self._positions(plan) is not None:
+                return plan
+            case Merge(inputs=inputs):
+                return Merge(tuple(map(self._dispatched, inputs)))
+            case IndexFilter() | TombstoneShadow() | Projection() | Aggregation() | LimitOffset() | ShardDispatch():
+                return replace(plan, child=self._dispatched(plan.child))
+            case _:
+                return plan
+
     # --- records ---
 
     def _scanned(self, scan: SegmentScan) -> Iterator[Row]:
@@ -131,8 +158,12 @@ class Running:
 
     def _read(self, scan: SegmentScan) -> Iterator[tuple[Row, StoredRecord]]:
         """The records of a scan and their rows, in merge order."""
+        if scan.shard is not None and scan.shard >= self.shard_map.count:
+            rule = f"this store has {self.shard_map.count} shards, numbered from 0"
+            raise OperatorError(f"shard {scan.shard}", rule, "name one of them, or scan all")
         domains = [domain for domain in self._heads if scan.domains is None or domain in scan.domains]
-        page = max(16, _PAGE // max(1, len(domains)))
+        readers = len(domains) * (1 if scan.shard is None else self.shard_map.count)
+        page = max(1 if scan.shard is not None else 16, _PAGE // max(1, readers))
         found = [self._of_domain(scan, domain, page) for domain in domains]
         return heapq.merge(*found, key=lambda pair: _place(pair[0]))
 
@@ -140,6 +171,14 @@ class Running:
         first, last = scan.seq or (1, self._heads[domain].seq)
         after, last = first - 1, min(last, self._heads[domain].seq)
         self._check_branch(domain)
+        is_divided = scan.shard is not None and self.shard_map.count > 1
+        pages = (self._shard_pages if is_divided else self._pages)(scan, domain, after, last, page)
+        for found in pages:
+            yield from ((row_of_record(record), record) for record in found if self._counts(scan, record))
+
+    def _pages(
+        self, scan: SegmentScan, domain: bytes, after: int, last: int, page: int
+    ) -> Iterator[Sequence[StoredRecord]]:
         while after < last:
             self.still()
             found = list(self._catalog.records(domain, after, min(page, last - after)))
@@ -148,7 +187,26 @@ class Running:
                     f"records behind {after} of {domain.hex()[:16]}", "the view has them", "report this"
                 )
             after = found[-1].header.seq
-            yield from ((row_of_record(record), record) for record in found if self._counts(scan, record))
+            yield found
+
+    def _shard_pages(
+        self, scan: SegmentScan, domain: bytes, after: int, last: int, page: int
+    ) -> Iterator[Sequence[StoredRecord]]:
+        """The records of a shard, by its index as long as there is one, else by looking at all of them."""
+        while after < last:
+            self.still()
+            seqs = self._catalog.in_shard(self.shard_map, scan.shard or 0, domain, after, page)
+            if seqs is None:
+                for found in self._pages(scan, domain, after, last, page):
+                    yield [record for record in found if self._is_in_shard(scan, record)]
+                return
+            if len(seqs) == 0 or seqs[0] > last:
+                return
+            yield list(self._catalog.records_at(domain, [seq for seq in seqs if seq <= last]))
+            after = seqs[-1]
+
+    def _is_in_shard(self, scan: SegmentScan, record: StoredRecord) -> bool:
+        return scan.shard is None or self.shard_map.shard_of(digest_of(record.header, record.body)) == scan.shard
 
     def _check_branch(self, domain: bytes) -> None:
         """Of a domain that has forked, the store holds one branch, and it may be the other one that counts."""
@@ -179,7 +237,7 @@ class Running:
             return self._looked_up(plan.child, plan, iter(sorted(positions)))
         scan = plan.child
         if plan.origin is not None and (scan.domains is None or plan.origin in scan.domains):
-            scan = SegmentScan(scan.kinds, frozenset({plan.origin}), scan.seq)
+            scan = replace(scan, domains=frozenset({plan.origin}))
         return filter(condition.holds, self._scanned(scan))
 
     def _positions(self, plan: IndexFilter) -> list[Position] | None:
@@ -207,7 +265,7 @@ class Running:
                 records = self._catalog.records_at(domain, seqs)
                 found.update({(seq, domain): record for seq, record in zip(seqs, records, strict=True)})
             for key in part:
-                if self._counts(scan, found[key]):
+                if self._counts(scan, found[key]) and self._is_in_shard(scan, found[key]):
                     row = row_of_record(found[key])
                     if condition.holds(row):
                         yield row

@@ -11,10 +11,12 @@ from tidewarp.codec.references import Reference
 from tidewarp.store.handle import Handle
 from tidewarp.store.query.catalog import Position, Step
 from tidewarp.store.query.row import Role
+from tidewarp.store.shards import ShardMap
 
 if TYPE_CHECKING:
     from tidewarp.store.contract import StoredRecord
     from tidewarp.store.domains import DomainTable
+    from tidewarp.store.sharding import ShardTable
 
 __all__ = ["STEPS_MAX", "TableCatalog"]
 
@@ -27,9 +29,10 @@ STEPS_MAX = 20_000
 class TableCatalog:
     """:class:`~tidewarp.store.query.catalog.Catalog` over a database."""
 
-    def __init__(self, handle: Handle, domains: DomainTable) -> None:
+    def __init__(self, handle: Handle, domains: DomainTable, shards: ShardTable) -> None:
         self._handle = handle
         self._domains = domains
+        self._shards = shards
 
     def records(self, domain: bytes, after: int = 0, limit: int | None = None) -> Iterator[StoredRecord]:
         """As the protocol says."""
@@ -59,6 +62,14 @@ class TableCatalog:
         )
         rows = self._handle.select("run", statement, *values, most + 1)
         return None if len(rows) > most else [Position(*row) for row in rows]
+
+    def shard_map(self) -> ShardMap:
+        """As the protocol says."""
+        return self._shards.map()
+
+    def in_shard(self, shard_map: ShardMap, shard: int, domain: bytes, after: int, limit: int) -> list[int] | None:
+        """As the protocol says."""
+        return self._shards.seqs(shard_map, shard, self._domains.held(domain).no, after, limit)
 
     def steps(self, nodes: Sequence[Reference], direction: Role, types: frozenset[int] | None) -> Iterator[Step]:
         """As the protocol says."""

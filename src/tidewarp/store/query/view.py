@@ -13,11 +13,15 @@ from tidewarp.store.fold.state import State
 from tidewarp.store.fold.view import View
 from tidewarp.store.query.catalog import Catalog
 from tidewarp.store.query.columns import Columns, columns_of
+from tidewarp.store.query.graph import graph_of
 from tidewarp.store.query.plan import IndexFilter, Plan, SegmentScan, TGKTraversal
 from tidewarp.store.query.row import Row
 from tidewarp.store.query.running import Running
+from tidewarp.store.shards import ShardMap
 
 if TYPE_CHECKING:
+    import rustworkx
+
     from tidewarp.store.contract import StoredRecord
     from tidewarp.store.fold.view import Head
 
@@ -46,7 +50,8 @@ class StoreView(View):
         self._catalog = catalog
         self._internal = internal
         self._age = age
-        self._columns: tuple[list[Head], Columns] | None = None
+        self._columns: dict[int | None, Columns] = {}  # by shard
+        self._columns_at: tuple[list[Head], ShardMap] | None = None
 
     def forks(self) -> tuple[Fork, ...]:
         """Where domains that count have forked as far as the records here show, resolved or not; ascending."""
@@ -93,13 +98,33 @@ class StoreView(View):
         """What ``ref`` comes from: the rows of a traversal from it, from targets to sources."""
         return self.run(TGKTraversal((ref,), "from", depth_max=depth_max))
 
-    def columns(self) -> Columns:
-        """All that the records of the view add, as arrays; kept until the view grows."""
+    def columns(self, shard: int | None = None) -> Columns:
+        """All that the records of the view add, as arrays; of one shard, if it is named.
+
+        They are kept until the view grows, or the store is divided in another way.
+        """
+        return self._columns_by(self._running(), shard)
+
+    def to_rustworkx(self) -> rustworkx.PyDiGraph[Reference, Reference]:
+        """All that is visible as one graph in memory, for what asks about the whole of it: cycles, order, components.
+
+        Its nodes are the visible artifacts, in byte order, their data the references. A visible edge leads from each of its
+        sources to each of its targets; the data there is its own reference.
+
+        Raises:
+            MissingExtra: the package rustworkx is not installed.
+        """
+        return graph_of(self.visible(), self.edges())
+
+    def _columns_by(self, running: Running, shard: int | None) -> Columns:
         heads = self.heads()
-        if self._columns is None or self._columns[0] != heads:
-            rows = self.run(SegmentScan(_ADDS))
-            self._columns = heads, columns_of(rows, tuple([head.domain for head in heads]))
-        return self._columns[1]
+        if self._columns_at != (heads, running.shard_map):
+            self._columns.clear()
+            self._columns_at = heads, running.shard_map
+        if shard not in self._columns:
+            rows = running.rows(SegmentScan(_ADDS, shard=shard))
+            self._columns[shard] = columns_of(rows, tuple([head.domain for head in heads]))
+        return self._columns[shard]
 
     def _shown(self, plan: Plan) -> Iterator[Row]:
         visibility, running = self._now().visibility, self._running()
@@ -122,7 +147,7 @@ class StoreView(View):
             still()
             return self.is_visible(ref)
 
-        return Running(self._catalog, self.heads(), still, is_visible, self._internal, self.columns)
+        return Running(self._catalog, self.heads(), still, is_visible, self._internal, self._columns_by)
 
     def _now(self) -> State:
         return self._view._now()
