@@ -5,8 +5,8 @@ from __future__ import annotations
 from tidewarp.codec.artifacts import Artifact
 from tidewarp.codec.batches import BatchItem
 from tidewarp.codec.bodies import decode_body
-from tidewarp.federation.verify import named_by
 from tidewarp.store import Store
+from tidewarp.store.continuation import named_by
 
 
 def hand_over(source: Store, target: Store, limit: int | None = None) -> int:

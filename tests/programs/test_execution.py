@@ -28,8 +28,8 @@ from small_programs import (
 
 from tidewarp.codec import pack
 from tidewarp.codec.artifacts import Artifact
+from tidewarp.codec.computations import Listing, ListingRow, computation_key
 from tidewarp.codec.programs import SCHEME_REFERENCE, External, Node, Output, Program
-from tidewarp.codec.receipts import Listing, ListingRow, computation_key
 from tidewarp.codec.results import Diagnostic, NodeStatus, NodeTrace, Status
 from tidewarp.errors import CodecError, OutOfModel
 from tidewarp.programs import Execution, Limits, OperationFailed, OperationRegistry, execute

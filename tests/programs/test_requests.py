@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from tidewarp.codec.artifacts import TAG_PROGRAM, TAG_REQUEST, Artifact
 from tidewarp.codec.bodies import REQUEST
+from tidewarp.codec.computations import Manifest
 from tidewarp.codec.ed25519 import public_key_of
 from tidewarp.codec.programs import External, Node, Output, Program
-from tidewarp.codec.receipts import Executor, Manifest, RequestOutput, RunRequest
+from tidewarp.codec.receipts import Executor
 from tidewarp.codec.records import domain_of
+from tidewarp.codec.requests import RequestOutput, RunRequest
 from tidewarp.programs import OperationRegistry, computation_of
 from tidewarp.programs.requests import GRACE_S, RequestBoard, rendezvous, submit
 from tidewarp.programs.runs import run
@@ -94,7 +96,7 @@ def test_a_graph_of_requests_over_two_sites_completes_in_any_order(steps):
             hand_over(source.store, target.store)
             target.work(GRACE_S)
     for site in (a, b):
-        (output,) = site.board.outputs(TWICE.reference())
+        (output,) = site.board.state(TWICE.reference()).outputs
         assert site.store.get(output) == EXPECTED
         assert site.board.ready(1e9) == []
     results = {(done.key, done.result) for done in a.runs + b.runs}
@@ -123,7 +125,7 @@ def test_a_request_waits_for_what_it_hangs_on(site):
     for request in (JOINED, HASHED, TWICE):
         assert [one.request for one in site.work()] == [request.reference()]
     assert site.board.ready() == []
-    assert site.store.get(*site.board.outputs(TWICE.reference())) == EXPECTED
+    assert site.store.get(*site.board.state(TWICE.reference()).outputs) == EXPECTED
 
 
 def test_a_request_is_submitted_once(site):
@@ -164,7 +166,7 @@ def test_what_is_no_request_asks_for_nothing(site):
     for request in (RunRequest(LEFT, ()), RunRequest(strange.reference(), ()), RunRequest(RIGHT, (LEFT,), RIGHT)):
         submit(site.store, request)
     assert site.board.ready(1e9) == []
-    assert site.board.outputs(Artifact(b"absent").reference()) is None
+    assert site.board.state(Artifact(b"absent").reference()).outputs is None
 
 
 def test_a_divergent_input_is_waited_for(site):
@@ -177,7 +179,7 @@ def test_a_divergent_input_is_waited_for(site):
     site.store.put_receipt(b"another", done.key, [wrong])
     assert site.store.view().key_state(done.key).agreement is Agreement.DIVERGENT
     assert site.board.ready(1e9) == []
-    assert site.board.outputs(JOINED.reference()) is None
+    assert site.board.state(JOINED.reference()).outputs is None
 
 
 def test_each_site_has_its_turn(site):

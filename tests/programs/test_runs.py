@@ -9,10 +9,11 @@ import pytest
 from tidewarp.codec import ed25519
 from tidewarp.codec.artifacts import TAG_PROGRAM, TAG_RESULT, Artifact
 from tidewarp.codec.bodies import RECEIPT, ReceiptBody
+from tidewarp.codec.computations import Manifest
 from tidewarp.codec.programs import External, Node, Output, Program
-from tidewarp.codec.receipts import BY_CONSTRUCTION, DECLARED, Executor, Manifest, Receipt
+from tidewarp.codec.receipts import BY_CONSTRUCTION, DECLARED, Executor, Receipt
 from tidewarp.codec.results import Result, Status
-from tidewarp.errors import NotFound, OutOfModel, ProgramRefused, QuotaExceeded
+from tidewarp.errors import NotFound, OperatorError, OutOfModel, ProgramRefused, QuotaExceeded
 from tidewarp.programs import Limits, OperationRegistry
 from tidewarp.programs.runs import run
 from tidewarp.store import MemoryStore
@@ -88,6 +89,8 @@ def test_times_are_those_of_the_clock_that_is_given(site):
     back = iter([1_000, 900])
     receipt = site.receipt(site.run(now=lambda: next(back), force=True))
     assert (receipt.started, receipt.completed) == (1_000, 1_000)
+    with pytest.raises(OperatorError, match="from 1970 on"):
+        site.run(now=lambda: -1, force=True)
 
 
 def test_a_receipt_is_signed_over_its_computation(site):

@@ -7,16 +7,20 @@ from handing_over import hand_over
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tidewarp.codec import PUBLISHED
 from tidewarp.codec.artifacts import TAG_LISTING, TAG_MANIFEST, TAG_PROGRAM, Artifact
+from tidewarp.codec.bodies import VERDICT, VerdictBody
+from tidewarp.codec.computations import Environment, Listing, ListingRow, Manifest
 from tidewarp.codec.ed25519 import public_key_of
 from tidewarp.codec.programs import External, Node, Output, Program
-from tidewarp.codec.receipts import Environment, Executor, Listing, ListingRow, Manifest, Receipt
+from tidewarp.codec.receipts import Executor, Receipt
 from tidewarp.codec.records import domain_of
 from tidewarp.errors import OperatorError, OutOfModel, PolicyDenied
 from tidewarp.programs import Limits, OperationRegistry
+from tidewarp.programs.judging import judge
 from tidewarp.programs.runs import run
-from tidewarp.programs.verification import Outcome, judge, reexecute, verify_receipt
-from tidewarp.store import Admission, MemoryStore, open_store
+from tidewarp.programs.verification import Outcome, reexecute, verify_receipt
+from tidewarp.store import Admission, Entry, MemoryStore, open_store
 from tidewarp.store.admission import Decision, Role, Standing
 from tidewarp.store.fold import Agreement
 
@@ -247,6 +251,32 @@ def test_only_an_auditor_judges_and_only_what_it_can_execute(store, judging):
     with pytest.raises(OutOfModel, match="not registered"):
         judge(judging, done.receipt, KERNEL, executor=Executor(KEY, "site"))
     assert (store.journal.size, judging.journal.size) == (size, before)
+
+
+def test_who_comes_to_two_results_gives_no_verdict(judging):
+    """An operation that gives another result each time is no auditor's; nothing is written."""
+    given = iter(range(100))
+    registry = OperationRegistry.kernel()
+    registry.register("test.upper", 1, lambda *_: [Artifact(b"%d" % next(given))], inputs=1, outputs=1, impl=b"\1" * 32)
+    done = executed(judging, program=HOST, registry=registry)
+    size = judging.journal.size
+    with pytest.raises(OutOfModel, match="gave two results"):
+        judge(judging, done.receipt, registry, executor=Executor(KEY, "site"))
+    assert judging.journal.size == size
+
+
+def test_a_receipt_that_a_verdict_overrules_is_bad_no_more(judging):
+    """It is counted as different; one that contradicts the verdict itself is bad as before."""
+    done = executed(judging)
+    lie = forged(judging, done, output=judging.put(b"wrong"))
+    assert [(one.receipt, one.is_overruled) for one in reexecute(judging, 9, 0, KERNEL).bad] == [(lie, False)]
+    judge(judging, lie, KERNEL, executor=Executor(KEY, "auditor"))
+    report = reexecute(judging, 9, 0, KERNEL)
+    assert (report.bad, report.count(Outcome.DIFFERENT)) == ((), 1)
+    judging.journal.append(
+        [Entry(VERDICT, VerdictBody(done.key, (Artifact(b"wrong").reference(),)).to_bytes(), PUBLISHED)]
+    )
+    assert [(one.receipt, one.is_overruled) for one in reexecute(judging, 9, 0, KERNEL).bad] == [(lie, False)]
 
 
 def test_a_sample_is_a_function_of_its_seed(store):

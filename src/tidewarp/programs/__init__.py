@@ -6,10 +6,12 @@
     execution     a run, with its result, its trace and its computation key
     runs          a run over a store, kept with its receipt or found again
     verification  is a receipt right: it is executed again, and who is wrong is named
+    judging       an auditor says which of several results counts
     requests      runs that any site may execute, once what they hang on is accepted
+    working       a site executes them, in its turn
 
 Pure: no I/O, no clock; what is read and kept is the affair of the store that ``runs`` is given. The byte forms are in ``codec``:
-``programs``, ``results``, ``receipts``.
+``programs``, ``results``, ``computations``, ``receipts``, ``requests``.
 """
 
 from __future__ import annotations

@@ -17,8 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from tidewarp.codec.artifacts import Artifact
-from tidewarp.codec.programs import SCHEME_REFERENCE, External, Output, Program
-from tidewarp.codec.receipts import (
+from tidewarp.codec.computations import (
     ANY_PLATFORM,
     Environment,
     Listing,
@@ -28,6 +27,7 @@ from tidewarp.codec.receipts import (
     platform_row,
     salt_row,
 )
+from tidewarp.codec.programs import SCHEME_REFERENCE, External, Output, Program
 from tidewarp.codec.references import Reference
 from tidewarp.codec.results import Diagnostic, NodeStatus, NodeTrace, Result, Status, Trace
 from tidewarp.errors import CodecError, OutOfModel

@@ -10,20 +10,24 @@ accepted. No site leads. For each computation the sites have an order of their o
 further one waits a grace time longer, so that a site that is down delays a run and stops nothing. Where two run the same,
 nothing is lost but time: equal computations have one key and one result.
 
-A request is cancelled by a tombstone on it. One whose computation is divergent waits for a verdict.
+A request is cancelled by a tombstone on it. One whose computation is divergent waits for a verdict, and so do those that
+hang on it.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
 from typing import Final, NamedTuple
 
 from tidewarp.codec import PUBLISHED
 from tidewarp.codec.artifacts import TAG_REQUEST
 from tidewarp.codec.bodies import REQUEST, RequestBody
+from tidewarp.codec.computations import Manifest
 from tidewarp.codec.programs import Program
-from tidewarp.codec.receipts import Manifest, RequestOutput, RunRequest
 from tidewarp.codec.references import Reference
+from tidewarp.codec.requests import RequestInput, RequestOutput, RunRequest
 from tidewarp.errors import CodecError, OutOfModel, ProgramRefused
 from tidewarp.programs.execution import computation_of
 from tidewarp.programs.operations import OperationRegistry
@@ -31,13 +35,48 @@ from tidewarp.programs.runs import read_program
 from tidewarp.store.admission import Role
 from tidewarp.store.contract import Entry, Store
 from tidewarp.store.fold import Agreement, View
+from tidewarp.store.links import PAYLOAD_BYTES_MAX
 
-__all__ = ["GRACE_S", "ReadyRequest", "RequestBoard", "rendezvous", "submit"]
+__all__ = ["GRACE_S", "ReadyRequest", "RequestBoard", "RequestState", "Stage", "rendezvous", "submit"]
 
 GRACE_S: Final = 10.0
 """Seconds that each site leaves to the one before it."""
 
 _SETTLED = (Agreement.ACCEPTED, Agreement.RESOLVED)
+
+
+class Stage(StrEnum):
+    """How far a request has come; the text is its name in reports."""
+
+    WAITING = "waiting"
+    """Something that it needs is not visible, not here, or not settled; or its output is hidden."""
+    READY = "ready"
+    """Everything is here, and no result is settled."""
+    DONE = "done"
+    """Its outputs are settled."""
+    FAILED = "failed"
+    """It is settled that the program fails on these inputs."""
+    DIVERGENT = "divergent"
+    """Receipts contradict each other; it waits for a verdict."""
+    BLOCKED = "blocked"
+    """An input of it is an output that will not come: of a run that failed, or that has not so many."""
+    ELSEWHERE = "elsewhere"
+    """Its program has an operation that is not registered here."""
+    INVALID = "invalid"
+    """It is no request, or what it names as its program is none."""
+
+
+class RequestState(NamedTuple):
+    """Where a request stands. ``waits_for``, ascending: artifacts that are not here, and requests that are not settled.
+
+    ``key`` (32 bytes) is there once all inputs have names, ``outputs`` once they are settled: none where it failed.
+    """
+
+    request: Reference
+    stage: Stage
+    key: bytes | None = None
+    outputs: tuple[Reference, ...] | None = None
+    waits_for: tuple[Reference, ...] = ()
 
 
 class ReadyRequest(NamedTuple):
@@ -55,16 +94,11 @@ class ReadyRequest(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """What follows from a request so far. ``inputs`` are there once all have names, ``outputs`` once they are settled."""
+    """A request, where it stands, and its inputs once all of them have names."""
 
+    state: RequestState
     request: RunRequest | None = None
-    inputs: tuple[Reference, ...] | None = None
-    key: bytes | None = None
-    outputs: tuple[Reference, ...] | None = None
-    is_open: bool = False
-
-
-_NOTHING = _Known()
+    inputs: tuple[Reference, ...] = ()
 
 
 def submit(store: Store, request: RunRequest) -> Reference:
@@ -116,29 +150,31 @@ class RequestBoard:
         domains = self._executors(view)
         if self._store.domain not in domains:
             return []
-        self._read_on(view)
-        known: dict[Reference, _Known] = {}
         found = []
-        for ref in sorted(self._asked):
-            if not view.is_visible(ref):
+        for state, request, inputs in self._visible(view):
+            if state.stage is not Stage.READY or request is None or state.key is None:
                 continue
-            self._settle(view, ref, known)
-            request, inputs, key, _, is_open = known[ref]
-            if request is None or inputs is None or key is None or not is_open:
-                continue
-            needed = [request.program, *inputs, *([] if request.params is None else [request.params])]
-            if not all(map(view.is_visible, needed)) or not all(self._store.has(needed)):
-                continue
-            turn = _turn(key, self._store.domain, domains)
+            turn = _turn(state.key, self._store.domain, domains)
             if turn * self._grace_s <= waited_s:
-                found.append(ReadyRequest(ref, key, request.program, inputs, request.params, turn))
+                found.append(ReadyRequest(state.request, state.key, request.program, inputs, request.params, turn))
         return found
 
-    def outputs(self, ref: Reference) -> tuple[Reference, ...] | None:
-        """What the request ``ref`` came to: none if it failed, None where that is not settled yet."""
+    def states(self) -> list[RequestState]:
+        """Where the requests stand that are visible, in the order of their names."""
+        return [one.state for one in self._visible(self._store.view(scope="all"))]
+
+    def state(self, ref: Reference) -> RequestState:
+        """Where the request ``ref`` stands, which may be one that is still to come."""
         known: dict[Reference, _Known] = {}
         self._settle(self._store.view(scope="all"), ref, known)
-        return known[ref].outputs
+        return known[ref].state
+
+    def _visible(self, view: View) -> Iterator[_Known]:
+        self._read_on(view)
+        known: dict[Reference, _Known] = {}
+        for ref in sorted(filter(view.is_visible, self._asked)):
+            self._settle(view, ref, known)
+            yield known[ref]
 
     def _executors(self, view: View) -> set[bytes]:
         """The domains that may run anything; the own one too, before its first record."""
@@ -171,21 +207,49 @@ class RequestBoard:
             if before:
                 waiting += sorted(before)
                 continue
-            known[waiting.pop()] = _NOTHING if request is None else self._known(view, request, known)
+            name = waiting.pop()
+            known[name] = self._unread(name) if request is None else self._known(view, name, request, known)
 
-    def _known(self, view: View, request: RunRequest, known: dict[Reference, _Known]) -> _Known:
-        named = [_named(one, known) if isinstance(one, RequestOutput) else one for one in request.inputs]
-        inputs = tuple([one for one in named if one is not None])
+    def _unread(self, ref: Reference) -> _Known:
+        """What there is to say of a request that cannot be read."""
+        if ref in self._requests:
+            return _Known(RequestState(ref, Stage.INVALID))
+        return _Known(RequestState(ref, Stage.WAITING, waits_for=(ref,)))
+
+    def _known(self, view: View, ref: Reference, request: RunRequest, known: Mapping[Reference, _Known]) -> _Known:
         program = self._program(request.program)
-        if len(inputs) < len(named) or program is None:
-            return _Known(request)
+        if program is None and request.program in self._programs:
+            return _Known(RequestState(ref, Stage.INVALID), request)
+        if any(_never_comes(one, known) for one in request.inputs):
+            return _Known(RequestState(ref, Stage.BLOCKED), request)
+        sources = {one.request for one in request.inputs if isinstance(one, RequestOutput)}
+        lacking = {one for one in sources if known[one].state.outputs is None}
+        if lacking or program is None:
+            lacking |= set() if program is not None else {request.program}
+            return _Known(RequestState(ref, Stage.WAITING, waits_for=tuple(sorted(lacking))), request)
+        inputs = tuple([_named(one, known) for one in request.inputs])
+        return _Known(self._computed(view, ref, request, program, inputs), request, inputs)
+
+    def _computed(
+        self, view: View, ref: Reference, request: RunRequest, program: Program, inputs: tuple[Reference, ...]
+    ) -> RequestState:
+        """Where a request stands whose inputs have names."""
         key = self._key(request.program, program, Manifest(inputs, request.params))
         if key is None:
-            return _Known(request, inputs)
-        state = view.key_state(key)
-        if state is not None and state.agreement in _SETTLED:
-            return _Known(request, inputs, key, state.lists[0])
-        return _Known(request, inputs, key, None, state is None or state.agreement is Agreement.CLAIMED)
+            return RequestState(ref, Stage.ELSEWHERE)
+        found = view.key_state(key)
+        if found is not None and found.agreement in _SETTLED:
+            outputs = found.lists[0]
+            return RequestState(ref, Stage.FAILED if program.roots and not outputs else Stage.DONE, key, outputs)
+        if found is not None and found.agreement is Agreement.DIVERGENT:
+            return RequestState(ref, Stage.DIVERGENT, key)
+        hidden = {one for outputs in (() if found is None else found.lists) for one in outputs if view.is_hidden(one)}
+        if hidden:  # nobody makes again what somebody has hidden
+            return RequestState(ref, Stage.WAITING, key, waits_for=tuple(sorted(hidden)))
+        needed = sorted({request.program, *inputs, *([] if request.params is None else [request.params])})
+        is_here = self._store.has(needed)
+        lacking = [one for one, here in zip(needed, is_here, strict=True) if not here or not view.is_visible(one)]
+        return RequestState(ref, Stage.WAITING if lacking else Stage.READY, key, waits_for=tuple(lacking))
 
     def _key(self, ref: Reference, program: Program, manifest: Manifest) -> bytes | None:
         """None where the program has an operation that others may have."""
@@ -205,7 +269,8 @@ class RequestBoard:
         return self._requests[ref]
 
     def _read_request(self, ref: Reference) -> RunRequest | None:
-        if self._store.info(ref).tag != TAG_REQUEST:
+        info = self._store.info(ref)
+        if info.tag != TAG_REQUEST or info.size > PAYLOAD_BYTES_MAX:
             return None
         try:
             return RunRequest.from_bytes(self._store.get(ref))
@@ -223,10 +288,23 @@ class RequestBoard:
         return self._programs[ref]
 
 
-def _named(source: RequestOutput, known: dict[Reference, _Known]) -> Reference | None:
-    """The artifact that ``source`` has come to."""
-    outputs = known[source.request].outputs
-    return None if outputs is None or source.output >= len(outputs) else outputs[source.output]
+def _named(source: RequestInput, known: Mapping[Reference, _Known]) -> Reference:
+    """The artifact that ``source`` is, or has come to."""
+    if isinstance(source, Reference):
+        return source
+    outputs = known[source.request].state.outputs
+    assert outputs is not None  # or the request would wait for it
+    return outputs[source.output]
+
+
+def _never_comes(source: RequestInput, known: Mapping[Reference, _Known]) -> bool:
+    """Is ``source`` an output that no waiting brings?"""
+    if isinstance(source, Reference):
+        return False
+    state = known[source.request].state
+    if state.outputs is not None:
+        return source.output >= len(state.outputs)
+    return state.stage in (Stage.BLOCKED, Stage.INVALID)
 
 
 def _turn(key: bytes, me: bytes, domains: set[bytes]) -> int:

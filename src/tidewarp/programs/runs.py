@@ -20,21 +20,16 @@ from tidewarp.codec.artifacts import (
     TAG_TRACE,
     Artifact,
 )
+from tidewarp.codec.computations import Manifest
 from tidewarp.codec.programs import SCHEME, SCHEME_REFERENCE, Program
-from tidewarp.codec.receipts import (
-    BY_CONSTRUCTION,
-    DECLARED,
-    Determinism,
-    Executor,
-    Manifest,
-    Receipt,
-)
+from tidewarp.codec.receipts import BY_CONSTRUCTION, DECLARED, Determinism, Executor, Receipt
 from tidewarp.codec.references import Reference
 from tidewarp.codec.results import Result, Status
-from tidewarp.errors import CodecError, NotFound, OutOfModel, ProgramRefused
+from tidewarp.errors import CodecError, NotFound, OperatorError, OutOfModel, ProgramRefused
 from tidewarp.programs.execution import LIMITS, Computation, Execution, Limits, computation_of, execute
 from tidewarp.programs.operations import HostOperation, OperationRegistry
 from tidewarp.store.fold import Agreement, View
+from tidewarp.store.links import PAYLOAD_BYTES_MAX
 
 __all__ = ["EVALUATOR", "Run", "RunStore", "read_program", "run"]
 
@@ -135,6 +130,7 @@ def run(
         Withheld, Erased, Corrupt: their bytes are not here.
         ProgramRefused: the artifact is no program.
         OutOfModel: this machine cannot run it; nothing was kept.
+        OperatorError: its clock is before 1970; nothing was kept.
         QuotaExceeded, StoreFull, StoreFailed: nothing was kept.
     """
     view = store.view(scope="all")
@@ -148,7 +144,7 @@ def run(
     if accepted is not None:
         return accepted
 
-    started = 0 if now is None else now()
+    started = 0 if now is None else _checked(now())
     artifacts = _artifacts(store, manifest, limits)
     given = None if params is None else artifacts.pop()
     execution = execute(decoded, artifacts, given, registry, limits, salt=salt)
@@ -167,10 +163,21 @@ def read_program(store: RunStore, ref: Reference) -> Program:
     if info.tag != TAG_PROGRAM:
         tag = "no tag" if info.tag is None else f"tag {info.tag:#x}"
         raise ProgramRefused(ref.hex(), f"a program has tag {TAG_PROGRAM:#x}, this artifact has {tag}", "build one")
+    if info.size > PAYLOAD_BYTES_MAX:
+        rule = f"a program has at most {PAYLOAD_BYTES_MAX} bytes, this artifact has {info.size}"
+        raise ProgramRefused(ref.hex(), rule, "give what is long as an input")
     try:
         return Program.from_bytes(store.get(ref))
     except CodecError as error:
         raise ProgramRefused(ref.hex(), f"{error.value}: {error.rule}", "build the program again") from error
+
+
+def _checked(unix_ns: int) -> int:
+    """The time, which a receipt can say. Raises OperatorError."""
+    if unix_ns < 0:
+        rule = "a receipt has times from 1970 on"
+        raise OperatorError(f"clock of this machine: {unix_ns} ns", rule, "set the clock, or leave the times out")
+    return unix_ns
 
 
 def _accepted(

@@ -19,19 +19,10 @@ from collections.abc import Callable, Collection, Sequence
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
-from tidewarp.codec import PUBLISHED
 from tidewarp.codec.artifacts import TAG_EXECUTOR, TAG_PROGRAM, TAG_RECEIPT, Artifact
-from tidewarp.codec.bodies import VERDICT, VerdictBody
+from tidewarp.codec.computations import ANY_PLATFORM, ClaimedComputation, platform_row, read_computation, salt_row
 from tidewarp.codec.programs import SCHEME_REFERENCE, Program
-from tidewarp.codec.receipts import (
-    ANY_PLATFORM,
-    ClaimedComputation,
-    Executor,
-    Receipt,
-    platform_row,
-    read_computation,
-    salt_row,
-)
+from tidewarp.codec.receipts import Executor, Receipt
 from tidewarp.codec.references import Reference
 from tidewarp.errors import (
     CodecError,
@@ -40,15 +31,12 @@ from tidewarp.errors import (
     NotFound,
     OperatorError,
     OutOfModel,
-    PolicyDenied,
     Withheld,
 )
 from tidewarp.programs.execution import LIMITS, Execution, Limits, computation_of, execute
 from tidewarp.programs.operations import OperationRegistry
-from tidewarp.programs.runs import Run, RunStore, run
+from tidewarp.programs.runs import RunStore
 from tidewarp.seeds import Stream
-from tidewarp.store.admission import Role
-from tidewarp.store.contract import Entry, Store
 from tidewarp.store.fold import Agreement, Claim, View
 
 __all__ = [
@@ -57,7 +45,6 @@ __all__ = [
     "Verdict",
     "VerifyReport",
     "check_receipt",
-    "judge",
     "reexecute",
     "verify_receipt",
 ]
@@ -102,6 +89,8 @@ class Verdict(NamedTuple):
     executors: tuple[Executor, ...] = ()
     signer: bytes | None = None
     domains: tuple[bytes, ...] = ()
+    is_overruled: bool = False
+    """Different, as the verdict in force says as well: whoever reads the store knows it already."""
 
 
 class VerifyReport(NamedTuple):
@@ -121,8 +110,12 @@ class VerifyReport(NamedTuple):
 
     @property
     def bad(self) -> tuple[Verdict, ...]:
-        """Those that are different or invalid."""
-        return tuple(one for one in self.verdicts if one.outcome in (Outcome.DIFFERENT, Outcome.INVALID))
+        """Those that are invalid, or different and not overruled."""
+        return tuple(
+            one
+            for one in self.verdicts
+            if one.outcome is Outcome.INVALID or (one.outcome is Outcome.DIFFERENT and not one.is_overruled)
+        )
 
 
 def check_receipt(ref: Reference, read: Read, registry: OperationRegistry, limits: Limits = LIMITS) -> Verdict:
@@ -151,13 +144,18 @@ def verify_receipt(
     view = store.view(scope="all")
     read = _reader(store, limits)
     verdict = _checked(ref, read, registry if reexecute else None, limits)
-    if verdict.key is None:
+    key = verdict.key
+    if key is None:
         return verdict
-    claims = view.receipts(verdict.key)
+    claims = view.receipts(key)
     own = [claim for claim in claims if claim.receipt == ref]
     verdict = verdict._replace(domains=tuple(sorted({claim.domain for claim in own})))
     if not reexecute and verdict.outcome is Outcome.INCOMPARABLE:
         return _compared(verdict, view, own, claims)
+    if verdict.outcome is Outcome.DIFFERENT:
+        state = view.key_state(key)
+        is_judged = state is not None and state[:2] == (Agreement.RESOLVED, (verdict.outputs,))
+        return verdict._replace(is_overruled=is_judged)
     lies = verdict.outcome is Outcome.SAME and any(claim.outputs != verdict.outputs for claim in own)
     if lies:
         return verdict._replace(outcome=Outcome.INVALID, reason="its record names other outputs than it does itself")
@@ -178,54 +176,6 @@ def reexecute(
     sample = _sample(receipts, count, seed)
     verdicts = [verify_receipt(store, ref, registry, limits=limits) for ref in sample]
     return VerifyReport(len(receipts), tuple(verdicts))
-
-
-def judge(
-    store: Store,
-    ref: Reference,
-    registry: OperationRegistry,
-    *,
-    executor: Executor,
-    seed: bytes | None = None,
-    limits: Limits = LIMITS,
-) -> Run:
-    """Settle the computation of the receipt ``ref``: execute it, keep what comes out with a receipt, and say so in a VERDICT.
-
-    Arguments as of :func:`tidewarp.programs.runs.run`, whose errors it raises too.
-
-    Raises:
-        PolicyDenied: the store's own domain has not the role ``audit``; its word would count for nothing.
-        OutOfModel: the receipt cannot be executed here, with the reason; nothing was written.
-    """
-    standing = store.view(scope="all").admission.standing(store.domain)
-    if standing is None or Role.AUDIT not in standing.roles:
-        raise PolicyDenied(
-            f"domain {store.domain.hex()}",
-            "the policy in force here does not give it the role audit",
-            "let a domain that has it give the verdict",
-        )
-    verdict = verify_receipt(store, ref, registry, limits=limits)
-    if verdict.outcome not in (Outcome.SAME, Outcome.DIFFERENT):
-        raise OutOfModel(
-            f"receipt {ref.hex()}", f"{verdict.outcome}: {verdict.reason}", "judge what can be executed here"
-        )
-    receipt = Receipt.from_bytes(store.get(ref))
-    claimed = read_computation(receipt, _reader(store, limits))
-    with store.transaction():
-        done = run(
-            store,
-            receipt.function,
-            claimed.manifest.inputs,
-            params=claimed.manifest.params,
-            registry=registry,
-            executor=executor,
-            seed=seed,
-            salt=claimed.environment.salt,
-            force=True,
-            limits=limits,
-        )
-        store.journal.append([Entry(VERDICT, VerdictBody(done.key, done.outputs).to_bytes(), PUBLISHED)])
-    return done
 
 
 def _checked(ref: Reference, read: Read, registry: OperationRegistry | None, limits: Limits) -> Verdict:
