@@ -21,8 +21,9 @@ from tidewarp.errors import NotFound, PeerError
 from tidewarp.federation.exchange import Exchange
 from tidewarp.federation.messages import Finish, GetMissing, HttpRequest, HttpResponse, Question
 from tidewarp.federation.peer import PeerHandler
-from tidewarp.federation.verify import named_by
+from tidewarp.store.continuation import named_by
 from tidewarp.store.contract import ArtifactInfo, DomainState, Entry, StoredRecord
+from tidewarp.store.signers import earlier_heads, is_keys
 
 
 class Held(NamedTuple):
@@ -45,7 +46,7 @@ class Node:
         self.domain = domain_of(self.key)
         self.logs: dict[bytes, list[Held]] = {self.domain: []}
         self.keys = {self.domain: self.key}
-        self.heads: dict[bytes, SignedHead] = {}
+        self.heads: dict[bytes, tuple[SignedHead, ...]] = {}
         self.artifacts: dict[Reference, Artifact] = {}
         self.tables = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         self.before_write: Callable[[], None] = lambda: None
@@ -126,9 +127,29 @@ class Node:
                 assert self.artifacts[reference].reference() == reference
             self.before_write()
             self.keys[domain] = key
-            if head.size == len(log):
-                assert (head.root, head.head) == (self.frontier(domain).root(), self.hash_at(domain, len(log)))
-                self.heads[domain] = head
+            if head.size <= len(log):
+                assert (head.root, head.head) == (self.root_at(domain, head.size), self.hash_at(domain, head.size))
+                self._keep(domain, head)
+
+    def _keep(self, domain: bytes, head: SignedHead) -> None:
+        held = self.heads.get(domain, ())
+        earlier = earlier_heads(self.keys[domain], held, head, lambda size: self.keys_record(domain, size))
+        self.heads[domain] = (*earlier, head)
+
+    def reveal(self, domain: bytes, items: Sequence[BatchItem], *, sources) -> int:
+        log = self.logs[domain]
+        with self.transaction():
+            for header, state, body, artifact in items:
+                assert log[header.seq - 1] == Held(header, WITHHELD, None)
+                self.before_write()
+                log[header.seq - 1] = Held(header, state, body)
+                if artifact is not None:
+                    found = Artifact.from_bytes(artifact)
+                    self.artifacts[found.reference()] = found
+            for reference, source in sources.items():
+                self.before_write()
+                self.artifacts[reference] = Artifact.from_bytes(source.read())
+        return len(items)
 
     def supply(self, reference: Reference, source) -> None:
         with self.transaction():
@@ -168,6 +189,10 @@ class Node:
         log = self.logs.get(domain, [])[after:]
         return iter([StoredRecord(*one) for one in (log if limit is None else log[:limit])])
 
+    def withheld(self, domain: bytes, after: int, limit: int) -> list[int]:
+        log = self.logs.get(domain, [])[after:]
+        return [one.header.seq for one in log if one.state == WITHHELD][:limit]
+
     def hash_at(self, domain: bytes, seq: int) -> bytes | None:
         log = self.logs.get(domain, [])
         if not seq:
@@ -191,14 +216,27 @@ class Node:
         return consistency_proof(first, second, *self._trees(domain))
 
     def signed_head(self, domain: bytes | None = None) -> SignedHead | None:
+        return next(reversed(self.signed_heads(domain)), None)
+
+    def signed_heads(self, domain: bytes | None = None) -> list[SignedHead]:
         if domain is not None and domain != self.domain:
-            return self.heads.get(domain)
+            return list(self.heads.get(domain, ()))
         size = len(self.logs[self.domain])
         root = self.frontier(self.domain).root()
-        return sign_head(self.domain, size, root, self.hash_at(self.domain, size) or b"", self.name, self.seed)
+        head = self.hash_at(self.domain, size) or b""
+        self._keep(self.domain, sign_head(self.domain, size, root, head, self.name, self.seed))
+        return list(self.heads[self.domain])
+
+    def keys_record(self, domain: bytes, size: int) -> StoredRecord | None:
+        found = [one for one in self.logs.get(domain, [])[:size] if is_keys(one.header.kind, one.header.flags)]
+        return StoredRecord(*found[-1]) if found else None
 
     def has(self, references: Sequence[Reference]) -> list[bool]:
         return [one in self.artifacts for one in references]
+
+    def small(self, references: Sequence[Reference], bytes_max: int) -> dict[Reference, bytes]:
+        found = {one: self.artifacts[one].to_bytes() for one in references if one in self.artifacts}
+        return {one: data for one, data in found.items() if len(data) <= bytes_max}
 
     def info(self, reference: Reference) -> ArtifactInfo:
         found = None

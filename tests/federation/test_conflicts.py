@@ -122,7 +122,7 @@ def test_the_choice_is_a_record_and_takes_effect_where_it_is_pulled(forked):
     pull(c, b, policy)
     for store in (b, c):
         assert [(found.state, found.chosen) for found in listed(store, policy)] == [("resolved", held)]
-        assert ledger_of(store).frozen() == frozenset()
+        assert ledger_of(store).frozen() == {}
         assert store.view().status(first.domain) is DomainStatus.RESOLVED
     pull(b, c, policy)
     pull(c, b, policy)
@@ -166,7 +166,7 @@ def test_the_branch_that_was_not_chosen_is_set_aside(forked):
         assert store.hash_at(first.domain, 3) == second.hash_at(first.domain, 3)
         assert store.root_at(first.domain, 3) == second.root_at(first.domain, 3)
         assert store.view().status(first.domain) is DomainStatus.RESOLVED
-        assert ledger_of(store).frozen() == frozenset()
+        assert ledger_of(store).frozen() == {}
     assert b.view().state_hash() == c.view().state_hash()
 
 
@@ -254,6 +254,29 @@ def test_results_that_agree_are_no_conflict(site):
         store.put_receipt(b"by " + store.domain, KEY, [store.put(b"four")])
     pull(b, c, policy)
     assert listed(b, policy) == []
+
+
+def test_the_choices_of_a_former_resolver_stand(forked):
+    """The role goes to another site: what was chosen before is chosen, what the former one says from then on is nothing."""
+    first, _, b, c, policy = forked
+    (one,) = listed(b, policy)
+    (held,) = (choice.hash for choice in one.choices if choice.held)
+    resolve(b, one, held, policy)
+    pull(c, b, policy)
+    size = b.journal.size
+    later = policy.trusting(b.domain, policy.members[b.domain].name, NEWCOMER_ROLES, size)
+    later = later.trusting(c.domain, policy.members[c.domain].name, {*NEWCOMER_ROLES, Role.RESOLVE}, 0)
+    (other,) = (choice.hash for choice in one.choices if not choice.held)
+    b.journal.append([Entry(RESOLVE, ResolveBody(one.id, other).to_bytes(), PUBLISHED)])
+    for store in (b, c):
+        pull(store, c if store is b else b, later)
+        assert [(found.state, found.chosen) for found in listed(store, later)] == [("resolved", held)]
+        assert store.view().status(first.domain) is DomainStatus.RESOLVED
+    with pytest.raises(PolicyDenied, match="role resolve"):
+        resolve(b, listed(b, later)[0], other, later)
+    resolve(c, listed(c, later)[0], other, later)
+    pull(b, c, later)
+    assert [found.chosen for found in listed(b, later)] == [other]
 
 
 # --- names

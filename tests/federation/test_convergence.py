@@ -1,5 +1,10 @@
 """Three to five sites that exchange journals in any way agree once each has all; the literal reading does not.
 
+On two levels. Of real stores, that exchange what they have as they do over HTTP, the plans of ``simulated`` crash any of
+them between any two writes, lose, damage and repeat messages, collect, shard anew, pin, erase, restore backups and break
+disks; one plan in 24 has stores in files, which take four times as long. Of records alone, many more can be tried of
+what is said and in which order it comes:
+
 The schedules append, deliver any slice of what a site holds of a domain to any other (so: reorder, repeat, lose,
 relay), partition, restart with another number of shards and without erased bodies, tombstone, lift, curate, fork, resolve. On the way,
 equal vectors of heads have to mean equal state. At the end all is delivered, and all agree with a fold from nothing.
@@ -8,12 +13,17 @@ equal vectors of heads have to mean equal state. At the end all is delivered, an
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, find, given, note, settings, stateful
+from hypothesis import HealthCheck, find, given, note, seed, settings, stateful
 from hypothesis import strategies as st
+from simulated import DIGITS, Disks, Federation, Plan, run
+from simulated import THEMES as STORE_THEMES
+from workers import WORKERS, divide
 
 from authors import hash_of, name_of
 from histories import MEMBERS, VERBS, Node, Operation, World, numbers, operations, series
@@ -28,7 +38,11 @@ from tidewarp.codec.bodies import (
 from tidewarp.federation import FederationReplay, SnapshotRange
 from tidewarp.store.fold import View, merge_order
 
-SCHEDULES = {"ci": 4_000, "nightly": 100_000}.get(os.environ.get("HYPOTHESIS_PROFILE", ""), 300)
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "")
+SCHEDULES = {"ci": 4_000, "nightly": 100_000}.get(PROFILE, 300)
+PLANS = {"ci": 4_000, "nightly": 100_000}.get(PROFILE, 100)
+"""Of real stores: one takes as long as ten schedules of records alone, and two processes share them."""
+STEPPED_PLANS = {"ci": 5, "nightly": 300}.get(PROFILE, 2)
 Action = tuple[Any, ...]
 """The name of a method of Sites, and its arguments."""
 
@@ -198,6 +212,75 @@ class ConvergenceMachine(stateful.RuleBasedStateMachine):
 
 TestConvergence = ConvergenceMachine.TestCase
 TestConvergence.settings = settings(max_examples=max(20, SCHEDULES // 100), stateful_step_count=30)
+
+
+# --- the same of real stores ------------------------------------------------------------------------------------
+
+
+def plan_of(beginning: tuple[int, ...], deeds: Sequence[Sequence[int]]) -> Plan:
+    size, files, theme = beginning
+    return Plan(
+        tuple(files == 23 and number % 2 == 0 for number in range(SIZES[size])), list(STORE_THEMES)[theme], deeds
+    )
+
+
+SIZES = [3, 3, 3, 4, 4, 5]
+plans = st.builds(plan_of, numbers(len(SIZES), 24, len(STORE_THEMES)), series(numbers(*DIGITS), 24))
+
+
+@pytest.fixture(scope="module")
+def disks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disks]:
+    with Disks(tmp_path_factory.mktemp("disks")) as made:
+        yield made
+
+
+def explore(folder: Path, number: int, step: Callable[[], None], examples: int) -> None:
+    """Run plans that Hypothesis makes; by day a worker's are always the same. Raises what does not hold in the least of them."""
+
+    @settings(max_examples=examples, database=None, suppress_health_check=list(HealthCheck))
+    @seed(number if PROFILE == "ci" else secrets.randbits(64))
+    @given(plan=plans)
+    def agree(plan: Plan) -> None:
+        step()
+        try:
+            run(disks, plan, note)
+        except Exception as error:
+            error.add_note(f"again: python tests/federation/simulated.py '{plan.to_json()}'")
+            raise
+
+    with Disks(folder) as disks:
+        agree()
+
+
+def test_real_stores_agree_after_any_plan(require, tmp_path_factory: pytest.TempPathFactory, record_property) -> None:
+    require("fork")
+    folders = [tmp_path_factory.mktemp("disks") for _ in range(WORKERS)]
+    tried, found = divide(lambda number, step: explore(folders[number], number, step, PLANS // WORKERS))
+    record_property("trials", tried)
+    assert not found, "\n".join(found)
+    assert tried >= PLANS
+
+
+@pytest.mark.parametrize("theme", STORE_THEMES)
+def test_real_stores_step_by_step(disks: Disks, theme: str) -> None:
+    """A state machine of Hypothesis: what fails is shrunk to the deeds that it needs."""
+
+    class Machine(stateful.RuleBasedStateMachine):
+        @stateful.initialize(size=st.integers(3, 5), files=st.booleans())
+        def begin(self, size: int, files: bool) -> None:
+            are_files = [files and number % 2 == 0 for number in range(size)]
+            self.sites = Federation(disks.take(are_files), is_forking=theme == "forking")
+
+        @stateful.rule(digits=numbers(*DIGITS))
+        def do(self, digits: tuple[int, ...]) -> None:
+            self.sites.do(theme, digits, note)
+
+        def teardown(self) -> None:
+            if hasattr(self, "sites"):
+                self.sites.check_agreement()
+
+    few = settings(max_examples=STEPPED_PLANS, stateful_step_count=20, suppress_health_check=list(HealthCheck))
+    stateful.run_state_machine_as_test(Machine, settings=few)
 
 
 # --- the wrong readings: each must be found out -----------------------------------------------------------------

@@ -72,10 +72,11 @@ def test_the_signature_is_that_of_an_independent_reading():
     Ed25519PublicKey.from_public_bytes(KEY).verify(envelope.signatures[0].signature, encoded)
 
 
-def test_the_envelope_is_checked_by_securesystemslib():
+def test_the_envelope_is_checked_by_securesystemslib(require):
     """The library of who wrote DSSE."""
-    dsse = pytest.importorskip("securesystemslib.dsse", reason="pip install 'securesystemslib[crypto]'")
-    signer = pytest.importorskip("securesystemslib.signer")
+    require("securesystemslib")
+    from securesystemslib import dsse, signer
+
     data = json.loads(export_dsse(bundle(), SEED))
     envelope = dsse.Envelope.from_dict(data)
     mine, other = (
@@ -136,9 +137,11 @@ def test_derivations_are_those_of_edges_between_the_runs_artifacts():
     ]
 
 
-def test_provenance_is_read_by_the_package_prov():
+def test_provenance_is_read_by_the_package_prov(require):
     """The library of the W3C document's own community: nothing is lost on the way in and out."""
-    model = pytest.importorskip("prov.model", reason="pip install prov")
+    require("prov")
+    from prov import model
+
     clock = iter([SECOND_NS, 2 * SECOND_NS])
     data = export_prov(bundle(now=lambda: next(clock)), [Edge(DERIVES, (HELLO,), (BOTH,))])
     document = model.ProvDocument.deserialize(content=data.decode(), format="json")

@@ -95,10 +95,37 @@ def test_who_learns_of_a_fork_freezes_it_too(site):
     pulled(b, double)
     finish, exchange = pulled(c, b)
     assert exchange.conflicts == 1
-    assert exchange._ledger.frozen() == {a.domain}
+    assert exchange._ledger.frozen() == {a.domain: 5}
     assert [one.id for one in exchange._ledger.conflicts()] == [fork_id(a.domain, 6)]
     finish, _ = pulled(c, double, name="double")
     assert [one.outcome for one in finish.domains] == ["frozen"]
+
+
+def test_who_hears_of_a_fork_first_gets_what_all_branches_have(site):
+    """Frozen is what comes behind the common records; these it still takes, from whoever has them."""
+    a, double, b, c = site
+    write(a, "left")
+    write(double, "right")
+    pulled(b, a)
+    pulled(b, double)
+    pulled(c, b, domains={b.domain})
+    finish, exchange = pulled(c, a, domains={a.domain})
+    assert exchange._ledger.frozen() == {a.domain: 5}
+    assert [one.outcome for one in finish.domains] == ["frozen"]
+    assert c.logs[a.domain] == a.logs[a.domain][:5]
+
+
+def test_a_head_of_what_is_held_is_kept_alone(site):
+    """Half of a journal came, and then its site is put back to that half: who has it can relay it all the same."""
+    a, double, b, c = site
+    write(a, "lost")
+    pulled(b, a, until=5)
+    assert a.domain not in b.heads
+    finish, _ = pulled(b, double)
+    assert [one.outcome for one in finish.domains] == ["unchanged"]
+    assert b.signed_head(a.domain).size == 5
+    pulled(c, b)
+    assert len(c.logs[a.domain]) == 5
 
 
 def test_evidence_that_proves_nothing_freezes_nobody(site):
@@ -108,7 +135,7 @@ def test_evidence_that_proves_nothing_freezes_nobody(site):
     a.journal.append([Entry(EVIDENCE, EvidenceBody(fork_id(c.domain, 1), reference).to_bytes(), PUBLISHED)])
     finish, exchange = pulled(b, a)
     assert (finish.records, exchange.conflicts) == (7, 0)
-    assert exchange._ledger.frozen() == frozenset()
+    assert exchange._ledger.frozen() == {}
 
 
 def test_a_false_proof_freezes_nobody(site):
@@ -124,7 +151,7 @@ def test_a_false_proof_freezes_nobody(site):
     fresh = Node("fresh")
     finish, exchange = pulled(fresh, c)
     assert (finish.records, exchange.conflicts) == (2, 0)
-    assert exchange._ledger.frozen() == frozenset()
+    assert exchange._ledger.frozen() == {}
     fresh.close()
 
 
@@ -162,7 +189,7 @@ def test_a_peer_that_changes_its_mind_within_a_pull(site):
     finish, exchange = pulled(b, a, send=send, limit=2)
     assert [one.outcome for one in finish.domains] == ["refused"]
     assert len(b.logs[a.domain]) == 12
-    assert exchange._ledger.frozen() == frozenset()
+    assert exchange._ledger.frozen() == {}
     assert pulled(b, a, name="honest")[0].records == 3
 
 
@@ -206,7 +233,7 @@ def test_a_fork_that_is_claimed_and_not_shown_freezes_nobody(site, twisted):
     write(double, "further")
     finish, exchange = pulled(b, double, send=send)
     assert [one.outcome for one in finish.domains] == ["refused"]
-    assert exchange._ledger.frozen() == frozenset()
+    assert exchange._ledger.frozen() == {}
     assert pulled(b, a, name="a")[0].domains[0].outcome == "pulled"
 
 

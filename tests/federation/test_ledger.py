@@ -44,7 +44,7 @@ def refusal(n, data=b"bytes"):
 def test_an_empty_ledger(store):
     """Nothing is known of anybody."""
     ledger = ledger_of(store)
-    assert (ledger.etag("peer"), ledger.cursors("peer"), ledger.bridges(), ledger.frozen()) == ("", {}, {}, frozenset())
+    assert (ledger.etag("peer"), ledger.cursors("peer"), ledger.bridges(), ledger.frozen()) == ("", {}, {}, {})
     assert (ledger.conflicts(), ledger.quarantined(), ledger.dropped(), ledger.absent()) == ([], [], 0, {})
 
 

@@ -13,7 +13,7 @@ from node import Node
 
 from tidewarp.codec.artifacts import Artifact
 from tidewarp.codec.batches import decode_batch
-from tidewarp.errors import OperatorError, OwnDomainForked, PeerRefused
+from tidewarp.errors import Corrupt, OperatorError, OwnDomainForked, PeerRefused
 from tidewarp.federation.messages import GetArtifact, GetHeads, GetRecords, HttpRequest, HttpResponse
 from tidewarp.federation.peer import PeerHandler
 from tidewarp.federation.rates import RequestRates
@@ -186,6 +186,13 @@ def ledger_conflicts(node):
         "http://u@h:1",
         "http://h:1?q",
         "http://[::1",
+        "http://h:0",
+        "http://h:1#f",
+        "http://h:1\n",
+        "http://exa mple:1",
+        "http://" + "a" * 300 + ":1",
+        "http://" + "a." * 130 + ":1",
+        "http://a..b:1",
     ],
 )
 def test_addresses_that_are_none(b, url):
@@ -247,6 +254,8 @@ def test_head_and_304_have_no_body(a, server):
     answer = said(server, get(f"/v1/artifacts/{reference.hex()}", method="HEAD"))
     assert b"content-length: 14\r\n" in answer
     assert answer.endswith(b"\r\n\r\n")
+    for target in ("/v1/contract", "/v1/nothing"):
+        assert said(server, get(target, method="HEAD")).endswith(b"\r\n\r\n")
     etag = PeerHandler(a).handle(HttpRequest("GET", "/v1/heads")).headers["etag"]
     answer = said(server, get("/v1/heads", f"If-None-Match: {etag}"))
     assert answer.startswith(b"HTTP/1.1 304")
@@ -380,10 +389,28 @@ def test_rates_fill_up_again():
         assert rates.wait_s(f"peer {n}", 0.0) == 0
 
 
+def test_the_operator_reads_where_a_fault_is_and_a_peer_does_not(a, caplog):
+    """Each fault is one line in the log, however often it is asked for, and at most a hundred."""
+    reference = a.put(b"a reading")
+    where = iter(["/srv/A/store.db: record 7"] * 3 + [f"/srv/A/store.db: record {n}" for n in range(100, 250)])
+
+    def damaged(reference):
+        raise Corrupt(next(where), "it is missing", "restore it")
+
+    a.info = damaged
+    with serve(a) as server, PeerClient(server.url) as client:
+        for _ in range(153):
+            answer = client.ask(GetArtifact(a.domain, Wanted(1, reference, None)))
+            assert answer.status == 500
+            assert b"/srv" not in answer.whole
+            assert b'"record ' in answer.whole
+    assert len(caplog.messages) == 100
+    assert caplog.messages[0] == "this store has a fault: /srv/A/store.db: record 7: it is missing; restore it"
+    assert len({*caplog.messages}) == 100
+
+
 def test_damaged_bytes_are_not_passed_off_as_whole(a, b):
     """What is found damaged while it is sent ends the connection before the length that was promised."""
-    from tidewarp.errors import Corrupt
-
     large = a.put(bytes(100_000))
     read = a.get
 
@@ -494,7 +521,7 @@ def test_a_peer_that_ends_the_connection_after_a_question_was_sent_ahead(a):
 def test_an_answer_that_was_not_read_to_its_end(a):
     """The next question gets its own answer."""
     large = a.put(bytes(3 << 20))
-    with serve(a) as server, PeerClient(server.url) as client:
+    with serve(a) as server, PeerClient(server.url, zstd=False) as client:
         wanted = Wanted(1, large, None)
         body = client.ask(GetArtifact(a.domain, wanted)).body
         assert not isinstance(body, bytes)

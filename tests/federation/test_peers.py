@@ -72,6 +72,11 @@ def test_a_peer_takes_the_place_of_its_name_and_of_its_domain():
         ("https://192.0.2.7:7001", "ftp://192.0.2.7", "http://HOST:PORT"),
         ("https://192.0.2.7:7001", "https://u@192.0.2.7", "http://HOST:PORT"),
         ("https://192.0.2.7:7001", "https://192.0.2.7/x", "http://HOST:PORT"),
+        ("192.0.2.7:7001", "192.0.2.7:65536", "1 to 65535"),
+        ("192.0.2.7:7001", "192.0.2.7:0", "1 to 65535"),
+        ("192.0.2.7:7001", "192.0.2.7:http", "http://HOST:PORT"),
+        ("192.0.2.7:7001", "192.0.2.7:7001:1", "http://HOST:PORT"),
+        ("192.0.2.7:7001", "[::1", "http://HOST:PORT"),
         (KEY.hex(), KEY.hex()[:60], "64 lower-case"),
         ("= 1000", "= -1", "number of bytes"),
         ("= 1000", '= "1000"', "number of bytes"),
@@ -79,7 +84,11 @@ def test_a_peer_takes_the_place_of_its_name_and_of_its_domain():
         ("[peers.hall]", '[peers."a b"]', "letters, digits"),
         ("[peers.hall]", "[peers.hall", "no TOML"),
         ('url = "https://192.0.2.7:7001"', "url = 7001", "it is text"),
-        ("[peers.hall]", '[peers.x]\nurl = "https://192.0.2.7:7001"\n[peers.hall]', "domain None"),
+        ("[peers.hall]", '[peers.x]\nurl = "https://192.0.2.7:7001"\n[peers.hall]', "peer 'x': domain None"),
+        (f'domain = "{A.hex()}"', "domain = 5", "peer 'hall': domain 5"),
+        (f'key = "{KEY.hex()}"', "key = 5", "peer 'hall': key 5"),
+        ("https://192.0.2.7:7001", "nonsense", "peer hall: url 'nonsense'"),
+        (f"{A.hex()} = 1000", "x = 1", "quota of domain 'x'"),
     ],
 )
 def test_what_breaks_a_rule_is_refused(wrong, right, said):
@@ -88,6 +97,13 @@ def test_what_breaks_a_rule_is_refused(wrong, right, said):
     with pytest.raises(OperatorError) as refused:
         Peers.from_toml(TEXT.replace(wrong, right))
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["http://h", "http://h:1/", "https://[2001:db8::7]:65535", "http://h-1.example:80"])
+def test_what_is_an_address(url):
+    """A name or a number, with a port or without."""
+    (peer,) = Peers((Peer("a", A, KEY, url),)).peers
+    assert peer.url == url
 
 
 def test_one_address_is_one_peers():

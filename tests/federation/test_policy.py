@@ -53,7 +53,7 @@ def members(draw):
     made = {}
     for n in range(draw(st.integers(0, 4))):
         given_roles = draw(roles)
-        left = sorted(set(Role) - given_roles - {Role.RESOLVE})
+        left = sorted(set(Role) - given_roles)
         until = draw(st.dictionaries(st.sampled_from(left), st.integers(0, 1 << 40))) if left else {}
         decision = draw(st.sampled_from(Decision))
         scope = Scope()
@@ -74,7 +74,8 @@ def policies(draw):
     if made and draw(st.booleans()):
         resolver = next(iter(made))
         name, standing = made[resolver]
-        made[resolver] = Member(name, standing._replace(roles=standing.roles | {Role.RESOLVE}))
+        until = tuple(one for one in standing.until if one[0] is not Role.RESOLVE)
+        made[resolver] = Member(name, standing._replace(roles=standing.roles | {Role.RESOLVE}, until=until))
     return Policy(made, latest, resolver)
 
 
@@ -164,7 +165,6 @@ def test_a_word_that_is_not_known_is_refused_with_the_nearest(wrong, right, near
         ('"untagged"', "-1", "from 0 to"),
         ("audit = 12", "audit = -1", "from 0 to"),
         ("audit = 12", "produce = 12", "given and withdrawn"),
-        ("audit = 12", "resolve = 12", "resolver of now"),
         ('"limited"', '"accepted"', "only a limited domain"),
         ('name = "line"', 'name = "hall"', "one domain's"),
         ('name = "line"', 'name = "a b"', "letters, digits"),
@@ -312,7 +312,15 @@ def test_one_resolver():
     assert policy.admission().resolver == HALL
     with pytest.raises(OperatorError, match="the resolver and nobody else"):
         policy.trusting(LINE, "line", {Role.RESOLVE}, 0)
-    assert policy.trusting(HALL, "hall", {Role.PRODUCE}, 3).resolver is None
+    withdrawn = policy.trusting(HALL, "hall", {Role.PRODUCE}, 3)
+    assert withdrawn.resolver is None
+    assert withdrawn.admission().former_resolvers == {HALL: 3}
+    handed_on = withdrawn.trusting(LINE, "line", {Role.RESOLVE}, 0)
+    assert handed_on.resolver == LINE
+    assert handed_on.admission().former_resolvers == {HALL: 3}
+    text = withdrawn.to_toml().replace("until = { resolve = 3 }\n", "")
+    with pytest.raises(OperatorError, match=r"add until = \{ resolve = 3 \}"):
+        Policy.from_toml(text).check_withdrawals(policy, {HALL: 3})
     assert policy.may(HALL, Role.RESOLVE)
     assert not policy.may(LINE, Role.RESOLVE)
 

@@ -12,7 +12,8 @@ from node import Node, asked_of, pulled
 from tidewarp.codec.artifacts import Artifact
 from tidewarp.codec.bodies import KEYS, KeysBody
 from tidewarp.codec.records import PUBLISHED, record_hash
-from tidewarp.errors import InternalError
+from tidewarp.errors import InternalError, PeerError
+from tidewarp.federation.exchange import Exchange
 from tidewarp.federation.messages import (
     Absent,
     Ahead,
@@ -371,12 +372,27 @@ def test_a_commit_holds_no_more_bytes_than_it_may(nodes, monkeypatch):
     a, b, _ = nodes
     for n in range(5):
         a.put(bytes([n]) * 70_000)
-    monkeypatch.setattr("tidewarp.federation.pull._FETCHED_BYTES_MAX", 150_000)
+    monkeypatch.setattr("tidewarp.federation.pull.artifacts._FETCHED_BYTES_MAX", 150_000)
     sizes = []
     adopt = b.adopt
     b.adopt = lambda domain, items, *rest, **named: (sizes.append(len(items)), adopt(domain, items, *rest, **named))
     assert pulled(b, a)[0].records == 5
     assert sizes == [2, 2, 1]
+    assert b.logs[a.domain] == a.logs[a.domain]
+
+
+def test_an_artifact_that_is_named_again_hides_no_other_from_that_bound(nodes, monkeypatch):
+    """It counts where it is named first."""
+    a, b, _ = nodes
+    payloads = [bytes([n]) * 70_000 for n in range(4)]
+    for payload in [*payloads, *reversed(payloads)]:
+        a.put(payload)
+    monkeypatch.setattr("tidewarp.federation.pull.artifacts._FETCHED_BYTES_MAX", 150_000)
+    sizes = []
+    adopt = b.adopt
+    b.adopt = lambda *args, **named: (sizes.append(len(named["sources"])), adopt(*args, **named))
+    assert pulled(b, a)[0].records == 8
+    assert sizes == [2, 2]
     assert b.logs[a.domain] == a.logs[a.domain]
 
 
@@ -451,6 +467,54 @@ def test_a_refusal_ends_its_domain_and_the_next_goes_on(nodes):
     assert [one.times for one in exchange._ledger.conflicts()] == [2]
 
 
+def test_what_came_of_a_domain_that_is_refused_is_let_go_at_once(nodes):
+    """Temporary files do not pile up, domain by domain, until the pull ends."""
+    a, b, c = nodes
+    first = {one.domain: one.put(bytes(90_000) + one.key) for one in (a, c)}
+    for one in (a, c):
+        one.put(bytes(100_000) + one.key)
+    pulled(a, c)
+    spools, open_then = [], []
+
+    def spool():
+        spools.append(io.BytesIO())
+        return spools[-1]
+
+    def send(question):
+        answer = asked_of(a, question)
+        if isinstance(question, GetRecords):
+            open_then.append(sum(not one.closed for one in spools))
+        if isinstance(question, GetArtifact) and question.wanted.reference not in first.values():
+            return answer._replace(body=b"another", size=None)
+        return answer
+
+    exchange = Exchange(b, "peer", send, spool, lambda: 0)
+    assert [one.outcome for one in exchange.run().domains] == ["refused", "refused"]
+    assert (open_then, len(spools)) == ([0, 0], 4)
+
+
+def test_a_head_that_the_own_store_does_not_keep_ends_no_pull(nodes):
+    """It is refused, and the other domains go on."""
+    a, b, c = nodes
+    a.put(b"first")
+    pulled(c, a)
+    c.put(b"of another domain")
+    a.put(b"second")
+    pulled(b, a, until=1)
+    adopt = b.adopt
+
+    def refusing(domain, items, *rest, **named):
+        if not items:
+            raise PeerError("65 heads", "at most 64", "let the root key sign")
+        adopt(domain, items, *rest, **named)
+
+    b.adopt = refusing
+    finish, exchange = pulled(b, c)
+    assert (exchange.conflicts, finish.incomplete) == (1, "")
+    assert [one.kind for one in exchange._ledger.conflicts()] == ["bad_signature"]
+    assert b.logs[c.domain] == c.logs[c.domain]
+
+
 def test_what_the_own_store_refuses_is_a_refusal(nodes):
     """A store that does not believe the puller ends the domain, with nothing of the commit left."""
     a, b, _ = nodes
@@ -501,15 +565,12 @@ def test_a_key_of_a_keys_record_may_sign_later_heads(nodes):
     a.append([Entry(KEYS, KeysBody((c.key,)).to_bytes(), PUBLISHED)])
     pulled(b, a)
     a.put(b"x")
-    seed, name = a.seed, a.name
     a.seed, a.name = c.seed, c.name
     finish, exchange = pulled(b, a)
     assert (finish.records, exchange.conflicts) == (1, 0)
     fresh = Node("fresh")
     finish, exchange = pulled(fresh, a)
-    assert [one.outcome for one in finish.domains] == ["refused"]
-    assert [one.kind for one in exchange._ledger.conflicts()] == ["bad_signature"]
-    a.seed, a.name = seed, name
+    assert (finish.records, exchange.conflicts) == (2, 0)
     fresh.close()
 
 
@@ -548,7 +609,7 @@ def test_heads_come_in_pages_and_only_what_is_wanted_is_looked_at(nodes, monkeyp
     finish, _ = pulled(b, hub, send=send)
     assert len([one for one in asked if isinstance(one, GetHeads)]) == 4
     assert finish.records == 6
-    monkeypatch.setattr("tidewarp.federation.pull.DOMAINS_MAX", 3)
+    monkeypatch.setattr("tidewarp.federation.pull.heads.DOMAINS_MAX", 3)
     fresh = Node("fresh")
     finish, _ = pulled(fresh, hub, name="hub")
     assert (finish.records, finish.ignored) == (3, 1)  # of the second page one is taken, one passed by

@@ -22,18 +22,20 @@ from typing import NamedTuple, Self
 
 from tidewarp.codec.artifacts import TAG_RECEIPT, TAG_RESULT, TAG_SEGMENT, Artifact
 from tidewarp.codec.bodies import RECEIPT, ReceiptBody
+from tidewarp.codec.computations import ClaimedComputation, read_computation
 from tidewarp.codec.ed25519 import is_signed, public_key_of
 from tidewarp.codec.frames import Reader, count, counted, hash32
 from tidewarp.codec.heads import SignedHead, key_id, sign_head
 from tidewarp.codec.merkle import Frontier, inclusion_proof
-from tidewarp.codec.receipts import ClaimedComputation, Receipt, read_computation
+from tidewarp.codec.receipts import Receipt
 from tidewarp.codec.records import HEADER_BYTES, Record, RecordHeader, domain_of, record_hash
 from tidewarp.codec.references import Reference, read_reference
 from tidewarp.codec.results import Result
 from tidewarp.codec.segments import read_segments
 from tidewarp.errors import CodecError, NotFound, OperatorError, PeerError
-from tidewarp.federation.proof import Voucher
+from tidewarp.federation.proof import Voucher, links_of
 from tidewarp.store.contract import Store
+from tidewarp.store.signers import keys_of
 
 __all__ = ["BUNDLE_BYTES_MAX", "Bundle", "Vouched", "bundle_of", "own_lines", "vouched_end"]
 
@@ -42,7 +44,7 @@ RECORDS_MAX = 1_024  # each is a signature to be checked
 
 _MAGIC = b"TWB1"
 _ARTIFACT_BYTES_MIN = 8 + 4 + 9
-_VOUCHER_BYTES_MIN = 8 + 32 + 4 + 4 + 4
+_VOUCHER_BYTES_MIN = 8 + 32 + 4 + 4 + 4 + 4
 _RECORD_BYTES_MIN = 32 + HEADER_BYTES + 4 + _VOUCHER_BYTES_MIN
 _ACTION = "do not use it; ask for the bundle again"
 
@@ -72,7 +74,7 @@ class Vouched(NamedTuple):
             raise PeerError(what, f"{self.key.hex()} is not the root key of that domain", _ACTION)
         if len(self.body) != self.header.body_len or sha256(self.body).digest() != self.header.body_hash:
             raise PeerError(what, "its body is not the one of its header", _ACTION)
-        self.voucher.check(self.header, (self.key,))
+        self.voucher.check(self.header, self.key)
 
 
 class Bundle(NamedTuple):
@@ -251,11 +253,13 @@ def _check_said(one: Vouched, claim: ReceiptBody, end: RecordHeader | None) -> N
         raise PeerError(what, "it is neither of this receipt nor the last one of the journal that was run", _ACTION)
 
 
-def own_lines(head: SignedHead, key: bytes) -> SignedHead:
-    """``head`` with those signature lines alone that are of the domain's root public ``key`` (32 bytes)."""
-    data = head.text().encode()
+def own_lines(head: SignedHead, keys: Iterable[bytes]) -> SignedHead:
+    """``head`` with those signature lines alone that are of one of the public ``keys`` (32 bytes each)."""
+    data, allowed = head.text().encode(), list(keys)
     lines = [
-        one for one in head.signatures if one.key_id == key_id(one.name, key) and is_signed(key, one.signature, data)
+        one
+        for one in head.signatures
+        if any(one.key_id == key_id(one.name, key) and is_signed(key, one.signature, data) for key in allowed)
     ]
     return head._replace(signatures=tuple(lines))
 
@@ -266,14 +270,19 @@ def _params(computation: ClaimedComputation) -> Sequence[Reference]:
 
 def _vouched(store: Store, domain: bytes, seq: int) -> Vouched:
     key = next(one.key for one in store.domains() if one.id == domain)
-    head = store.signed_head(domain)
-    head = None if head is None else own_lines(head, key)
-    if head is None or head.size < seq or not head.signatures:
+    heads = store.signed_heads(domain)
+    keys: tuple[bytes, ...] = (key,)
+    for n, one in enumerate(heads):
+        heads[n] = own_lines(one, keys)
+        keys = (key, *keys_of(store.keys_record(domain, one.size)))
+    head = heads[-1] if heads else None
+    if head is None or head.size < seq or not all(one.signatures for one in heads):
         raise OperatorError(
             f"record {seq} of {domain.hex()}",
-            "its domain's root key has signed no head that covers it",
+            "its domain has signed no head that covers it",
             "open the store for writing once, which signs one; of another site, pull again",
         )
     (record,) = store.records(domain, seq - 1, 1)
     path = tuple(store.inclusion_proof(domain, seq, head.size))
-    return Vouched(key, record.header, record.body or b"", Voucher(head.size, head.root, path, (), head))
+    voucher = Voucher(head.size, head.root, path, (), head, links_of(store, heads[:-1]))
+    return Vouched(key, record.header, record.body or b"", voucher)

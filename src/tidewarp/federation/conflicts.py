@@ -9,7 +9,7 @@ arrives. All other kinds (refused bytes, an old head, a wrong signature) are abo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 from tidewarp.codec.bodies import RESOLVE, VERDICT, ResolveBody, VerdictBody
@@ -34,6 +34,7 @@ __all__ = [
     "conflicts",
     "find",
     "find_choice",
+    "met",
     "place_of",
     "resolve",
     "rivals",
@@ -42,6 +43,7 @@ __all__ = [
 
 DIVERGENT = "divergent"
 _DIGITS_MIN = 12
+_KEY_BYTES = 32 + 8  # of a conflict about a record: its domain and its number
 
 
 class Readable(Protocol):
@@ -66,7 +68,8 @@ class Contested(NamedTuple):
     """A conflict, by its id (32 bytes). ``subject``: the domain or computation key that it is about, 32 bytes, or empty.
 
     ``choices`` ascend by hash; there are none where nobody can choose. ``chosen`` is one of them, None while it is open.
-    ``first_seen`` in Unix ms, 0 where nobody noted it; ``times`` it was met.
+    ``first_seen`` in Unix ms, 0 where nobody noted it; ``times`` it was met. ``seq`` of the record of the domain ``subject``
+    that it is about, None if it is about none.
     """
 
     id: bytes
@@ -79,6 +82,7 @@ class Contested(NamedTuple):
     evidence: Reference | None
     first_seen: int
     times: int
+    seq: int | None = None
 
 
 def conflicts(store: Store, ledger: Ledger | None, policy: Policy | None) -> list[Contested]:
@@ -87,6 +91,22 @@ def conflicts(store: Store, ledger: Ledger | None, policy: Policy | None) -> lis
     chosen = _choices_made(store, policy) if any(one.kind == FORK for one in noted) else {}
     found = [_of_ledger(store, one, chosen) for one in noted]
     return sorted([*found, *_divergent(store)])
+
+
+def met(
+    store: Store, ledger: Ledger, policy: Policy | None, before: Mapping[bytes, int], stopped: Collection[bytes]
+) -> list[Contested]:
+    """What an exchange has met, by id: conflicts noted more often than ``before`` (id -> times), and open forks of ``stopped``.
+
+    ``stopped`` are the domains (32 bytes) with which it did not go on.
+    """
+    noted = [
+        one
+        for one in ledger.conflicts()
+        if one.times > before.get(one.id, 0) or (one.kind == FORK and one.state == "open" and one.domain in stopped)
+    ]
+    chosen = _choices_made(store, policy) if any(one.kind == FORK for one in noted) else {}
+    return [_of_ledger(store, one, chosen) for one in noted]
 
 
 def find(found: list[Contested], prefix: str) -> Contested:
@@ -212,6 +232,7 @@ def _of_ledger(store: Store, noted: Conflict, chosen: Mapping[bytes, bytes]) -> 
         noted.evidence,
         noted.first_seen,
         noted.times,
+        place_of(noted) if noted.key[:32] == noted.domain and len(noted.key) == _KEY_BYTES else None,
     )
 
 
@@ -229,16 +250,23 @@ def _held(store: Store, noted: Conflict) -> tuple[bytes, ...]:
 
 
 def _choices_made(store: Readable, policy: Policy | None) -> dict[bytes, bytes]:
-    """By conflict, what the resolver has chosen; his last word on one counts."""
-    if policy is None or policy.resolver is None:
+    """By conflict, what the resolver has chosen, or else a former one while he had the role; his last word on one counts."""
+    if policy is None:
         return {}
-    standing = policy.members[policy.resolver].standing
-    bodies = (body for body in _resolutions(store, policy.resolver) if standing.admits(body))
-    return {body.conflict: body.choice for body in bodies}
+    admission = policy.admission()
+    resolvers: list[tuple[bytes, int | None]] = [*admission.former_resolvers.items()]
+    resolvers += [] if policy.resolver is None else [(policy.resolver, None)]
+    choices: dict[bytes, bytes] = {}
+    for domain, last in resolvers:
+        standing = admission.standing(domain)
+        if standing is not None:
+            bodies = (body for body in _resolutions(store, domain, last) if standing.admits(body))
+            choices |= {body.conflict: body.choice for body in bodies}
+    return choices
 
 
-def _resolutions(store: Readable, resolver: bytes) -> Iterator[ResolveBody]:
-    for record in store.records(resolver):
+def _resolutions(store: Readable, resolver: bytes, last: int | None) -> Iterator[ResolveBody]:
+    for record in store.records(resolver, 0, last):
         if record.header.kind == RESOLVE and record.header.flags & PUBLISHED and record.body is not None:
             yield ResolveBody.from_bytes(record.body)
 

@@ -54,6 +54,10 @@ class DomainState(Protocol):
     def head(self) -> bytes:
         """Record hash of the last one, 32 bytes; the domain's genesis if there is none."""
 
+    @property
+    def note(self) -> str | None:
+        """The last signed head that is kept of it, as text; None: none is."""
+
 
 class StoredRecord(Protocol):
     """One record as it is held: its header always, its body where ``state`` is :data:`PRESENT`."""
@@ -83,6 +87,10 @@ class ArtifactInfo(Protocol):
         """Bytes of its payload."""
 
     @property
+    def state(self) -> str:
+        """``here``, ``withheld`` or ``erased``: its bytes."""
+
+    @property
     def published(self) -> bool:
         """Does a published record name it? Nothing else leaves the store."""
 
@@ -99,6 +107,9 @@ class Holdings(Protocol):
 
     def records(self, domain: bytes, after: int = 0, limit: int | None = None) -> Iterator[StoredRecord]:
         """The records behind ``after``, in order; none for a domain that is not held."""
+
+    def withheld(self, domain: bytes, after: int, limit: int) -> Sequence[int]:
+        """The numbers of the first ``limit`` records behind ``after`` whose bodies are withheld here."""
 
     def hash_at(self, domain: bytes, seq: int) -> bytes | None:
         """The record hash at ``seq``; None beyond what is held."""
@@ -118,8 +129,17 @@ class Holdings(Protocol):
     def signed_head(self, domain: bytes | None = None) -> SignedHead | None:
         """The last head of ``domain`` whose size is held; of the own domain (None), signed at its size of now."""
 
+    def signed_heads(self, domain: bytes | None = None) -> Sequence[SignedHead]:
+        """That head as the last, behind those that it leans on, ascending; none where there is no head."""
+
+    def keys_record(self, domain: bytes, size: int) -> StoredRecord | None:
+        """The last published KEYS record among the first ``size`` records, as far as they are held; None: there is none."""
+
     def has(self, references: Sequence[Reference]) -> Sequence[bool]:
         """Which artifacts' bytes are here."""
+
+    def small(self, references: Sequence[Reference], bytes_max: int) -> Mapping[Reference, bytes]:
+        """ArtifactBytes, of at most ``bytes_max``, of those of these artifacts whose bytes are here and whole."""
 
     def info(self, reference: Reference) -> ArtifactInfo:
         """What is known of an artifact. Raises NotFound, or Erased."""
@@ -157,7 +177,14 @@ class ExchangeStore(Holdings, Protocol):
         """Take ``items``, which continue what is held of ``domain``, with the artifact bytes that came in them and in ``sources``.
 
         The caller has verified them against ``head``, which is kept from the moment on when all of its records are held.
+        Without ``items`` the head may be one of fewer records than are held.
         ``sources`` are ArtifactBytes from their beginning. The own domain may be given too: its own lost tail.
+        """
+
+    def reveal(self, domain: bytes, items: Sequence[BatchItem], *, sources: Mapping[Reference, BinaryIO]) -> int:
+        """Keep the bodies of records that are held as stubs, with the artifacts that came in them and in ``sources``.
+
+        Headers do not change. How many bodies are new.
         """
 
     def supply(self, reference: Reference, source: BinaryIO) -> None:

@@ -11,24 +11,34 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from tidewarp.codec.heads import NOTE_BYTES_MAX
+from tidewarp.codec.heads import NOTE_BYTES_MAX, SignedHead
 from tidewarp.errors import CodecError
 
 __all__ = [
     "DOMAINS_PER_PAGE",
+    "EVIDENCE_PER_PAGE",
+    "PATH_MAX",
+    "ChangesDocument",
+    "EvidenceDocument",
     "HashDocument",
     "HeadDocument",
     "ProofDocument",
     "ProtocolDocument",
     "RefusalDocument",
+    "TakenDocument",
+    "decode_evidence",
     "decode_heads",
     "decode_json",
     "encode_json",
+    "head_document",
     "proof_document",
 ]
 
 DOMAINS_PER_PAGE = 1_000
-_PATH_MAX = 65  # a tree has at most 64 levels; a consistency proof may name the node that it begins at
+PATH_MAX = 65
+"""Hashes of a proof: a tree has at most 64 levels, and a consistency proof may name the node that it begins at."""
+
+EVIDENCE_PER_PAGE = 1_000
 
 Document = TypeVar("Document", bound=msgspec.Struct)
 Hash = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}\\Z")]
@@ -39,7 +49,8 @@ Base64Hash = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9+/]{43}=\\Z")]
 class HeadDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a peer shows of one domain: ``note`` is the signed head, ``key`` the root key that the domain's id is the hash of.
 
-    ``size`` and ``head`` are those of the note, ``origin`` says that the peer writes this domain itself.
+    ``size`` and ``head`` are those of the note, ``origin`` says that the peer writes this domain itself. ``notes`` are the
+    signed heads that it leans on, ascending: see :mod:`tidewarp.store.signers`.
     """
 
     domain: Hash
@@ -49,6 +60,7 @@ class HeadDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     status: Annotated[str, msgspec.Meta(max_length=32)]
     key: Hash
     origin: bool = False
+    notes: tuple[Annotated[str, msgspec.Meta(max_length=NOTE_BYTES_MAX)], ...] = ()
 
 
 class HashDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -60,7 +72,7 @@ class HashDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ProofDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The hashes of a proof, in order."""
 
-    hashes: Annotated[tuple[Base64Hash, ...], msgspec.Meta(max_length=_PATH_MAX)]
+    hashes: Annotated[tuple[Base64Hash, ...], msgspec.Meta(max_length=PATH_MAX)]
 
     def path(self) -> tuple[bytes, ...]:
         """The hashes, 32 bytes each."""
@@ -76,12 +88,43 @@ class ProtocolDocument(msgspec.Struct, frozen=True):
     kinds: tuple[int, ...]
 
 
+class EvidenceDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A fork that a peer knows: the conflict's id, whose journal is forked, and the artifact that proves it, as text."""
+
+    conflict: Hash
+    domain: Hash
+    evidence: Annotated[str, msgspec.Meta(max_length=132)]
+
+
+class ChangesDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The domains that have grown, and the token to come with next time."""
+
+    domains: tuple[Hash, ...]
+    token: Hash
+
+
+class TakenDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What became of a parcel: the size of its domain before and now; what was refused or forked is counted."""
+
+    domain: Hash
+    before: Size
+    after: Size
+    conflicts: Size
+
+
 class RefusalDocument(msgspec.Struct, frozen=True):
     """Why a request was refused: the value, the rule and the next action."""
 
     error: str
     rule: str
     next: str
+
+
+def head_document(heads: Sequence[SignedHead], status: str, key: bytes, *, origin: bool = False) -> HeadDocument:
+    """The document of the last of these ``heads`` of a domain whose root public ``key`` has 32 bytes; it leans on the others."""
+    *notes, note = [one.note() for one in heads]
+    domain, size, _, head, *_ = heads[-1]
+    return HeadDocument(domain.hex(), size, head.hex(), note, status, key.hex(), origin, tuple(notes))
 
 
 def proof_document(hashes: Sequence[bytes]) -> ProofDocument:
@@ -116,6 +159,21 @@ def decode_heads(data: bytes) -> list[HeadDocument]:
     names = [one.domain for one in page]
     if names != sorted(set(names)):
         raise CodecError(f"{len(page)} heads", "they ascend by domain, each once", _ACTION)
+    return page
+
+
+def decode_evidence(data: bytes) -> list[EvidenceDocument]:
+    """A page of conflicts: at most 1,000, ascending by id.
+
+    Raises:
+        CodecError: as :func:`decode_json`, or in another order.
+    """
+    page: list[EvidenceDocument] = _decoded(data, list[EvidenceDocument])
+    names = [one.conflict for one in page]
+    if len(page) > EVIDENCE_PER_PAGE or names != sorted(set(names)):
+        raise CodecError(
+            f"{len(page)} conflicts", f"a page has at most {EVIDENCE_PER_PAGE}, ascending by id, each once", _ACTION
+        )
     return page
 
 

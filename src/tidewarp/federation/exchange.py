@@ -9,6 +9,8 @@ from typing import Any, BinaryIO
 from tidewarp.codec.artifacts import TAG_EVIDENCE
 from tidewarp.codec.bodies import EVIDENCE, EvidenceBody
 from tidewarp.codec.records import PUBLISHED
+from tidewarp.codec.references import Reference
+from tidewarp.collector import collector_paused
 from tidewarp.errors import InternalError, PeerError, PeerRefused, QuotaExceeded
 from tidewarp.federation.contract import ExchangeStore
 from tidewarp.federation.ledger import DDL, EXTENSION, VERSION, Ledger
@@ -23,6 +25,7 @@ from tidewarp.federation.messages import (
     Forked,
     GetArtifact,
     GetConsistency,
+    GetEvidence,
     GetHash,
     GetHeads,
     GetInclusion,
@@ -31,7 +34,9 @@ from tidewarp.federation.messages import (
     HttpResponse,
     Instruction,
     Question,
+    Reveal,
     Supply,
+    Vouched,
 )
 from tidewarp.federation.policy import Policy, last_named
 from tidewarp.federation.pull import LACKING_MAX, PullMachine
@@ -73,11 +78,13 @@ class Exchange:
     Args:
         store: where it goes.
         peer: how the ledger names the peer.
-        send: asks the peer a question; raises OSError where there is no answer, PeerRefused where it breaks the protocol.
+        send: asks the peer a question; raises OSError where there is no answer, PeerRefused where it breaks the protocol,
+            Refusal where what it says cannot be read.
         send_ahead: lets the peer begin with a question that ``send`` will ask next, or does nothing.
         spool: a new temporary file, for an artifact on its way.
         now_ms: Unix ms.
         quotas: bytes of artifacts, by the domain (32 bytes) that brings them, at most; others have no bound of their own.
+        lacking: artifacts to be asked for, with the domain (32 bytes) of each; None: those that the ledger names.
         dry, options: as of :class:`~tidewarp.federation.pull.PullMachine`.
     """
 
@@ -92,6 +99,7 @@ class Exchange:
         send_ahead: Callable[[Question], None] = lambda question: None,
         dry: bool = False,
         quotas: Mapping[bytes, int] | None = None,
+        lacking: Mapping[Reference, bytes] | None = None,
         **options: Any,
     ) -> None:
         self._store = store
@@ -106,15 +114,19 @@ class Exchange:
         self._spooled = ExitStack()  # until their commit
         self.conflicts = 0
         """What was refused or forked."""
+        self.forks: list[bytes] = []
+        """Of these, the forks: by the domain (32 bytes) that is forked."""
         self.forked: list[Forked] = []
         self.answered = False
         """Has the peer said anything?"""
         self.machine = PullMachine(
             store,
             frozen=self._ledger.frozen(),
+            known_forks=self._ledger.forked_domains(),
             bridges=self._ledger.bridges(),
-            lacking={} if dry else self._ledger.lacking(LACKING_MAX),
+            lacking=self._lacking(lacking),
             etag="" if dry else self._ledger.etag(peer),
+            acked={} if dry else self._ledger.acked(peer),
             dry=dry,
             **options,
         )
@@ -125,7 +137,13 @@ class Exchange:
             GetInclusion: self.machine.on_proof,
             GetConsistency: self.machine.on_proof,
             GetMissing: self.machine.on_missing,
+            GetEvidence: self.machine.on_evidence,
         }
+
+    def _lacking(self, lacking: Mapping[Reference, bytes] | None) -> Mapping[Reference, bytes]:
+        if lacking is not None or self._dry:
+            return lacking or {}
+        return self._ledger.lacking(LACKING_MAX)
 
     def run(self) -> Finish:
         """Pull until the machine has finished.
@@ -146,7 +164,7 @@ class Exchange:
                 try:
                     instructions = self.perform(last)
                 except QuotaExceeded as error:
-                    if not isinstance(last, Commit | Supply):
+                    if not isinstance(last, Commit | Reveal | Supply):
                         raise
                     instructions = self.machine.on_full(last, error)
 
@@ -156,10 +174,10 @@ class Exchange:
             return self._commit(one)
         if isinstance(one, Supply):
             return self._supply(one)
+        if isinstance(one, Reveal):
+            return self._reveal(one)
         if isinstance(one, Conflicting):
-            self.conflicts += 1
-            with self._store.transaction():
-                self._ledger.refused(self._peer, one, self._now_ms())
+            self._refuse(one)
         elif isinstance(one, Forked):
             self._freeze(one)
         elif isinstance(one, Ahead):
@@ -167,6 +185,8 @@ class Exchange:
         elif isinstance(one, Behind):
             with self._store.transaction():  # the records that follow are the remedy, if they come
                 self._ledger.note_own(one.size)
+        elif isinstance(one, Vouched):
+            self._keep_head(one)
         elif isinstance(one, Finish):
             raise InternalError("Finish", "it ends run()", "perform what comes before it")
         else:
@@ -179,9 +199,12 @@ class Exchange:
             self.answered = True
             if isinstance(question, GetArtifact):
                 return self.machine.on_bytes(question, self._received(question, answer))
+        except Refusal as refusal:
+            return self.machine.on_unreadable(question, refusal)
         except (OSError, PeerRefused) as error:
             return self.machine.on_error(question, str(error))
-        return self._events[type(question)](question, answer)
+        with collector_paused():
+            return self._events[type(question)](question, answer)
 
     def _received(self, question: GetArtifact, answer: HttpResponse) -> Fetched | Absent | Refusal:
         if answer.status != 200:
@@ -202,15 +225,29 @@ class Exchange:
         size = _bytes_of(commit)
         self._check_quota(commit.domain, size, f"record {commit.items[0].header.seq} of {commit.domain.hex()}")
         try:
-            with self._store.transaction():
+            with self._store.transaction(), collector_paused():
                 self._ledger.add_bytes(commit.domain, size)
                 self._store.adopt(commit.domain, commit.items, commit.head, key=commit.key, sources=commit.sources)
                 self._ledger.took(self._peer, commit, self._now_ms())
         except PeerError as error:  # the store looks at everything again, and believes nobody
             return self.machine.on_refused(commit, error)
         self.conflicts += len(commit.forks)
+        self.forks += [proof.domain for _, proof in commit.forks]
         self._spooled.close()  # they are in the store now
         return self.machine.on_committed(commit)
+
+    def _reveal(self, reveal: Reveal) -> list[Instruction]:
+        size = _bytes_of(reveal)
+        self._check_quota(reveal.domain, size, f"body of record {reveal.items[0].header.seq} of {reveal.domain.hex()}")
+        try:
+            with self._store.transaction(), collector_paused():
+                self._ledger.add_bytes(reveal.domain, size)
+                self._store.reveal(reveal.domain, reveal.items, sources=reveal.sources)
+                self._ledger.revealed(self._peer, reveal, self._now_ms())
+        except PeerError as error:
+            return self.machine.on_refused(reveal, error)
+        self._spooled.close()
+        return self.machine.on_revealed(reveal)
 
     def _supply(self, supply: Supply) -> list[Instruction]:
         self._check_quota(supply.domain, supply.size, f"artifact {supply.reference.hex()}")
@@ -231,9 +268,23 @@ class Exchange:
                 "raise it in peers.toml, or pull other domains with --domain",
             )
 
+    def _refuse(self, conflicting: Conflicting) -> None:
+        self._spooled.close()  # what came with it waits for no commit now, and others may need the room
+        self.conflicts += 1
+        with self._store.transaction():
+            self._ledger.refused(self._peer, conflicting, self._now_ms())
+
+    def _keep_head(self, vouched: Vouched) -> None:
+        try:
+            self._store.adopt(vouched.domain, (), vouched.head, key=vouched.key, sources={})
+        except PeerError as error:  # as of a commit: it is about this domain, and the others go on
+            note = vouched.head.to_bytes()
+            self._refuse(Conflicting(vouched.domain, "bad_signature", vouched.domain, str(error), note))
+
     def _freeze(self, forked: Forked) -> None:
         self.conflicts += 1
         self.forked.append(forked)
+        self.forks.append(forked.domain)
         with self._store.transaction():
             reference = self._store.put(forked.proof.to_bytes(), tag=TAG_EVIDENCE)
             body = EvidenceBody(forked.proof.conflict, reference).to_bytes()
@@ -251,8 +302,8 @@ class Exchange:
                     self._ledger.forget_own()
 
 
-def _bytes_of(commit: Commit) -> int:
-    """Bytes of the artifacts that come with a commit."""
+def _bytes_of(commit: Commit | Reveal) -> int:
+    """Bytes of the artifacts that come with records."""
     inline = sum(len(one.artifact) for one in commit.items if one.artifact is not None)
     return inline + sum(_size_of(source) for source in commit.sources.values())
 

@@ -1,6 +1,7 @@
 """What a node remembers of its peers, beside the records: tables of the store, durable in the same transactions.
 
 cursor      how far a peer's journal of an origin was taken: evidence; no pull begins from it
+ack         how much of an origin a peer has shown to hold, of what is here: its own heads say so, signed by the origin
 bridge      why a head covers a prefix that ends before it: of a pull that stopped halfway
 peer        the ETag of its heads when nothing was left to pull, and what went wrong last
 log         the federation log: which records came from whom, and what became of them
@@ -13,7 +14,7 @@ absent      artifacts that a committed record names and whose bytes did not come
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple, cast
 
 from tidewarp.codec.frames import Reader, count, counted, hash32, u64
@@ -21,7 +22,7 @@ from tidewarp.codec.heads import SignedHead
 from tidewarp.codec.records import RecordHeader, record_hash
 from tidewarp.codec.references import Reference
 from tidewarp.federation.contract import Tables
-from tidewarp.federation.messages import Bridge, Commit, Conflicting, Finish
+from tidewarp.federation.messages import Bridge, Commit, Conflicting, Finish, Reveal
 from tidewarp.federation.proof import ForkProof
 from tidewarp.store.contract import StoredRecord
 from tidewarp.store.fold import conflict_id
@@ -39,6 +40,10 @@ DDL = (
     (
         "CREATE TABLE federation_cursor (peer TEXT NOT NULL, origin BLOB NOT NULL, seq INTEGER NOT NULL,"
         " hash BLOB NOT NULL, PRIMARY KEY (peer, origin)) STRICT, WITHOUT ROWID"
+    ),
+    (
+        "CREATE TABLE federation_ack (peer TEXT NOT NULL, origin BLOB NOT NULL, seq INTEGER NOT NULL,"
+        " PRIMARY KEY (peer, origin)) STRICT, WITHOUT ROWID"
     ),
     "CREATE TABLE federation_bridge (origin BLOB PRIMARY KEY NOT NULL, bridge BLOB NOT NULL) STRICT, WITHOUT ROWID",
     (
@@ -124,9 +129,23 @@ class Ledger:
         rows = self._tables.execute("SELECT etag FROM federation_peer WHERE peer = ?", peer)
         return cast("str", rows[0][0]) if rows else ""
 
-    def frozen(self) -> frozenset[bytes]:
-        """The domains (32 bytes) with an open fork."""
-        rows = self._tables.execute("SELECT domain FROM federation_conflict WHERE kind = 'fork' AND state = 'open'")
+    def acked(self, peer: str) -> dict[bytes, int]:
+        """By origin (32 bytes), how many of the records that are here the peer has shown to hold."""
+        rows = self._tables.execute("SELECT origin, seq FROM federation_ack WHERE peer = ? ORDER BY origin", peer)
+        return {cast("bytes", origin): cast("int", seq) for origin, seq in rows}
+
+    def frozen(self) -> dict[bytes, int]:
+        """The domains (32 bytes) with an open fork, and how many records come before it: all branches have these."""
+        rows = self._tables.execute("SELECT key FROM federation_conflict WHERE kind = 'fork' AND state = 'open'")
+        found: dict[bytes, int] = {}
+        for (key,) in cast("list[tuple[bytes]]", rows):
+            domain, common = key[:32], int.from_bytes(key[32:], "big") - 1
+            found[domain] = min(common, found.get(domain, common))
+        return found
+
+    def forked_domains(self) -> frozenset[bytes]:
+        """The domains (32 bytes) with a fork, open or resolved."""
+        rows = self._tables.execute("SELECT DISTINCT domain FROM federation_conflict WHERE kind = 'fork'")
         return frozenset(cast("bytes", row[0]) for row in rows)
 
     def bridges(self) -> dict[bytes, Bridge]:
@@ -138,30 +157,28 @@ class Ledger:
 
     def took(self, peer: str, commit: Commit, at_ms: int) -> None:
         """``commit`` is in the open transaction."""
-        first, last = commit.items[0].header.seq, commit.last_seq
+        first, last = commit.items.before + 1, commit.last_seq
         self._tables.execute(
             "INSERT OR REPLACE INTO federation_cursor VALUES (?, ?, ?, ?)",
             peer,
             commit.domain,
             last,
-            commit.hashes[-1],
+            commit.items.hash,
         )
         if commit.bridge is None:
             self._tables.execute("DELETE FROM federation_bridge WHERE origin = ?", commit.domain)
         else:
             data = _bridge_written(commit.bridge)
             self._tables.execute("INSERT OR REPLACE INTO federation_bridge VALUES (?, ?)", commit.domain, data)
-        for reference, status in commit.absent:
-            self._tables.execute(
-                "INSERT OR REPLACE INTO federation_absent VALUES (?, ?, ?)",
-                reference.to_bytes(),
-                commit.domain,
-                status,
-            )
-        self.arrived(commit.sources)
+        self._came(commit)
         self._log(peer, commit.domain, first, last, at_ms, "committed")
         for evidence, proof in commit.forks:
             self.forked(peer, proof, evidence, at_ms)
+
+    def revealed(self, peer: str, reveal: Reveal, at_ms: int) -> None:
+        """The bodies of ``reveal`` are in the open transaction, in place of their stubs."""
+        self._came(reveal)
+        self._log(peer, reveal.domain, reveal.items[0].header.seq, reveal.items[-1].header.seq, at_ms, "revealed")
 
     def refused(self, peer: str, conflicting: Conflicting, at_ms: int) -> None:
         """Count what was refused, and keep its bytes as long as there is room."""
@@ -177,7 +194,7 @@ class Ledger:
         self._log(peer, proof.domain, seq, seq, at_ms, "fork")
 
     def keep_branch(self, records: Iterable[StoredRecord]) -> None:
-        """Keep records of a branch that was not chosen; the bridge of its domain was about them."""
+        """Keep records of a branch that was not chosen; bridge and acknowledgements of its domain were about them."""
         for header, state, body in records:
             data = header.to_bytes()
             self._tables.execute(
@@ -189,7 +206,8 @@ class Ledger:
                 state,
                 body,
             )
-            self._tables.execute("DELETE FROM federation_bridge WHERE origin = ?", header.domain)
+            for table in ("federation_bridge", "federation_ack"):
+                self._tables.execute(f"DELETE FROM {table} WHERE origin = ?", header.domain)
 
     def branch(self, origin: bytes) -> list[StoredRecord]:
         """The records of ``origin`` (32 bytes) on branches that were not chosen, by number and hash."""
@@ -203,6 +221,11 @@ class Ledger:
     def forget_own(self) -> None:
         """What peers show of the own domain is here, or is no continuation of it."""
         self._tables.execute("DELETE FROM federation_count WHERE name = ?", _OWN_SIZE)
+
+    def forget_acknowledged(self, peer: str) -> None:
+        """Somebody else answers at that address from now on: what he holds, his own heads will say."""
+        self._tables.execute("DELETE FROM federation_ack WHERE peer = ?", peer)
+        self._tables.execute("UPDATE federation_peer SET etag = '' WHERE peer = ?", peer)
 
     def note_policy(self, size: int, policy: Reference | None) -> None:
         """Of the first ``size`` records of the own domain, the last that puts a policy in force names this one."""
@@ -250,11 +273,17 @@ class Ledger:
         error = finish.incomplete or (reasons[0] if reasons else "")
         row = peer, finish.etag, error[:_TEXT_MAX]
         self._tables.execute("INSERT OR REPLACE INTO federation_peer VALUES (?, ?, ?)", *row)
+        self._acknowledge(peer, finish.acked)
 
     def lacking(self, limit: int) -> dict[Reference, bytes]:
         """The first ``limit`` artifacts whose bytes have not come, and the domain (32 bytes) of the records that name them."""
         rows = self._tables.execute("SELECT ref, origin FROM federation_absent ORDER BY ref LIMIT ?", limit)
         return {Reference.from_bytes(cast("bytes", ref)): cast("bytes", origin) for ref, origin in rows}
+
+    def awaits(self, reference: Reference) -> bytes | None:
+        """The domain (32 bytes) of the record that names an artifact whose bytes have not come; None if none does."""
+        rows = self._tables.execute("SELECT origin FROM federation_absent WHERE ref = ?", reference.to_bytes())
+        return cast("bytes", rows[0][0]) if rows else None
 
     def arrived(self, references: Iterable[Reference]) -> None:
         """Their bytes are here by now."""
@@ -290,6 +319,11 @@ class Ledger:
         rows = self._tables.execute("SELECT peer, domain, reason, bytes FROM federation_quarantine ORDER BY no")
         return [Quarantined(*row) for row in rows]  # type: ignore[arg-type]  # as the DDL says
 
+    def quarantine_bytes(self) -> int:
+        """How many bytes of what was refused are kept."""
+        rows = self._tables.execute("SELECT coalesce(sum(length(bytes)), 0) FROM federation_quarantine")
+        return cast("int", rows[0][0])
+
     def dropped(self) -> int:
         """How many bytes of quarantine had to make room."""
         rows = self._tables.execute("SELECT n FROM federation_count WHERE name = 'quarantine_dropped'")
@@ -301,6 +335,22 @@ class Ledger:
         return {Reference.from_bytes(cast("bytes", ref)): cast("int", status) for ref, status in rows}
 
     # --- rows
+
+    def _came(self, records: Commit | Reveal) -> None:
+        """Note which artifacts came with records, and which did not."""
+        for reference, status in records.absent:
+            row = reference.to_bytes(), records.domain, status
+            self._tables.execute("INSERT OR REPLACE INTO federation_absent VALUES (?, ?, ?)", *row)
+        self.arrived(records.sources)
+
+    def _acknowledge(self, peer: str, shown: Mapping[bytes, int]) -> None:
+        """Follow what a peer shows now: a site that was set back to an older copy holds less than it did."""
+        before = self.acked(peer)
+        for origin, seq in shown.items():
+            if not seq:
+                self._tables.execute("DELETE FROM federation_ack WHERE peer = ? AND origin = ?", peer, origin)
+            elif seq != before.get(origin):
+                self._tables.execute("INSERT OR REPLACE INTO federation_ack VALUES (?, ?, ?)", peer, origin, seq)
 
     def _conflict(
         self, kind: str, key: bytes, domain: bytes, rule: str, evidence: Reference | None, at_ms: int

@@ -6,7 +6,7 @@ request to the own store. Domains and hashes are 32 bytes, sizes count records, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple, TypeAlias
 
@@ -17,36 +17,49 @@ from tidewarp.codec.references import Reference, encode_references
 from tidewarp.federation.proof import ForkProof
 from tidewarp.federation.verify import Wanted
 from tidewarp.store.admission import Role
+from tidewarp.store.continuation import Continuation
 
 __all__ = [
     "BATCH_TYPE",
+    "CHANGES_BYTES_MAX",
+    "EVIDENCE_BYTES_MAX",
     "HEADS_BYTES_MAX",
     "JSON_TYPE",
+    "LACKING_BYTES_MAX",
     "NEXT_PAGE",
     "Absent",
     "Ahead",
+    "Asked",
     "Behind",
     "Bridge",
     "Commit",
     "Conflicting",
+    "Domain",
     "DomainReport",
     "Fetched",
     "Finish",
     "Forked",
     "GetArtifact",
+    "GetChanges",
     "GetConsistency",
+    "GetEvidence",
     "GetHash",
     "GetHeads",
     "GetInclusion",
+    "GetLacking",
     "GetMissing",
     "GetRecords",
     "HttpRequest",
     "HttpResponse",
     "Instruction",
     "Notice",
+    "PushArtifact",
+    "PushRecords",
     "Question",
     "Request",
+    "Reveal",
     "Supply",
+    "Vouched",
 ]
 
 BATCH_TYPE = "application/x-tidewarp-records"
@@ -57,14 +70,23 @@ NEXT_PAGE = "tidewarp-next"
 HEADS_BYTES_MAX = 4 << 20
 """Bytes of one page of heads, at most."""
 
+EVIDENCE_BYTES_MAX = CHANGES_BYTES_MAX = 1 << 20
+"""Bytes of one page of conflicts, and of a list of domains, at most."""
+
+LACKING_BYTES_MAX = 1 << 20
+"""Bytes of a list of 10,000 references, at most."""
+
 _DOCUMENT_BYTES_MAX = 64 << 10  # of an answer that holds a hash, or a proof of at most 65 of them
 _TAGGED_HEAD_BYTES = len(artifact_head(0, 0))
+
+Domain: TypeAlias = bytes  # where that is the name of a field
 
 
 class HttpRequest(NamedTuple):
     """One request as it came: ``target`` is path and query, header names are in lower case.
 
-    ``roles`` are those of who asks, where that is known.
+    ``key`` is that of who asks (32 bytes) and ``roles`` are what he has, where that is known; ``is_local``: he is on this
+    machine. A long body is ``source`` from its beginning, and ``body`` empty.
     """
 
     method: str
@@ -72,18 +94,26 @@ class HttpRequest(NamedTuple):
     headers: Mapping[str, str] = {}
     body: bytes = b""
     roles: frozenset[Role] = frozenset()
+    key: bytes = b""
+    is_local: bool = False
+    source: BinaryIO | None = None
 
 
 class HttpResponse(NamedTuple):
     """One answer. ``body`` is whole, or pieces of together ``size`` bytes, which a large artifact is sent in.
 
-    The pieces may raise where what is stored turns out to be damaged; then the connection is cut.
+    The pieces may raise where what is stored turns out to be damaged; then the connection is cut. Where ``wait_s`` is
+    not 0, the same request may be asked again for so many seconds, until its answer says otherwise, before this is sent.
+    ``fault`` is for the operator of who answers, and is not sent: what is wrong with the own store, in one line.
     """
 
     status: int
     headers: Mapping[str, str] = {}
     body: bytes | Iterable[bytes] = b""
     size: int | None = None  # of pieces
+    wait_s: float = 0.0
+    records: int = 0  # in it
+    fault: str = ""
 
     @property
     def whole(self) -> bytes:
@@ -207,7 +237,74 @@ class GetMissing:
         return len(self.body)
 
 
-Question: TypeAlias = GetHeads | GetRecords | GetHash | GetInclusion | GetConsistency | GetArtifact | GetMissing
+@dataclass(frozen=True, eq=False)
+class GetEvidence:
+    """A page of the conflicts that the peer has proofs of, behind ``after`` (empty: from the first on)."""
+
+    after: bytes = b""
+    bytes_max = EVIDENCE_BYTES_MAX
+
+    @property
+    def target(self) -> str:
+        """Path and query."""
+        return f"/v1/evidence?after={self.after.hex()}" if self.after else "/v1/evidence"
+
+
+Question: TypeAlias = (
+    GetHeads | GetRecords | GetHash | GetInclusion | GetConsistency | GetArtifact | GetMissing | GetEvidence
+)
+
+
+# --- what is asked beside a pull
+
+
+@dataclass(frozen=True, eq=False)
+class GetChanges:
+    """Which domains of the peer have grown since ``token`` (empty: none, what is the token now)? It waits for one, ``wait_ms``."""
+
+    token: str = ""
+    wait_ms: int = 0
+    bytes_max = CHANGES_BYTES_MAX
+
+    @property
+    def target(self) -> str:
+        """Path and query."""
+        return f"/v1/changes?since={self.token}&wait_ms={self.wait_ms}" if self.token else "/v1/changes"
+
+
+@dataclass(frozen=True, eq=False)
+class GetLacking:
+    """Which artifacts do your records name whose bytes have not come? At most 10,000."""
+
+    bytes_max = LACKING_BYTES_MAX
+    target = "/v1/artifacts/missing"
+
+
+@dataclass(frozen=True, eq=False)
+class PushRecords:
+    """Take these records: a parcel, as bytes."""
+
+    body: bytes
+    bytes_max = _DOCUMENT_BYTES_MAX
+    target = "/v1/records"
+
+
+@dataclass(frozen=True, eq=False)
+class PushArtifact:
+    """Take the bytes of an artifact that a record which you hold names: ArtifactBytes in ``pieces()`` of together ``size``."""
+
+    reference: Reference
+    pieces: Callable[[], Iterable[bytes]]
+    size: int
+    bytes_max = _DOCUMENT_BYTES_MAX
+
+    @property
+    def target(self) -> str:
+        """Path."""
+        return f"/v1/artifacts/{self.reference.hex()}"
+
+
+Asked: TypeAlias = Question | GetChanges | GetLacking | PushRecords | PushArtifact
 
 
 class Fetched(NamedTuple):
@@ -245,8 +342,7 @@ class Commit:
 
     domain: bytes
     key: bytes
-    items: tuple[BatchItem, ...]
-    hashes: tuple[bytes, ...]  # of the records, in order
+    items: Continuation
     head: SignedHead
     bridge: Bridge | None = None
     sources: Mapping[Reference, BinaryIO] = field(default_factory=dict)
@@ -256,7 +352,7 @@ class Commit:
     @property
     def last_seq(self) -> int:
         """Where the domain stands behind it."""
-        return self.items[-1].header.seq
+        return self.items.size
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,7 +365,20 @@ class Supply:
     size: int  # of the ArtifactBytes
 
 
-Request: TypeAlias = Question | Commit | Supply
+@dataclass(frozen=True, eq=False)
+class Reveal:
+    """Keep the bodies of records that are held as stubs, and the artifacts that came with them; of others ``absent`` says why.
+
+    Each of ``items`` has the header that is held, and a body that it names.
+    """
+
+    domain: bytes
+    items: tuple[BatchItem, ...]
+    sources: Mapping[Reference, BinaryIO] = field(default_factory=dict)
+    absent: tuple[tuple[Reference, int], ...] = ()
+
+
+Request: TypeAlias = Question | Commit | Supply | Reveal
 
 
 # --- what a pull says
@@ -303,6 +412,18 @@ class Behind:
 
 
 @dataclass(frozen=True)
+class Vouched:
+    """A signed head of exactly what is held, where none was kept: without one, nobody is shown the last of these records.
+
+    So it is after a pull that stopped halfway, if the domain's own site is gone since, or was restored from a backup.
+    """
+
+    domain: bytes
+    key: bytes
+    head: SignedHead
+
+
+@dataclass(frozen=True)
 class Ahead:
     """The question that comes next if the commit behind this goes well: it may be sent now, and answered meanwhile."""
 
@@ -328,7 +449,8 @@ class Finish:
     """The pull is over. ``incomplete`` names what ended it early, if anything did; all commits are kept.
 
     ``etag`` is of the peer's heads, of which nothing is left to be pulled; empty if there is. ``ignored`` counts domains that were shown and not looked at,
-    ``absent`` the artifacts that committed records name and whose bytes the peer does not give.
+    ``absent`` the artifacts that committed records name and whose bytes the peer does not give. ``acked`` says of domains how
+    many of the records that are here the peer has shown to hold, 0: none; of others this pull has learned nothing.
     """
 
     domains: tuple[DomainReport, ...]
@@ -337,6 +459,7 @@ class Finish:
     incomplete: str = ""
     etag: str = ""
     absent: int = 0
+    acked: Mapping[Domain, int] = field(default_factory=dict)
 
     @property
     def records(self) -> int:
@@ -344,5 +467,5 @@ class Finish:
         return sum(one.after - one.before for one in self.domains)
 
 
-Notice: TypeAlias = Ahead | Conflicting | Forked | Behind | Finish
+Notice: TypeAlias = Ahead | Conflicting | Forked | Behind | Vouched | Finish
 Instruction: TypeAlias = Request | Notice

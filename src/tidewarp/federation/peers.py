@@ -16,19 +16,19 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tidewarp.errors import OperatorError
+from tidewarp.federation.addresses import ADDRESS_RULE, parse_address
+from tidewarp.federation.reading import StrictReader
 
 __all__ = ["Peer", "Peers"]
 
-_HEX = re.compile("[0-9a-f]{64}")
 _NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_URL = re.compile(r"https?://[^\s/?#@\"\\]+")
 _PEERS_MAX = 4_096
 _ACTION = "write it as: tidewarp peer trust"
+_READER = StrictReader(_ACTION)
 
 
 class Peer(NamedTuple):
@@ -63,7 +63,7 @@ class Peers:
                     raise OperatorError(one, "two peers have it", "give each its own")
         for domain, quota in self.quotas.items():
             if len(domain) != 32 or type(quota) is not int or not 0 <= quota < 1 << 63:
-                raise OperatorError(f"quota {quota!r:.40}", "it is a number of bytes", _ACTION)
+                raise OperatorError(f"quota of {domain.hex()}: {quota!r:.40}", "it is a number of bytes", _ACTION)
 
     def at(self, url: str) -> Peer | None:
         """The peer that answers at ``url``."""
@@ -102,10 +102,13 @@ class Peers:
         try:
             document = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
-            raise OperatorError("peers.toml", f"no TOML: {error}", _ACTION) from None
-        table = _table(document, "peers.toml", ("peers", "quotas"))
-        peers = [_peer_of(name, one) for name, one in _table(table.get("peers", {}), "peers").items()]
-        quotas = {_hex(domain, "domain"): quota for domain, quota in _table(table.get("quotas", {}), "quotas").items()}
+            raise OperatorError("peers", f"no TOML: {error}", _ACTION) from None
+        table = _READER.table(document, "peers", ("peers", "quotas"))
+        peers = [_peer_of(name, one) for name, one in _READER.table(table.get("peers", {}), "peers").items()]
+        quotas = {
+            _READER.hash32(domain, "quota of domain"): quota
+            for domain, quota in _READER.table(table.get("quotas", {}), "quotas").items()
+        }
         return cls(tuple(peers), quotas)
 
 
@@ -117,32 +120,15 @@ def _check_peer(peer: Peer) -> None:
     if len(peer.key) != 32 or len(peer.domain) != 32:
         rule = "a public key and a domain have 32"
         raise OperatorError(f"key of {len(peer.key)} bytes, domain of {len(peer.domain)}", rule, "give all of it")
-    if peer.url and not _URL.fullmatch(peer.url):
-        rule = "the address of a peer is http://HOST:PORT or https://HOST:PORT"
-        raise OperatorError(f"url {peer.url!r:.80}", rule, "give its address")
+    if peer.url and parse_address(peer.url) is None:
+        raise OperatorError(f"peer {peer.name}: url {peer.url!r:.80}", ADDRESS_RULE, "give its address")
 
 
 def _peer_of(name: str, document: object) -> Peer:
-    table = _table(document, f"peer {name!r:.80}", ("domain", "key", "url"))
+    peer = f"peer {name!r:.80}"
+    table = _READER.table(document, peer, ("domain", "key", "url"))
     url = table.get("url", "")
     if type(url) is not str:
-        raise OperatorError(f"url {url!r:.80}", "it is text", _ACTION)
-    return Peer(name, _hex(table.get("domain"), "domain"), _hex(table.get("key"), "key"), url)
-
-
-def _table(value: object, what: str, known: tuple[str, ...] | None = None) -> dict[str, Any]:
-    if type(value) is not dict:
-        raise OperatorError(f"{what}: {value!r:.40}", "it is a table", _ACTION)
-    for key in value:
-        if known is not None and key not in known:
-            near = get_close_matches(key[:64], known, n=1, cutoff=0)
-            raise OperatorError(
-                f"key of {what}: {key!r:.80}", f"known are {', '.join(known)}", f"did you mean {near[0]}?"
-            )
-    return value
-
-
-def _hex(text: object, what: str) -> bytes:
-    if type(text) is not str or not _HEX.fullmatch(text):
-        raise OperatorError(f"{what} {text!r:.80}", "it has 64 lower-case hexadecimal digits", "copy all of it")
-    return bytes.fromhex(text)
+        raise OperatorError(f"{peer}: url {url!r:.80}", "it is text", _ACTION)
+    domain, key = (_READER.hash32(table.get(one), f"{peer}: {one}") for one in ("domain", "key"))
+    return Peer(name, domain, key, url)

@@ -10,16 +10,17 @@ import hashlib
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from tidewarp.codec.artifacts import Artifact
-from tidewarp.codec.batches import BODY, BatchItem
-from tidewarp.codec.bodies import ArtifactBody, Body, EvidenceBody, PolicyBody, ReceiptBody, RequestBody, decode_body
+from tidewarp.codec.batches import BatchItem
+from tidewarp.codec.bodies import ArtifactBody
 from tidewarp.codec.frames import Reader, u64
 from tidewarp.codec.heads import SignedHead
 from tidewarp.codec.merkle import Frontier, verify_consistency
-from tidewarp.codec.records import PUBLISHED, TIMED_KINDS, domain_of, record_hash, split_timed_body
+from tidewarp.codec.records import RecordHeader, domain_of
 from tidewarp.codec.references import SHA256, Reference
 from tidewarp.errors import CodecError, PeerError, PeerRefused
 from tidewarp.federation.documents import HeadDocument
+from tidewarp.store.continuation import Continuation, Incoming, Unfit, named_by, read_stubs
+from tidewarp.store.signers import check_bounds
 
 __all__ = [
     "UNSTATED_BYTES_MAX",
@@ -29,9 +30,10 @@ __all__ = [
     "Verified",
     "Wanted",
     "check_batch",
+    "check_bodies",
     "check_bridge",
     "check_head",
-    "named_by",
+    "heads_before",
 ]
 
 UNSTATED_BYTES_MAX = 16 << 20
@@ -80,10 +82,9 @@ class Wanted(NamedTuple):
 
 
 class Verified(NamedTuple):
-    """Records that continue a prefix, their hashes, the prefix that they make, and the artifacts that they name."""
+    """Records that continue a prefix, the prefix that they make, and the artifacts that they name and have not brought."""
 
-    items: tuple[BatchItem, ...]
-    hashes: tuple[bytes, ...]
+    items: Continuation
     prefix: Prefix
     wanted: tuple[Wanted, ...]
 
@@ -113,6 +114,28 @@ def check_head(shown: HeadDocument, declared: Collection[bytes] = ()) -> SignedH
     return head
 
 
+def heads_before(shown: HeadDocument) -> list[HeadDocument]:
+    """The heads that the one which a peer shows leans on, each with those before it; whether they are true is not asked.
+
+    Raises:
+        Refusal: they are too many, or not of this domain, ascending and behind the one that is shown.
+    """
+    domain = bytes.fromhex(shown.domain)
+    what = f"{len(shown.notes)} heads that the one of {shown.domain} at {shown.size} leans on"
+    try:
+        heads = [SignedHead.parse(note) for note in shown.notes]
+        check_bounds(domain, heads)
+    except PeerError as error:
+        raise Refusal("bad_signature", domain, what, str(error), shown.note.encode(errors="replace")) from None
+    sizes = [one.size for one in heads] + [shown.size]
+    if sizes != sorted(set(sizes)) or not sizes[0] or any(one.domain != domain for one in heads):
+        raise Refusal("bad_signature", domain, what, "they are of this domain, and ascend to it", heads[0].to_bytes())
+    return [
+        HeadDocument(shown.domain, one.size, one.head.hex(), note, shown.status, shown.key, notes=shown.notes[:n])
+        for n, (one, note) in enumerate(zip(heads, shown.notes, strict=True))
+    ]
+
+
 def check_batch(domain: bytes, prefix: Prefix, items: Sequence[BatchItem], data: bytes) -> Verified:
     """``items``, decoded from ``data``, as the continuation of ``prefix``. Whether a head covers them is for the caller.
 
@@ -121,25 +144,31 @@ def check_batch(domain: bytes, prefix: Prefix, items: Sequence[BatchItem], data:
             or its record says.
     """
     size, head, frontier = prefix
-    hashes: list[bytes] = []
-    wanted: list[Wanted] = []
-    for item in items:
-        size += 1
-        header = item.header
-        if header.domain != domain or header.seq != size or header.prev != head:
-            at = f"record {header.seq} of {header.domain.hex()}"
-            raise _mismatch(domain, size, at, f"record {size} of {domain.hex()} behind {head.hex()} was to come", data)
-        head = record_hash(header.to_bytes())
-        hashes.append(head)
-        if item.state == BODY:
-            wanted += _check_body(domain, item, data)
-        elif item.artifact is not None:
-            raise _mismatch(
-                domain, size, f"record {size}", "bytes came with a record that has no body to name them", data
-            )
-    grown = frontier.copy()
-    grown.extend(hashes)
-    return Verified(tuple(items), tuple(hashes), Prefix(size, head, grown), tuple(wanted))
+    try:
+        continuation = Continuation(domain, size, head, items)
+    except Unfit as unfit:
+        raise Refusal(unfit.kind, domain + u64(unfit.seq), unfit.value, unfit.rule, unfit.data or data) from None
+    grown = continuation.grown(frontier).frontier
+    bare = [record for record in continuation.records if record.artifact is None]
+    wanted = [one for one in map(_wanted, bare) if one is not None]
+    return Verified(continuation, Prefix(continuation.size, continuation.hash, grown), tuple(wanted))
+
+
+def check_bodies(
+    domain: bytes, held: Sequence[RecordHeader], items: Sequence[BatchItem], data: bytes
+) -> tuple[Wanted, ...]:
+    """Bodies that came for stubs, in ``items``, decoded from ``data``, against the headers that are ``held``.
+
+    Returns the artifacts that they name and have not brought.
+
+    Raises:
+        Refusal: another record, one that comes twice, or a body or an artifact that is not what its header or its record says.
+    """
+    try:
+        wanted = [_wanted(one) for one in read_stubs(held, items)]
+    except Unfit as unfit:
+        raise Refusal(unfit.kind, domain + u64(unfit.seq), unfit.value, unfit.rule, unfit.data or data) from None
+    return tuple(one for one in wanted if one is not None)
 
 
 def check_bridge(prefix: Prefix, head: SignedHead, bridge: Sequence[bytes]) -> None:
@@ -157,11 +186,6 @@ def check_bridge(prefix: Prefix, head: SignedHead, bridge: Sequence[bytes]) -> N
     except PeerError as error:
         # The records may be true and the proof false: what is at odds with the signature is not known.
         raise _mismatch(head.domain, prefix.size, at, str(error), head.to_bytes()) from None
-
-
-def named_by(body: Body | None) -> Reference | None:
-    """The artifact whose bytes belong to a record with this body; None where it names none, or is whole without them."""
-    return body.ref if isinstance(body, ArtifactBody | ReceiptBody | PolicyBody | RequestBody | EvidenceBody) else None
 
 
 class ByteCheck:
@@ -203,35 +227,15 @@ class ByteCheck:
         return _mismatch(self._domain, wanted.seq, f"artifact {wanted.reference.hex()}", rule, self._head)
 
 
-def _check_body(domain: bytes, item: BatchItem, data: bytes) -> list[Wanted]:
-    """What the record names and has not brought: nothing, or one artifact."""
-    header, body = item.header, item.body
-    at = f"record {header.seq} of {domain.hex()}"
-    if body is None or len(body) != header.body_len or hashlib.sha256(body).digest() != header.body_hash:
-        raise _mismatch(domain, header.seq, at, "its body is not the one that its header names", data)
-    try:
-        if header.kind in TIMED_KINDS:
-            split_timed_body(body)
-        said = decode_body(header.kind, body)
-    except CodecError as error:
-        raise Refusal("metadata_mismatch", domain + u64(header.seq), at, str(error), data) from None
-    stated = said if isinstance(said, ArtifactBody) else None
-    named = named_by(said)
-    if item.artifact is None:
-        # Under a hash that we cannot compute nothing can be admitted, and what is not published nobody gives.
-        is_to_be_had = named is not None and named.hash_id == SHA256 and header.flags & PUBLISHED
-        return [Wanted(header.seq, named, stated)] if named is not None and is_to_be_had else []
-    try:
-        artifact = Artifact.from_bytes(item.artifact)
-        reference = Reference(SHA256, hashlib.sha256(item.artifact).digest())  # they are what it would write again
-    except CodecError as error:
-        raise _mismatch(domain, header.seq, at, str(error), item.artifact) from None
-    if reference != named:
-        name = "nothing" if named is None else named.hex()
-        rule = f"it names {name} and brings {reference.hex()}"
-        raise _mismatch(domain, header.seq, at, rule, item.artifact)
-    _check_stated(domain, header.seq, stated, artifact.tag, len(artifact.payload), item.artifact)
-    return []
+def _wanted(record: Incoming) -> Wanted | None:
+    """The artifact whose bytes a record has not brought, and that may be had."""
+    if record.artifact is not None or record.said is None:
+        return None
+    named = named_by(record.said)
+    # Under a hash that we cannot compute nothing can be admitted. Who shows the body of a record, shows its artifact too.
+    if named is None or named.hash_id != SHA256:
+        return None
+    return Wanted(record.header.seq, named, record.said if isinstance(record.said, ArtifactBody) else None)
 
 
 def _check_stated(

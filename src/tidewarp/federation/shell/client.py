@@ -6,28 +6,44 @@ import contextlib
 import http.client
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from io import BufferedReader
 from types import TracebackType
-from typing import Any, Self
-from urllib.parse import urlsplit
+from typing import Any, Self, TypeGuard
 
 from tidewarp.clocks.pacing import Clock
 from tidewarp.clocks.wall import WallClock
-from tidewarp.errors import OperatorError, PeerRefused
-from tidewarp.federation.messages import GetArtifact, GetHeads, GetMissing, HttpResponse, Question
+from tidewarp.codec.frames import u64
+from tidewarp.errors import CodecError, OperatorError, PeerRefused
+from tidewarp.federation.addresses import ADDRESS_RULE, parse_address
+from tidewarp.federation.encoding import ENCODED_BYTES_MAX, ZSTD, accepts_zstd, is_available, pack_zstd, unpack_zstd
+from tidewarp.federation.messages import (
+    Asked,
+    GetArtifact,
+    GetChanges,
+    GetHeads,
+    GetMissing,
+    GetRecords,
+    HttpResponse,
+    PushArtifact,
+    PushRecords,
+)
+from tidewarp.federation.parcel import PARCEL_TYPE
 from tidewarp.federation.shell.streams import DeadlineReader, transfer_s
 from tidewarp.federation.shell.tls import Tls, check_peer_key
+from tidewarp.federation.verify import Refusal
 
 __all__ = ["PeerClient"]
 
 _CONNECT_S = 10.0
 _HEAD_S = 10.0
+_TAKING_S = 60.0  # for a peer to make durable what was pushed
 _HEAD_BYTES_MAX = 16 << 10
 _REFUSAL_BYTES_MAX = 64 << 10
 _PIECE_BYTES = 1 << 20
 _TOO_MANY = 429
+_SENT_BYTES_MAX = 8 << 20  # of an artifact at one time
 _OUR_KEY_IS_UNKNOWN = frozenset(
     {"TLSV1_ALERT_UNKNOWN_CA", "TLSV13_ALERT_CERTIFICATE_REQUIRED", "SSLV3_ALERT_CERTIFICATE_UNKNOWN"}
 )
@@ -42,12 +58,13 @@ class PeerClient:
         url: ``http://HOST:PORT``, or ``https://HOST:PORT`` with ``tls``.
         tls: with which key this site speaks, and the one that the peer has to hold.
         clock: host time.
+        zstd: ask for records and artifacts in that encoding; only where its package is here.
 
     Raises:
         OperatorError: the URL is not that of a peer, or it and ``tls`` do not go together.
     """
 
-    def __init__(self, url: str, *, tls: Tls | None = None, clock: Clock | None = None) -> None:
+    def __init__(self, url: str, *, tls: Tls | None = None, clock: Clock | None = None, zstd: bool = True) -> None:
         self.url, host, port = _parts(url, "http" if tls is None else "https")
         self.refusal: PeerRefused | None = None
         """Why the two sides do not speak to each other: one does not know the other's key, or that one is no peer at all."""
@@ -55,21 +72,24 @@ class PeerClient:
         """Has anybody there said anything?"""
         self._clock = clock or WallClock()
         self._tls = tls
+        self._wants_zstd = zstd and is_available()
+        self._peer_takes_zstd = False
+        self._is_interrupted = False
         self._connection = (
             http.client.HTTPConnection(host, port, timeout=_CONNECT_S)
             if tls is None
             else _TlsConnection(host, port, tls, self.url)
         )
-        self._connection.response_class = partial(_Response, self._clock)  # type: ignore[assignment]  # it makes one
         self._response: http.client.HTTPResponse | None = None  # the last one: it may outlive the connection
         self._is_fresh = True
-        self._ahead: Question | None = None  # sent, its answer not yet read
+        self._ahead: Asked | None = None  # sent, its answer not yet read
 
-    def ask(self, question: Question) -> HttpResponse:
+    def ask(self, question: Asked) -> HttpResponse:
         """The answer. Of an artifact its body is pieces, to be read before the next question.
 
         Raises:
             PeerRefused: an answer that is too long, has no length, or leads elsewhere.
+            Refusal: one whose encoding is damaged, or hides more than may come.
         """
         headers = {"if-none-match": question.etag} if isinstance(question, GetHeads) and question.etag else {}
         try:
@@ -90,12 +110,19 @@ class PeerClient:
                 self.refusal = error
             raise
 
-    def send_ahead(self, question: Question) -> None:
+    def send_ahead(self, question: Asked) -> None:
         """Send a question whose answer :meth:`ask` will read, if that is the next one. What fails here, fails there."""
         with contextlib.suppress(OSError, http.client.HTTPException):
             if not self._is_fresh:
                 self._ahead = question
                 self._request(question, {})
+
+    def interrupt(self) -> None:
+        """Let the question that is open, and each that is asked from now on, end with ConnectionError. For a signal handler."""
+        self._is_interrupted = True
+        if self._connection.sock is not None:
+            with contextlib.suppress(OSError):  # it has ended already
+                self._connection.sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Let the connection go."""
@@ -111,7 +138,11 @@ class PeerClient:
     ) -> None:
         self.close()
 
-    def _asked(self, question: Question, headers: dict[str, str]) -> http.client.HTTPResponse:
+    def _asked(self, question: Asked, headers: dict[str, str]) -> http.client.HTTPResponse:
+        head_s = _HEAD_S + (question.wait_ms / 1_000 if isinstance(question, GetChanges) else 0.0)
+        if isinstance(question, PushRecords | PushArtifact):
+            head_s = _TAKING_S
+        self._connection.response_class = partial(_Response, self._clock, head_s)  # type: ignore[assignment]  # makes one
         sent, self._ahead = self._ahead, None
         with contextlib.suppress(ConnectionError, http.client.RemoteDisconnected, http.client.ResponseNotReady):
             # A kept connection may have been ended by the peer meanwhile; then the question is asked once more.
@@ -120,17 +151,42 @@ class PeerClient:
                     self._request(question, headers)
                 return self._connection.getresponse()
         self._reset()
+        self._check_uninterrupted()
         self._is_fresh = False
         self._request(question, headers)
         return self._connection.getresponse()
 
-    def _request(self, question: Question, headers: dict[str, str]) -> None:
-        if self._connection.sock is not None:
-            self._connection.sock.settimeout(_HEAD_S)
-        body = question.body if isinstance(question, GetMissing) else None
-        self._connection.request("GET" if body is None else "POST", question.target, body, headers)
+    def _check_uninterrupted(self) -> None:
+        if self._is_interrupted:
+            raise ConnectionError("it was interrupted")
 
-    def _answer(self, question: Question, response: http.client.HTTPResponse) -> HttpResponse:
+    def _request(self, question: Asked, headers: dict[str, str]) -> None:
+        method, body, more = self._written(question)
+        if self._connection.sock is None:
+            self._connection.timeout = _CONNECT_S
+            self._connection.connect()
+        piece = len(body) if isinstance(body, bytes) else _SENT_BYTES_MAX
+        self._connection.sock.settimeout(transfer_s(piece))
+        self._connection.request(method, question.target, body, {**headers, **more})
+        self._check_uninterrupted()
+
+    def _written(self, question: Asked) -> tuple[str, bytes | Iterable[bytes] | None, dict[str, str]]:
+        """Method, body and headers."""
+        if isinstance(question, PushArtifact):
+            return "PUT", question.pieces(), {"content-length": str(question.size)}
+        if isinstance(question, PushRecords):
+            packed = pack_zstd(question.body) if self._wants_zstd and self._peer_takes_zstd else question.body
+            is_packed = len(packed) < len(question.body)
+            headers = {"content-type": PARCEL_TYPE, **({"content-encoding": ZSTD} if is_packed else {})}
+            return "POST", packed if is_packed else question.body, headers
+        if isinstance(question, GetMissing):
+            return "POST", question.body, {}
+        return "GET", None, {"accept-encoding": ZSTD} if self._may_be_packed(question) else {}
+
+    def _may_be_packed(self, question: Asked) -> TypeGuard[GetRecords | GetArtifact]:
+        return self._wants_zstd and isinstance(question, GetRecords | GetArtifact)
+
+    def _answer(self, question: Asked, response: http.client.HTTPResponse) -> HttpResponse:
         self.has_answered = True
         status = response.status
         headers = {name.lower(): value for name, value in response.getheaders()}
@@ -151,18 +207,26 @@ class PeerClient:
         if not isinstance(response, _Response):
             raise TypeError(response)
         response.reader.allow(transfer_s(size), size + 1)
-        if isinstance(question, GetArtifact) and status == 200:
+        is_packed = "content-encoding" in headers
+        if isinstance(question, GetHeads):
+            self._peer_takes_zstd = accepts_zstd(headers.get("accept-encoding", ""))
+        if isinstance(question, GetArtifact) and status == 200 and not is_packed:
             return HttpResponse(status, headers, self._pieces(response, size), size)
         body = response.read(size)
         if len(body) < size:
             raise ConnectionError(f"the answer ended after {len(body)} of {size} bytes")
         response.read()  # nothing: it marks the answer as read
+        if is_packed and self._may_be_packed(question):
+            body = _unpacked(question, body)
         return HttpResponse(status, headers, body)
 
-    def _length(self, question: Question, status: int, headers: dict[str, str]) -> int:
+    def _length(self, question: Asked, status: int, headers: dict[str, str]) -> int:
         text = headers.get("content-length", "")
         bytes_max = question.bytes_max if status == 200 else _REFUSAL_BYTES_MAX
-        if "transfer-encoding" in headers or "content-encoding" in headers or not (text.isascii() and text.isdigit()):
+        is_strange = "content-encoding" in headers and not (
+            status == 200 and headers["content-encoding"] == ZSTD and self._may_be_packed(question)
+        )
+        if "transfer-encoding" in headers or is_strange or not (text.isascii() and text.isdigit()):
             raise PeerRefused(
                 self.url, "its answer does not say its length, or is encoded", "use a peer of this version"
             )
@@ -193,6 +257,16 @@ class PeerClient:
     def _reset(self) -> None:
         self.close()
         self._is_fresh = True
+
+
+def _unpacked(question: GetRecords | GetArtifact, body: bytes) -> bytes:
+    """The answer out of its encoding. Raises Refusal."""
+    try:
+        return unpack_zstd(body, min(question.bytes_max, ENCODED_BYTES_MAX))
+    except CodecError as error:
+        seq = question.after + 1 if isinstance(question, GetRecords) else question.wanted.seq
+        key = question.domain + u64(seq)
+        raise Refusal("payload_mismatch", key, error.value, error.rule, body) from None
 
 
 class _NoPeerError(PeerRefused):
@@ -232,11 +306,11 @@ class _TlsConnection(http.client.HTTPConnection):
 class _Response(http.client.HTTPResponse):
     """A response whose head and body have deadlines."""
 
-    def __init__(self, clock: Clock, connection: socket.socket, *args: Any, **options: Any) -> None:
+    def __init__(self, clock: Clock, head_s: float, connection: socket.socket, *args: Any, **options: Any) -> None:
         super().__init__(connection, *args, **options)
         self._open = self.fp  # while it is, the socket is read even if the connection was closed behind the head
         self.reader = DeadlineReader(connection, clock)
-        self.reader.allow(_HEAD_S, _HEAD_BYTES_MAX)
+        self.reader.allow(head_s, _HEAD_BYTES_MAX)
         self.fp = BufferedReader(self.reader)
 
     def _close_conn(self) -> None:
@@ -246,22 +320,11 @@ class _Response(http.client.HTTPResponse):
 
 def _parts(url: str, scheme: str) -> tuple[str, str, int | None]:
     """The URL in short, host and port."""
-    form = f"{scheme}://HOST:PORT"
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise OperatorError(repr(url[:200]), str(error), f"give {form}") from None
-    if (
-        not host
-        or parts.scheme not in ("http", "https")
-        or parts.path not in ("", "/")
-        or parts.query
-        or parts.username
-    ):
-        raise OperatorError(repr(url[:200]), f"the address of a peer is {form}", f"give {form}")
-    if parts.scheme != scheme:
+    address = parse_address(url)
+    if address is None:
+        raise OperatorError(repr(url[:200]), ADDRESS_RULE, f"give {scheme}://HOST:PORT")
+    if address.scheme != scheme:
         action = "add --tls FILE" if scheme == "http" else "leave --tls out, or give https://HOST:PORT"
         rule = "https goes with TLS" if scheme == "http" else "http goes without TLS"
         raise OperatorError(repr(url[:200]), rule, action)
-    return f"{scheme}://{parts.netloc}", host, port
+    return url.removesuffix("/"), address.host, address.port

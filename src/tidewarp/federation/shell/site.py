@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from tidewarp.codec.bodies import POLICY, PolicyBody
 from tidewarp.codec.records import PUBLISHED, domain_of
 from tidewarp.codec.snapshots import Snapshot
 from tidewarp.errors import NotFound, OperatorError, OwnDomainBehind, OwnDomainForked
+from tidewarp.federation.acknowledgements import AwaitedPeers
 from tidewarp.federation.conflicts import place_of, rivals, settle
 from tidewarp.federation.exchange import in_force, ledger_of
 from tidewarp.federation.ledger import Ledger
@@ -27,6 +29,7 @@ from tidewarp.federation.shell.tls import Tls, make_identity
 from tidewarp.store import Store, open_store
 from tidewarp.store.admission import OPEN, Decision, Role, Standing
 from tidewarp.store.contract import Entry
+from tidewarp.store.files import open_regular
 from tidewarp.store.fold.conflicts import FORK
 
 __all__ = ["Site", "open_site", "read_policy"]
@@ -50,6 +53,7 @@ class Site:
         """What was noted of exchanges; None where a store that is open read-only has had none."""
         self.policy = in_force(store, self.ledger, note=not read_only)
         """What is in force; None: the store is open, and everything that was pulled counts."""
+        self._policy_size = store.journal.size
         self._files = _files(place)
         self.admit()
 
@@ -58,10 +62,38 @@ class Site:
         admission = OPEN if self.policy is None else self.policy.admission()
         self.store.admit(admission, rivals(self.store, self.ledger))
 
+    def noted(self) -> Ledger | None:
+        """What was noted of exchanges: where the store is open read-only, it may come later."""
+        if self.ledger is None:
+            self.ledger = _ledger(self.store)
+        return self.ledger
+
+    def follow_policy(self) -> None:
+        """See which policy is in force now: another process may have adopted one, or one has come with the own tail."""
+        size = self.store.journal.size
+        if size == self._policy_size:
+            return
+        policy = in_force(self.store, self.noted())
+        self._policy_size = size
+        if policy != self.policy:
+            self.policy = policy
+            self.admit()
+
+    def peers_stamp(self) -> tuple[int, ...]:
+        """What is another one when peers.toml was written; empty where there is none."""
+        try:
+            found = self._files.peers.stat()
+        except OSError:
+            return ()
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
     def peers(self) -> Peers:
         """What is known of the peers. Raises OperatorError: the file cannot be read, or breaks a rule."""
         text = _read(self._files.peers)
-        return Peers() if text is None else Peers.from_toml(text)
+        try:
+            return Peers() if text is None else Peers.from_toml(text)
+        except OperatorError as error:
+            raise OperatorError(f"{self._files.peers}: {error.value}", error.rule, error.action) from None
 
     def tls(self, file: Path | None = None, url: str | None = None) -> Tls:
         """How this site speaks TLS: to all its peers, or to the one at ``url``. Its certificate is made if it is missing.
@@ -86,10 +118,14 @@ class Site:
 
     def roles(self) -> dict[bytes, frozenset[Role]]:
         """By the key of its certificate (32 bytes), what the policy of now gives to a peer."""
+        return self.roles_of(self.peers())
+
+    def roles_of(self, peers: Peers) -> dict[bytes, frozenset[Role]]:
+        """As :meth:`roles`, of peers that were read before."""
         members = {} if self.policy is None else self.policy.members
         return {
             peer.key: members[peer.domain].standing.roles
-            for peer in self.peers().peers
+            for peer in peers.peers
             if peer.domain in members and members[peer.domain].standing.counts
         }
 
@@ -116,6 +152,10 @@ class Site:
         own = [one for one in noted if one.kind == FORK and one.domain == self.store.domain and one.state == "open"]
         return min(map(place_of, own), default=None)
 
+    def frozen(self) -> frozenset[bytes]:
+        """The domains (32 bytes) with a fork that is open."""
+        return frozenset() if self.ledger is None else frozenset(self.ledger.frozen())
+
     def common_prefix(self) -> Snapshot:
         """What all copies of the own domain have, where it is forked: what a successor begins with.
 
@@ -127,7 +167,7 @@ class Site:
             rule = "nobody has shown that two copies of it were written to"
             raise OperatorError(f"domain {domain.hex()}", rule, "go on with it")
         head = self.store.hash_at(domain, seq - 1)
-        return Snapshot(self.store.view().admission.policy_hash, ((domain, seq - 1, head),) if seq > 1 and head else ())
+        return Snapshot(self.store.admission.policy_hash, ((domain, seq - 1, head),) if seq > 1 and head else ())
 
     def trust(
         self, name: str, key: bytes, url: str, roles: Collection[Role] | None, tls_key: bytes | None = None
@@ -155,6 +195,9 @@ class Site:
         having = NEWCOMER_ROLES if known is None else known.standing.roles
         policy = before.trusting(domain, name, having if roles is None else roles, self._sizes().get(domain, 0))
         changes = self.adopt(policy)
+        if self.ledger is not None and at and (known_peer is None or known_peer.url != at):
+            with self.store.transaction():
+                self.ledger.forget_acknowledged(at.rstrip("/"))
         _write(self._files.peers, peers.to_toml())
         return policy, changes
 
@@ -178,6 +221,17 @@ class Site:
             self.admit()
         _write(self._files.policy, policy.to_toml())
         return changes
+
+    def awaited(self) -> AwaitedPeers:
+        """What keeps a collection from dropping bytes before each peer knows that they are hidden.
+
+        Raises:
+            OperatorError: as :meth:`peers`.
+        """
+        peers = () if self.policy is None else self.peers().peers
+        admission = OPEN if self.policy is None else self.policy.admission()
+        acked = {} if self.ledger is None else {one.url: self.ledger.acked(one.url.rstrip("/")) for one in peers}
+        return AwaitedPeers(peers, acked, admission)
 
     def settle(self) -> None:
         """Follow what the resolver has said, as far as it is here."""
@@ -216,7 +270,8 @@ class Site:
 
     def _seed(self) -> bytes:
         try:
-            return self._files.seed.read_bytes()
+            with open_regular(self._files.seed) as stream:
+                return stream.read()
         except OSError as error:
             raise OperatorError(str(self._files.seed), f"cannot be read: {error.strerror}", "put it back") from None
 
@@ -225,11 +280,15 @@ class Site:
 def open_site(place: Path, *, read_only: bool = False) -> Iterator[Site]:
     """The site whose store is at ``place``, under its policy.
 
+    What was written is signed when it is left in order: who serves or exports the store read-only shows what is signed.
+
     Raises:
         OperatorError, StoreLocked, Corrupt: as :func:`tidewarp.store.open_store`.
     """
     with open_store(place, read_only=read_only) as store:
         yield Site(store, place, read_only=read_only)
+        if not read_only and store.journal.size:
+            store.signed_head()
 
 
 def read_policy(file: Path) -> Policy:
@@ -257,7 +316,7 @@ def _files(place: Path) -> _Files:
 def _read(file: Path) -> str | None:
     """The text of a file; None if there is none."""
     try:
-        with file.open("rb") as stream:
+        with BufferedReader(open_regular(file)) as stream:
             data = stream.read(_TEXT_BYTES_MAX + 1)
         if len(data) > _TEXT_BYTES_MAX:
             raise OperatorError(str(file), f"it has more than {_TEXT_BYTES_MAX} bytes", "name another file")

@@ -16,11 +16,13 @@ import os
 import ssl
 import stat
 from collections.abc import Collection
+from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tidewarp.codec.ed25519 import public_key_of
 from tidewarp.errors import OperatorError, PeerRefused
+from tidewarp.store.files import open_regular
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -120,7 +122,7 @@ def public_key_in(file: Path) -> bytes:
         OperatorError: it is missing, others may read it, or it has no Ed25519 key with its certificate.
     """
     try:
-        with file.open("rb") as stream:
+        with BufferedReader(open_regular(file)) as stream:
             mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
             key = None if mode & _RESTRICTED else _public_key(stream.read(_FILE_BYTES_MAX))
     except OSError as error:
