@@ -9,6 +9,7 @@ import tidewarp as tw
 from tidewarp.connect.contract import HEAD_BYTES, Raw, Source
 from tidewarp.connect.decoders import JsonMessages
 from tidewarp.errors import OperatorError
+from tidewarp.store import open_store
 from tidewarp.twin import journal_rows, verify
 
 
@@ -118,10 +119,16 @@ def test_the_source_goes_on_where_it_was(tmp_path):
     assert tw.replay(path, model(1_000, later, late="clamp")).equal
 
 
-def test_a_run_at_rest_stays_at_rest(tmp_path):
-    """Stopped before the end of what it has read: its last digest is still the one that a replay comes to."""
+@pytest.mark.parametrize("artifacts", [0, 2])
+def test_a_run_at_rest_stays_at_rest(tmp_path, artifacts):
+    """Stopped before the end of what it has read: its last digest is still the one that a replay comes to.
+
+    Also if its store was given artifacts behind the stop.
+    """
     with tw.open(tmp_path / "a.tw", model(100), epoch="1970-01-01T00:00:00Z") as twin:
         first = twin.run(until=2.5)
+    with open_store(tmp_path / "a.tw") as store:
+        store.put_many([(bytes([number]), None) for number in range(artifacts)])
     with tw.open(tmp_path / "a.tw", model(1_000), accept_model=True) as twin:
         assert twin.redrive("broker").done == 2
     again = tw.replay(tmp_path / "a.tw", model(1_000))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from hashlib import sha256
 from pathlib import Path
 
@@ -192,6 +196,81 @@ def test_a_file_is_hashed_before_it_is_run(run):
     assert done.outputs[0].payload.hex() == summary.digest
     assert find_model("trap.py") == model_source(load_model("trap.py"))
     assert Path("trace").exists()
+
+
+WATCHED = """
+import json, os, sys
+from tidewarp.codec.artifacts import Artifact
+from tidewarp.codec.programs import Program
+from tidewarp.programs import OperationRegistry, execute
+from tidewarp.store import open_store
+from tidewarp.twin import load_model
+from tidewarp.twin.replaying import register_replay, run_inputs
+
+CLOCKS_AND_CHANCE = {"time", "_random", "_datetime"}
+SYSTEM = {"os", "socket", "subprocess", "shutil", "tempfile", "ctypes", "fcntl"}  # what audit events of these begin with
+seen = set()
+watched = False
+
+def hear(event, arguments):
+    if not watched:
+        return
+    if event == "open":
+        path, mode, _ = arguments
+        name = os.path.basename(path)
+        if (name, mode) != ("model.py", "r"):
+            seen.add(f"open {name}")
+    elif event.partition(".")[0] in SYSTEM:
+        seen.add(event)
+
+def look(frame, event, what):
+    if event == "c_call" and what.__module__ in CLOCKS_AND_CHANCE:
+        seen.add(f"{what.__module__}.{what.__name__}")
+
+with open_store("run.tw", read_only=True) as store:
+    records = list(store.journal.read())
+build = load_model("model.py")
+needed = run_inputs(records, build)
+registry = OperationRegistry.kernel()
+register_replay(registry, build)
+program = Program.from_bytes(needed.program.payload)
+execute(program, needed.inputs, None, registry)  # what is imported late is there then
+sys.addaudithook(hear)
+watched = True
+sys.setprofile(look)
+done = execute(program, needed.inputs, None, registry)
+sys.setprofile(None)
+watched = False
+print(json.dumps({"digest": done.outputs[0].payload.hex(), "seen": sorted(seen)}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("planted", "found"),
+    [
+        ("pass", set()),
+        ("open('data.csv', 'a').close()", {"open data.csv"}),
+        ("__import__('time').time()", {"time.time"}),
+        ("__import__('socket').socket().close()", {"socket.__new__"}),
+        ("__import__('os').listdir()", {"os.listdir"}),
+    ],
+)
+def test_a_replay_opens_no_file_no_socket_and_no_clock(run, planted, found):
+    """But the files of the model that was named. The interpreter's own audit hook and profiler see what a model does beside."""
+    _, summary = run
+    Path("model.py").write_text(MODEL.replace("    draws =", f"    {planted}\n    draws ="))
+    child = subprocess.run(
+        [sys.executable, "-c", WATCHED],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert child.returncode == 0, child.stderr
+    told = json.loads(child.stdout)
+    assert told["digest"] == summary.digest
+    assert set(told["seen"]) == found
 
 
 def test_last_week_under_todays_model(run):

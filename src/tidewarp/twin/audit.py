@@ -99,6 +99,7 @@ class _Auditor:
         self.digest: str | None = None
         self.inputs = self.marks = 0
         self._journal = journal
+        self._is_begun = False
         self._positions: dict[str, dict[int, int]] = {}
         self._floor = 0
         self._settled = 0  # nothing below it changes any more
@@ -115,12 +116,13 @@ class _Auditor:
 
     def _take(self, fact: Fact) -> None:
         what = fact.what
-        if (fact.seq == 1) != isinstance(what, Opened):
-            raise _bad(fact.seq, "a journal begins with tw.open, once")
+        if isinstance(what, Opened) != (not self._is_begun):
+            raise _bad(fact.seq, "a run begins with tw.open, once")
+        self._is_begun = True
         match what:
             case Opened():
                 if what.domain != self._journal.domain.hex():
-                    raise _bad(1, "it was opened for another domain")
+                    raise _bad(fact.seq, "it was opened for another domain")
                 self._repairing = {name for name, policy in what.sources.items() if policy.get("late") == "repair"}
             case Resumed():
                 self._repairing |= {name for name, policy in what.sources.items() if policy.get("late") == "repair"}

@@ -32,10 +32,12 @@ __all__ = [
     "What",
     "documents",
     "facts",
+    "holds_run",
     "opening_of",
     "released_before",
     "shaped",
     "stop_at_end",
+    "stop_record",
 ]
 
 
@@ -261,18 +263,27 @@ class Marks:
             yield now
 
 
+def holds_run(journal: Records) -> bool:
+    """Whether anything was journaled of a run. A store may hold artifacts before that."""
+    return next(documents(journal), None) is not None
+
+
 def opening_of(journal: Records) -> Opened:
-    """What the journal begins with. Raises OperatorError if that is not a twin's run, Corrupt if it is misshapen."""
+    """What the run in the journal begins with, behind what a store held before.
+
+    Raises:
+        OperatorError: there is none, or it is not a twin's. Corrupt: it is misshapen.
+    """
     first = next(documents(journal), None)
     if first is None or first[2].schema != OPEN:
         found = "this one holds no run" if first is None else f"it begins with {first[2].schema}"
-        raise OperatorError("the journal", f"a twin's journal begins with tw.open and {found}", "name another file")
+        raise OperatorError("the journal", f"a twin's run begins with tw.open and {found}", "name another file")
     with shaped(first[0]):
         return msgspec.convert(first[2].value, Opened)
 
 
 def stop_at_end(journal: Records) -> int | None:
-    """The tick of the stop that the journal ends with; None if the run was not ended in order.
+    """The tick of the stop that the run ends with; None if there is no run, or it was not ended in order.
 
     Artifacts may have been put behind it, which are no part of the run.
     """
@@ -281,6 +292,14 @@ def stop_at_end(journal: Records) -> int | None:
         return None
     with shaped(last[0]):
         return msgspec.convert(last[2].value, Stopped).tick
+
+
+def stop_record(journal: Records) -> Record | None:
+    """The record of the stop that the run ends with; None as of :func:`stop_at_end`."""
+    last = _last_document(journal)
+    if last is None or last[2].schema != STOP:
+        return None
+    return next(iter(journal.read(after=last[0] - 1, limit=1)))
 
 
 def _last_document(journal: Records) -> tuple[int, int, Document] | None:

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from tidewarp.collector import collector_paused
 from tidewarp.connect.contract import Output
 from tidewarp.connect.documents import PathTable
 from tidewarp.connect.gate import Asked, Gate, Grant, Instruction, Passed, Replayed, Settled, buried
 from tidewarp.errors import ModelError
 from tidewarp.observe import SILENT, Probe, stage
-from tidewarp.twin.collector import collector_paused
 from tidewarp.twin.documents import Checkpoint, Mark, Opened, Released, Resumed, Stopped
 from tidewarp.twin.facts import Dead, Ended, Inputs, Lacking, Marks, Records, Shed, What, facts, shaped, stop_at_end
 from tidewarp.units import TICK_MAX, in_seconds

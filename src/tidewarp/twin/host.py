@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tidewarp.clocks import Clock
+from tidewarp.collector import collector_paused
 from tidewarp.connect import gate as gates
 from tidewarp.connect import outbox as outboxes
 from tidewarp.connect.contract import Decoder, Input, Output, RunIdentity, Sink, Source
@@ -24,11 +25,10 @@ from tidewarp.observe import Probe, stage
 from tidewarp.store import Journal
 from tidewarp.twin.admissions import Admissions, Committed
 from tidewarp.twin.attended import NOTED, Attended, Woken
-from tidewarp.twin.collector import collector_paused
 from tidewarp.twin.dispatcher import Dispatcher
 from tidewarp.twin.documents import MARK, STOP, entry
 from tidewarp.twin.early import complete_below
-from tidewarp.twin.facts import stop_at_end
+from tidewarp.twin.facts import holds_run, stop_at_end
 from tidewarp.twin.follow import EVENTS_PER_STEP
 from tidewarp.twin.forked import ForkedRun
 from tidewarp.twin.intake import Intake
@@ -78,8 +78,8 @@ class Host(Attended):
         self.repairs = 0
         self._run, self._gate, self._outbox, self._journal = run, gate, outbox, journal
         self._identity, self._clock, self._probe, self._rebuild = identity, clock, probe, rebuild
-        self._is_new = journal.size == 0
-        self._was_stopped = journal.size > 0 and stop_at_end(journal) is not None
+        self._is_new = not holds_run(journal)
+        self._was_stopped = stop_at_end(journal) is not None
         self._inbox: Inbox = queue.SimpleQueue()
         inbox, spend = self._inbox, self._spend
         self._retries = Retries(clock)

@@ -20,7 +20,7 @@ from tidewarp.observe import SILENT, Probe
 from tidewarp.store import Journal, JournalHolder, open_store
 from tidewarp.twin.cuts import cuts_of, latest_cut
 from tidewarp.twin.documents import OPEN, Opened, entry, platform_of
-from tidewarp.twin.facts import opening_of, released_before
+from tidewarp.twin.facts import holds_run, opening_of, released_before
 from tidewarp.twin.follow import Follower, differs
 from tidewarp.twin.forked import ForkedRun
 from tidewarp.twin.host import Host
@@ -105,7 +105,7 @@ def open_twin(
     with contextlib.ExitStack() as stack:
         found = stand_by(journal, clock) if standby else open_store(journal, create=True)
         store = stack.enter_context(contextlib.closing(found))
-        begun = opening_of(store.journal) if store.journal.size else None
+        begun = opening_of(store.journal) if holds_run(store.journal) else None
         if begun is not None:
             if not resume:
                 rule = "it holds a run, and this one begins its own journal"
@@ -146,7 +146,7 @@ def _follow(
     run: Run | ForkedRun,
     rebuild: Rebuild,
 ) -> None:
-    """Bring a wired twin to where its journal stands, and begin the journal if it is empty."""
+    """Bring a wired twin to where its journal stands, and begin its run if the journal holds none."""
     journal, table = store.journal, PathTable()
     identity = twin._identity(journal.domain)
 
@@ -173,7 +173,7 @@ def _follow(
         return
     host = begin(released_before(journal))
     follower = Follower(journal, twin._gate, run, host.release_recovered, table=table, probe=twin._probe)
-    if not journal.size:  # last of all: what could not start has begun no journal
+    if not holds_run(journal):  # last of all: what could not start has begun none
         model = twin._model.record(path)
         opened = Opened(
             identity.domain,
@@ -185,7 +185,7 @@ def _follow(
             unix_ns=clock.unix_ns(),
         )
         journal.append([entry(OPEN, 0, opened.document())])
-    if journal.size and not changed_files(opening_of(journal).model, twin._model):
+    if not changed_files(opening_of(journal).model, twin._model):
         cut = latest_cut(journal, host.last_ids(), twin._sinks)
         if cut is not None:
             host.release_recovered(run.restore(cut))

@@ -18,7 +18,7 @@ from tidewarp.connect.gate.redrive import Cells
 from tidewarp.errors import MissingExtra, OperatorError
 from tidewarp.store import Entry, Journal
 from tidewarp.twin.documents import Opened, Resumed
-from tidewarp.twin.facts import Dead, Inputs, facts, stop_at_end
+from tidewarp.twin.facts import Dead, Inputs, facts, stop_record
 from tidewarp.twin.host import Host
 
 if TYPE_CHECKING:
@@ -73,11 +73,9 @@ def redrive(twin: Twin, host: Host, journal: Journal, name: str) -> Redriven:
 
 
 def stop_again(journal: Journal) -> list[Entry]:
-    """The stop that the journal ends with, for who appends to a run at rest: it has to stay the last record."""
-    if not journal.size or stop_at_end(journal) is None:
-        return []
-    (last,) = journal.read(after=journal.size - 1)
-    return [Entry(last.kind, last.body, last_tick=split_timed_body(last.body)[0])]
+    """The stop that the run ends with, for who appends to one at rest: it has to stay the last that is said of it."""
+    last = stop_record(journal)
+    return [] if last is None else [Entry(last.kind, last.body, last_tick=split_timed_body(last.body)[0])]
 
 
 def _prepare(name: str, decoder: Decoder, letters: list[DeadLetter]) -> None:

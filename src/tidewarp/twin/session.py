@@ -12,11 +12,12 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple
 
 from tidewarp.clocks import Clock, WallClock
+from tidewarp.collector import collector_spared
 from tidewarp.connect.contract import RunIdentity, counts_of
 from tidewarp.errors import InternalError, ModelError, OperatorError, TidewarpError
 from tidewarp.store import JournalHolder
-from tidewarp.twin.collector import collector_spared
 from tidewarp.twin.documents import RESUME, Resumed, entry, platform_of
+from tidewarp.twin.facts import holds_run
 from tidewarp.twin.handles import Handles
 from tidewarp.twin.host import Host
 from tidewarp.twin.pace import Pace
@@ -323,7 +324,7 @@ class Twin(Handles):
         """From now on it can run; first of all in a recovery, in this thread."""
         self._runner = threading.get_ident()
         self._store, self._host, self._clock, self._pacing = store, host, clock, pacing
-        self._resumed = store.journal.size > 0
+        self._resumed = holds_run(store.journal)
 
 
 Build = Callable[[Twin], Any]

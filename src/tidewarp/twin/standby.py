@@ -25,7 +25,7 @@ from tidewarp.errors import OperatorError, StoreLocked
 from tidewarp.store import Journal, JournalHolder, open_store
 from tidewarp.twin.documents import CUT, RELEASED_IDS
 from tidewarp.twin.early import complete_below
-from tidewarp.twin.facts import documents, opening_of
+from tidewarp.twin.facts import documents, holds_run, opening_of
 from tidewarp.twin.follow import Follower, differs
 from tidewarp.twin.forked import ForkedRun
 from tidewarp.twin.host import Host
@@ -45,7 +45,7 @@ _LOOK_OUTPUTS = 1_000  # new ones, after which it is looked up what the sinks ho
 
 
 def stand_by(path: str | Path, clock: Clock) -> JournalHolder:
-    """The store of a journal that nobody else writes, or a Standby beside the process that does. Waits for its first record."""
+    """The store of a journal that nobody else writes, or a Standby beside the process that does. Waits until its run has begun."""
     while True:
         try:
             return open_store(path, create=True)
@@ -56,7 +56,7 @@ def stand_by(path: str | Path, clock: Clock) -> JournalHolder:
         except OperatorError:  # its writer has not got that far
             _sleep(clock)
             continue
-        if reader.journal.size:
+        if holds_run(reader.journal):
             return Standby(path, reader, clock)
         reader.close()
         _sleep(clock)
