@@ -44,6 +44,7 @@ def test_the_walk_through_of_two_sites(sites, run, serve):
     site = serve("A")
     pulled = run("peer", "pull", "B", site.url, "--json").done()
     assert {*pulled} == {
+        "peer",
         "records",
         "conflicts",
         "bytes",
@@ -51,9 +52,12 @@ def test_the_walk_through_of_two_sites(sites, run, serve):
         "ignored",
         "absent",
         "incomplete",
+        "contested",
+        "contested_more",
         "seconds",
     }
     assert (pulled["records"], pulled["conflicts"], pulled["incomplete"]) == (1, 0, None)
+    assert (pulled["contested"], pulled["contested_more"]) == ([], 0)
     (one,) = pulled["domains"]
     assert (one["before"], one["after"], one["outcome"]) == (0, 1, "pulled")
     again = run("peer", "pull", "B", site.url, "--json").done()
@@ -309,6 +313,12 @@ def test_the_address_as_an_object(sites, start):
     assert line.startswith('{"serving": "http://127.0.0.1:')
 
 
+def second_hash(place):
+    """Of the second record of the store's own domain."""
+    with open_store(place, read_only=True) as store:
+        return store.hash_at(store.domain, 2).hex()
+
+
 def test_two_copies_of_one_store_are_a_fork(sites, run, serve):
     """Both were written to, so there are two histories: exit 1, evidence is kept, and B freezes at what is common."""
     put(run, "A", "before")
@@ -322,7 +332,25 @@ def test_two_copies_of_one_store_are_a_fork(sites, run, serve):
     found = run("peer", "pull", "B", site.url, "--json")
     assert (found.code, found.document["conflicts"]) == (1, 1)
     assert [one["outcome"] for one in found.document["domains"]] == ["forked"]
+    again = run("peer", "pull", "B", site.url, "--json")
+    said = run("peer", "pull", "B", site.url)
     site.stop()
+    (listed,) = run("store", "conflicts", "B", "--json").done()["conflicts"]
+    hashes = {name: second_hash(name) for name in ("A", "copy")}
+    for document in (found.document, again.document):  # the second pull finds the domain frozen
+        (one,) = document["contested"]
+        assert (one["id"], one["kind"], one["state"], one["seq"]) == (listed["id"], "fork", "open", 2)
+        assert one["evidence"] == listed["evidence"]
+        assert {(each["hash"], each["held"]) for each in one["records"]} == {
+            (hashes["A"], True),
+            (hashes["copy"], False),
+        }
+        assert one["domain"] == listed["subject"]
+        assert "tidewarp store conflicts DIR" in one["next"]
+    assert said.code == 1
+    for part in (f"fork {one['id']} open of domain {one['domain']} at record 2", *hashes.values(), one["evidence"]):
+        assert part in said.out
+    assert "tidewarp store conflicts DIR --resolve ID --choose HASH" in said.out
     verified = run("store", "verify", "B", "--json")
     assert verified.code == 1
     assert "two histories" in verified.document["first_bad"]["rule"]
@@ -340,6 +368,9 @@ def test_a_store_that_finds_its_own_copy_says_so(sites, run, serve):
     line = run("peer", "pull", "A", site.url, "--json").refusal(1)
     site.stop()
     assert "two copies were written to" in line
+    (one,) = run("store", "conflicts", "A", "--json").done()["conflicts"]
+    for part in (one["id"], second_hash("A"), second_hash("copy"), one["evidence"], "tidewarp store conflicts DIR"):
+        assert part in line
 
 
 def test_an_old_copy_gets_its_own_tail_back(sites, run, serve):

@@ -182,6 +182,8 @@ def test_another_site_pulls_the_run_and_makes_it_again(place, run, start):
     assert (checked["receipts"], checked["reexecuted"], checked["same"]) == (1, 1, 1)
     without = run("store", "verify", "B", "--reexecute", 10, "--json").done()
     assert (without["reexecuted"], without["unavailable"]) == (0, 1)
+    assert made["receipt"] in without["first_unavailable"]
+    assert "--model FILE.py" in run("store", "verify", "B", "--reexecute", 10).out
     out = run("store", "verify", "B", "--reexecute", 10, "--model", "model.py").out
     assert out.endswith("executed     1: 1 came out the same\n")
     relayed = (

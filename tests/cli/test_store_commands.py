@@ -17,6 +17,8 @@ import pytest
 from plant import NEW, RESUMED, write_plant
 
 import tidewarp
+from tampering import make_former
+from tidewarp.cli import main
 from tidewarp.store import open_store
 
 HELLO = "00011f1d4ea728bc4c10bbc8211c7644aa950b6296c9b3e70d263e4ae6fc83e895e4"  # of the golden vectors
@@ -49,6 +51,15 @@ def raw(*argv: object) -> subprocess.CompletedProcess[bytes]:
     words = [sys.executable, "-W", "error", "-m", "tidewarp", *map(str, argv)]
     variables = {"PATH": os.environ["PATH"], "PYTHONPATH": SOURCE}
     return subprocess.run(words, env=variables, capture_output=True, timeout=120, check=False)
+
+
+def got(monkeypatch: pytest.MonkeyPatch, *argv: object) -> tuple[int, bytes]:
+    """Exit code and bytes of ``store get`` in this process."""
+    with monkeypatch.context() as patch:
+        buffer = io.BytesIO()
+        patch.setattr(sys, "stdout", io.TextIOWrapper(buffer, write_through=True))
+        code = main(["store", "get", *map(str, argv)])
+        return code, buffer.getvalue()
 
 
 def hide(place, text, **options):
@@ -155,7 +166,7 @@ def test_a_tag_is_a_number_of_32_bits(hello, run, tag):
     run("store", "put", hello, "hello", f"--tag={tag}", "--json").refusal(2)
 
 
-def test_every_byte_comes_back_as_it_was(hello, run):
+def test_every_byte_comes_back_as_it_was(hello, run, monkeypatch):
     """All 256 values, line ends among them; larger than a row; larger than a block and no multiple of it."""
     pattern = bytes(range(256))
     for size in (256, 200_000, BLOCK + 12_345):
@@ -164,9 +175,9 @@ def test_every_byte_comes_back_as_it_was(hello, run):
         ref = run("store", "put", hello, "data", "--json").done()["ref"]
         assert raw("store", "get", hello, ref).stdout == data
         for offset, length in ((0, 10), (size - 3, 100), (size // 2, 1_000), (size, 5), (size + 9, 5), (7, 0)):
-            part = raw("store", "get", hello, ref, "--offset", offset, "--length", length)
-            assert (part.returncode, part.stdout) == (0, data[offset : offset + length])
-        assert raw("store", "get", hello, ref, "--offset", 5).stdout == data[5:]
+            words = ("--offset", offset, "--length", length)
+            assert got(monkeypatch, hello, ref, *words) == (0, data[offset : offset + length])
+        assert got(monkeypatch, hello, ref, "--offset", 5) == (0, data[5:])
 
 
 def test_a_reference_may_be_shortened(hello, run):
@@ -231,6 +242,9 @@ def test_a_file_is_never_overwritten_and_an_object_never_mixed_with_bytes(hello,
     assert Path("mine").read_text() == "mine"
     run("store", "get", hello, HELLO, "-o", "no/such/file").refusal(2)
     assert "-o FILE" in run("store", "get", hello, HELLO, "--json").refusal(2)
+    assert "-o FILE" in run("store", "get", hello, HELLO, "-o", "-", "--json").refusal(2)
+    assert raw("store", "get", hello, HELLO, "-o", "-").stdout == b"hello"
+    assert not Path("-").exists()
 
 
 def test_a_damaged_artifact_is_found_and_not_delivered(run):
@@ -249,6 +263,20 @@ def test_a_damaged_artifact_is_found_and_not_delivered(run):
     assert run("store", "put", "A", "data", "--json").done()["new"] is False
     assert run("store", "get", "A", ref, "-o", "copy", "--json").done()["size"] == 200_000
     run("store", "verify", "A", "--json").done()
+
+
+@pytest.mark.parametrize("part", [(), ("--offset", 1), ("--offset", BLOCK - 1, "--length", 2)])
+def test_nothing_of_a_damaged_artifact_reaches_a_pipe(run, part):
+    """Its first block is whole, and yet not a byte of it is given: what went to a pipe cannot be taken back."""
+    run("store", "init", "A", "--json").done()
+    Path("data").write_bytes(bytes(BLOCK) + b"the end")
+    ref = run("store", "put", "A", "data", "--json").done()["ref"]
+    assert raw("store", "get", "A", ref, *part).returncode == 0
+    (block,) = [file for file in Path("A/blobs").rglob("*") if file.is_file() and file.stat().st_size < BLOCK]
+    block.write_bytes(b"the fnd")
+    ended = raw("store", "get", "A", ref, *part)
+    assert (ended.returncode, ended.stdout) == (1, b"")
+    assert ended.stderr.count(ref.encode()) == 1
 
 
 def test_the_blocks_of_another_artifact_are_not_delivered_for_its_own(run):
@@ -362,6 +390,7 @@ def test_stat_counts(hello, run):
         "domains": 1,
         "quota_bytes": None,
         "format": 2,
+        "shards": 1,
         "conflicts_open": 0,
         "quarantine_bytes": 0,
     }
@@ -387,6 +416,31 @@ def test_the_digest_is_that_of_the_visible_state(hello, run):
     assert inside["state_hash"] != run("store", "digest", hello, "--json").done()["state_hash"]
     assert published["state_hash"] in {empty["state_hash"], published["state_hash"]}
     assert run("store", "digest", hello).out.startswith("state hash  ")
+
+
+def test_the_log_marks_what_has_no_effect(hello, run):
+    """A tombstone that acts on others takes the role curate, which nobody has here; one of the own adds takes none."""
+    run("store", "put", hello, "hello", "--json").done()
+    hide(hello, HELLO, scope="federation")
+    hide(hello, HELLO)
+    marked = [one["no_effect"] for one in run("store", "log", hello, "--json").done()["records"]]
+    assert marked == [None, "without the role curate", None]
+    lines = run("store", "log", hello).out.splitlines()
+    assert ["no effect: without the role curate" in line for line in lines] == [False, True, False]
+
+
+def test_counts_at_a_snapshot(hello, run):
+    """What came later, or was hidden later, is not counted, or not yet hidden."""
+    run("store", "put", hello, "hello", "--json").done()
+    run("store", "snapshot", hello, "monday", "--json").done()
+    run("store", "put", hello, "hello", "--tag", 7, "--json").done()
+    hide(hello, HELLO)
+    then = run("store", "stat", hello, "--at", "monday", "--json").done()
+    now = run("store", "stat", hello, "--json").done()
+    assert (then["artifacts"], then["hidden"], then["records"]) == (1, 0, 1)
+    assert (now["artifacts"], now["hidden"]) == (1, 1)
+    assert now["records"] > 2
+    assert then["file_bytes"] == now["file_bytes"]
 
 
 def test_the_log_shows_every_record_as_it_is_chained(hello, run):
@@ -441,13 +495,14 @@ def test_verify_reads_everything(hello, run):
     """And says how much that was."""
     run("store", "put", hello, "hello", "--json").done()
     verified = run("store", "verify", hello, "--json").done()
-    executed = dict.fromkeys(["reexecuted", "same", "different", "incomparable", "unavailable"], 0)
+    executed = dict.fromkeys(["reexecuted", "same", "different", "incomparable", "unavailable", "overruled"], 0)
     assert verified == {
         "ok": True,
         "records": 1,
         "artifacts": 1,
         "receipts": 0,
         **executed,
+        "first_unavailable": None,
         "bad": 0,
         "first_bad": None,
     }
@@ -508,10 +563,37 @@ def test_a_journal_of_an_earlier_release_stays_what_it_is(place, run):
         ("store", "get", "old.tw", HELLO, "-o", "copy"),
         ("peer", "serve", "old.tw", "--port", 0, "--read-only"),
     ):
-        assert "format 1" in run(*words, "--json").refusal(2), words
+        line = run(*words, "--json").refusal(2)
+        assert line.split(": ")[1].endswith("old.tw"), line  # the file first, and not what was asked of it
+        assert "format 1" in line
     assert "store already" in run("store", "init", "old.tw", "--json").refusal(2)
     assert Path("old.tw").read_bytes() == before
     run("verify", "old.tw", "--json").done()
+
+
+def test_a_journal_of_an_earlier_release_becomes_a_store(place, run):
+    """By a copy, in which the run goes on with its digest, and whose receipt others can have; the key has to be there."""
+    write_plant()
+    begun = run(*NEW).done()
+    Path("key").write_bytes(Path("j.tw.key").read_bytes())
+    make_former(Path("j.tw"))
+    assert "tidewarp store upgrade" in run("store", "put", "j.tw", "model.py", "--json").refusal(2)
+    assert "model.py" in run("store", "upgrade", "model.py", "n.tw", "--json").refusal(2)
+    before = Path("j.tw").read_bytes()
+    Path("j.tw.key").unlink()
+    assert "j.tw.key" in run("store", "upgrade", "j.tw", "n.tw", "--json").refusal(2)
+    Path("key").rename("j.tw.key")
+    made = run("store", "upgrade", "j.tw", "n.tw", "--json").done()
+    assert (made["records"], made["head"]) == (begun["journal_records"], begun["head"])
+    assert run("store", "upgrade", "j.tw", "folder").out.startswith("store ")
+    assert Path("j.tw").read_bytes() == before
+    for place in ("n.tw", "folder"):
+        run("store", "put", place, "model.py", "--json").done()
+        assert run("store", "verify", place, "--json").done()["ok"]
+        assert run("verify", place, "--json").done()["digest"] == begun["digest"]
+        assert run("replay", place, "--model", "model.py", "--json").done()["equal"]
+    assert run("run", "model.py", "--journal", "n.tw", "--resume", "--json").done()["digest"] == begun["digest"]
+    assert "store already" in run("store", "upgrade", "n.tw", "m.tw", "--json").refusal(2)
 
 
 def test_a_store_that_somebody_writes(hello, run):
@@ -522,3 +604,33 @@ def test_a_store_that_somebody_writes(hello, run):
         run("store", "stat", hello, "--json").done()
         run("store", "verify", hello, "--json").done()
     assert json.loads(run("store", "put", hello, "hello", "--json").out)["new"]
+
+
+# --- snapshots
+
+
+def test_a_store_is_read_as_it_was(hello, run):
+    """By name or id: the digest, the log and the bytes of then; what came later is not there, what was hidden later is."""
+    run("store", "put", hello, "hello", "--json").done()
+    before = run("store", "digest", hello, "--json").done()
+    (kept,) = run("store", "snapshot", hello, "monday", "--json").done()["snapshots"]
+    assert (kept["name"], kept["snapshot_id"], kept["domains"]) == ("monday", before["snapshot_id"], 1)
+    hide(hello, HELLO)
+    run("store", "put", hello, "hello", "--tag", 7, "--json").done()
+    after = run("store", "digest", hello, "--json").done()
+    assert after["state_hash"] != before["state_hash"]
+    for at in ("monday", kept["snapshot_id"], kept["snapshot_id"][:12]):
+        assert run("store", "digest", hello, "--at", at, "--json").done() == before
+        assert run("store", "log", hello, "--at", at, "--json").done()["count"] == 1
+        assert raw("store", "get", hello, HELLO, "--at", at).stdout == b"hello"
+        run("store", "get", hello, TAGGED, "--at", at).refusal(2)
+    run("store", "get", hello, HELLO).refusal(2)
+    assert run("store", "digest", hello, "--at", after["snapshot_id"], "--json").done() == after, (
+        "that of now has an id too"
+    )
+    assert run("store", "snapshot", hello).out == f"{kept['snapshot_id']} monday\n"
+    for at in ("tuesday", "0" * 12, kept["snapshot_id"][:11], ""):
+        assert "tidewarp store snapshot DIR" in run("store", "digest", hello, "--at", at, "--json").refusal(2)
+    assert run("store", "snapshot", hello, "monday", "--remove", "--json").done() == {"snapshots": []}
+    run("store", "snapshot", hello, "monday", "--remove").refusal(2)
+    run("store", "snapshot", hello, "--remove").refusal(2)

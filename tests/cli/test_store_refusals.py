@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tidewarp.store import open_store
+from tidewarp.errors import StoreFull
+from tidewarp.store import open_store, opening
 from tidewarp.store.blocks import BLOCK_BYTES
 
 pytestmark = pytest.mark.proof("senseless options are refused before anything is begun")
@@ -106,6 +107,93 @@ def test_nobody_waits_for_a_pipe(store, run):
     assert "it is no regular file" in run("store", "put", store, "data", "--json").refusal(2)
 
 
+def test_nobody_waits_for_a_pipe_where_a_text_is_read(store, run):
+    """A program, a constant of it, a policy, peers.toml, a certificate, a key."""
+    os.mkfifo("pipe", 0o600)
+    node = {"op": "pel.bytes.const/1", "params": {"file": "pipe"}}
+    Path("constant.json").write_text(json.dumps({"inputs": [], "nodes": {"c": node}, "outputs": ["c"]}))
+    words = [
+        ("program", "build", "pipe", "--store", store),
+        ("program", "build", "constant.json", "--store", store),
+        ("peer", "policy", store, "--use", "pipe"),
+        ("peer", "serve", store, "--port", 0, "--tls", "pipe"),
+        ("store", "init", "new", "--key-file", "pipe"),
+    ]
+    for one in words:
+        assert "pipe: " in run(*one, "--json").refusal(2)
+    os.mkfifo(Path(store, "peers.toml"))
+    assert "it is no regular file" in run("peer", "status", store, "--json").refusal(2)
+
+
+def test_an_error_in_what_is_known_of_peers_names_file_and_peer(store, run):
+    """There may be hundreds in it."""
+    file = Path(store, "peers.toml")
+    for text, said in (("[peers.a]\nkey = 5", "peer 'a': domain None"), ("[quotas]\nx = 1", "quota of domain 'x'")):
+        file.write_text(text)
+        assert f"{file}: {said}" in run("peer", "status", store, "--json").refusal(2)
+
+
+@pytest.mark.parametrize("command", ["pull", "push", "plan"])
+def test_an_address_that_no_host_has(store, run, command):
+    """It is the user's: nothing internal is told, and no port is taken that was not named."""
+    for url in ("http://" + "a" * 300 + ":1", "http://exa mple:1", "http://h:0", "http://h:1#f", "http://h:1\n"):
+        assert "the address of a peer is" in run("peer", command, store, url, "--json").refusal(2)
+    assert "--tls goes with https" in run("peer", command, store, "http://h:1", "--tls", "x", "--json").refusal(2)
+
+
+@pytest.mark.parametrize("option", ["--every", "--grace"])
+def test_seconds_that_no_worker_waits(store, run, option):
+    """No number, one that never ends, one before now."""
+    for text in ("inf", "1e308", "nan", "-1"):
+        run("program", "work", "--store", store, "--once", option, text, "--json").refusal(2)
+
+
+def test_a_disk_that_is_full_when_a_new_store_is_closed(run, monkeypatch):
+    """The store is there: its domain and key are told, and it goes on as soon as there is room."""
+    full = sqlite3.OperationalError("database or disk is full")
+    full.sqlite_errorcode, full.sqlite_errorname = sqlite3.SQLITE_FULL, "SQLITE_FULL"
+
+    def refuse(self):
+        leave(self)
+        raise full
+
+    leave = opening.OpenedStore._leave
+    with monkeypatch.context() as disk:
+        disk.setattr(opening.OpenedStore, "_leave", refuse)
+        line = run("store", "init", "F.tw", "--json").refusal(1)
+    assert "the store is made" in line
+    assert "nothing of this was written" not in line
+    with open_store("F.tw", read_only=True) as made:
+        (own,) = made.domains()
+        assert own.id.hex() in line
+        assert own.key.hex() in line
+
+
+@pytest.mark.parametrize("name", ["F.tw", "F"])
+def test_a_disk_that_is_full_before_there_is_a_new_store(run, monkeypatch, name):
+    """What was begun is left, and the same command goes on with it."""
+
+    def refuse(*_):
+        raise StoreFull("F: opening it", "database or disk is full", "make room; nothing of this was written")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(opening, "create_tables", refuse)
+        assert "the same command again" in run("store", "init", name, "--json").refusal(1)
+    assert tree()
+    run("store", "init", name, "--json").done()
+
+
+def test_a_name_of_a_snapshot_is_one_line(store, run):
+    """Refused before it is kept; one that is kept already is escaped, and can be removed."""
+    for name in ("", "a" * 1_025, "a\nb", "\a", "\u202e"):
+        assert "a snapshot's name has" in run("store", "snapshot", store, name, "--json").refusal(2)
+    with open_store(store) as opened:
+        opened.pin("a\nb", opened.snapshot())
+    assert run("store", "snapshot", store).out.endswith(" a\\nb\n")
+    assert "snapshot DIR lists them" in run("store", "snapshot", store, "nope", "--remove", "--json").refusal(2)
+    run("store", "snapshot", store, "a\nb", "--remove", "--json").done()
+
+
 # --- next actions
 
 
@@ -119,7 +207,7 @@ def test_a_store_that_is_not_there(run):
 def test_init_says_that_something_else_stands_there(run):
     """A text, a pipe, a database of somebody else: as it was, and nothing beside it.
 
-    What is empty may become a store, and so may what a creation that was cut short has left.
+    An empty F.tw may become a store, and so may what a creation that was cut short has left.
     """
     Path("text").write_text("mine")
     Path("letters.tw").write_text("mine" * 100)
@@ -129,7 +217,9 @@ def test_init_says_that_something_else_stands_there(run):
     other.close()
     sqlite3.connect("blank.db").execute("PRAGMA user_version = 0").connection.close()
     before = tree()
-    for name in ("text", "letters.tw", "pipe", "other.db"):
+    Path("empty").touch()
+    before = tree()
+    for name in ("text", "letters.tw", "pipe", "other.db", "empty"):
         assert f"{name}: something else stands here" in run("store", "init", name, "--json").refusal(2)
     assert tree() == before
     Path("empty.tw").touch()

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from tidewarp.codec.bodies import POLICY, SnapshotBody
+from tidewarp.codec.references import Reference
 from tidewarp.federation.policy import Policy
 from tidewarp.federation.shell.site import open_site
 from tidewarp.store import open_store
 
 ROOT_KEY = "keys/root.key"
+POINT = "03" + "00" * 31
 
 
 @pytest.fixture
@@ -154,9 +156,12 @@ def test_what_was_edited_is_not_written_over(run, keys):
     ("options", "said"),
     [
         (("hall", "--key", "ab"), "64 lower-case hexadecimal digits"),
-        (("a b", "--key", "00" * 32), "letters, digits"),
-        (("hall", "--key", "00" * 32, "--role", "produze"), "did you mean produce?"),
-        (("hall", "--key", "00" * 32, "--url", "ftp://x"), "http://HOST:PORT"),
+        (("hall", "--key", "ff" * 32), "nobody's public key"),
+        (("hall", "--key", POINT, "--tls-key", "00" * 32), "nobody's public key"),
+        (("a b", "--key", POINT), "letters, digits"),
+        (("hall", "--key", POINT, "--role", "produze"), "did you mean produce?"),
+        (("hall", "--key", POINT, "--url", "ftp://x"), "http://HOST:PORT"),
+        (("hall", "--key", POINT, "--url", "http://x:65536"), "1 to 65535"),
         (("hall",), "--key"),
     ],
 )
@@ -186,6 +191,45 @@ def test_a_pull_with_tls(run, keys, serve):
     site.stop()
     for file in ("A/keys/tls.pem", "B/keys/tls.pem"):
         assert stat.S_IMODE(Path(file).stat().st_mode) == 0o600
+
+
+def test_hidden_bytes_wait_until_the_peer_knows(run, keys, serve):
+    """B has what A hides: A keeps the bytes until B shows that it has the tombstone, or is no peer any more."""
+    ref = put(run, "A", "to be hidden")
+    first = serve("B", "--read-only")
+    run("peer", "trust", "A", "b", "--key", keys["B"], "--url", first.url, "--json").done()
+    run("peer", "policy", "B", "--use", "A/policy.toml", "--json").done()
+    with open_store("A") as store:
+        store.tombstone(Reference.parse(ref))
+        store.signed_head()
+    collect = ("store", "gc", "A", "--budget-s", 10, "--json")
+    run("peer", "pull", "A", first.url, "--json").done()
+    assert run(*collect).done()["kept"] == {"unacknowledged": 1}
+    (peer,) = run("peer", "status", "A", "--json").done()["peers"]
+    (own,) = set(digest(run, "A")["domains"]) - {peer["domain"]}
+    assert own not in peer["acked"]
+    second = serve("A", "--read-only")
+    run("peer", "pull", "B", second.url, "--json").done()
+    second.stop()
+    before = Path("A/peers.toml").read_text()
+    Path("A/peers.toml").write_text("")
+    assert run(*collect, "--dry-run").done()["freed_artifacts"] == 1
+    Path("A/peers.toml").write_text(before)
+    assert run(*collect).done()["kept"] == {"unacknowledged": 1}
+    run("peer", "pull", "A", first.url, "--json").done()
+    first.stop()
+    (peer,) = run("peer", "status", "A", "--json").done()["peers"]
+    assert peer["acked"][own] == digest(run, "A")["domains"][own]["seq"]
+    assert "holds 4 records" in run("peer", "status", "A").out
+    assert run(*collect).done()["freed_artifacts"] == 1
+
+
+def test_what_a_command_wrote_is_signed_when_it_ends(run, keys):
+    """Who opens the store read-only, and signs nothing, shows all of it."""
+    for n in (1, 2):
+        put(run, "A", f"text {n}")
+        with open_store("A", read_only=True) as store:
+            assert store.signed_head().size == store.journal.size == n
 
 
 def test_an_auditor_reads_what_is_internal(run, keys, serve):
@@ -394,7 +438,8 @@ def test_a_fork_is_resolved_by_the_resolver_and_by_nobody_else(forked, run, serv
     assert listed(run, "B") == []
     assert [each["state"] for each in listed(run, "B", "--all")] == ["resolved"]
     site = serve("B")
-    run("peer", "pull", "C", site.url, "--json")
+    settled = run("peer", "pull", "C", site.url, "--json").done()
+    assert {one["id"]: one["outcome"] for one in settled["domains"]}[domain] == "settled"
     site.stop()
     assert listed(run, "C") == []
     assert digest(run, "C")["domains"][domain] == digest(run, "B")["domains"][domain]

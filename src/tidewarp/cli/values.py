@@ -9,12 +9,29 @@ from datetime import UTC, datetime, timedelta
 from pathlib import PurePath
 from typing import Any
 
+import click
+
 from tidewarp.errors import CodecError, InternalError, OperatorError
 from tidewarp.units import Duration, parse_instant, ticks
 
-__all__ = ["parse_time", "plain"]
+__all__ = ["WallSeconds", "parse_time", "plain"]
 
+_WALL_S_MAX = 31_536_000  # a year
 _DATE = re.compile(r"\d{4}-\d")
+
+
+class WallSeconds(click.FloatRange):
+    """The type of an option: wall seconds, from 0 to a year; which ``FloatRange`` does not ask of NaN."""
+
+    def __init__(self, *, min_open: bool = False) -> None:
+        super().__init__(0, _WALL_S_MAX, min_open=min_open)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The seconds. Raises click.BadParameter."""
+        seconds: float = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value!r:.40} is no number of seconds", param, ctx)
+        return seconds
 
 
 def plain(value: Any) -> Any:

@@ -130,15 +130,16 @@ def put_large(folder: Path, seconds: float, n: int) -> Figures:
 
 def hash_state(folder: Path, seconds: float, n: int) -> Figures:
     """How long takes the state hash of ``n`` artifacts, of a view that is up to date, and from the records on?"""
-    with ExitStack() as left:
-        store = new_store(left, folder)
+    with ExitStack() as left, ExitStack() as readers:
+        place = _new_folder(left, folder)
+        store = left.enter_context(open_store(place, create=True, key=sha256(b"bench").digest()))
         data = payloads("row", n, 32)
         for start in range(0, n, BATCH):
             store.put_many((one, None) for one in data[start : start + BATCH])
 
         def anew() -> Prepared:
-            store.admit(store.view().admission)  # forgets the view
-            return store.state_hash
+            readers.close()
+            return readers.enter_context(open_store(place, read_only=True)).state_hash  # it has no view yet
 
         def again() -> Prepared:
             store.state_hash()

@@ -9,7 +9,9 @@ from pathlib import Path
 import click
 
 from tidewarp.cli.store.places import STORE
-from tidewarp.errors import MissingExtra
+from tidewarp.codec.ed25519 import is_public_key
+from tidewarp.errors import MissingExtra, OperatorError
+from tidewarp.federation.addresses import ADDRESS_RULE, parse_address
 from tidewarp.federation.shell import PullReport
 from tidewarp.federation.shell.site import Site
 from tidewarp.federation.shell.tls import Tls
@@ -39,7 +41,10 @@ def parse_key(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     if _DIGITS.fullmatch(value) is None:
         rule = "a public key has 64 lower-case hexadecimal digits"
         raise click.BadParameter(f"{value!r:.80}: {rule}", ctx, param)
-    return bytes.fromhex(value)
+    key = bytes.fromhex(value)
+    if not is_public_key(key):
+        raise click.BadParameter(f"{value}: it is nobody's public key: copy it from tidewarp peer status", ctx, param)
+    return key
 
 
 def parse_roles(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[Role, ...]:
@@ -61,7 +66,12 @@ tls_option = click.option(
 
 
 def tls_for(site: Site, url: str, file: Path | None) -> Tls | None:
-    """How to speak to ``url``: with TLS if it is an https one."""
+    """How to speak to ``url``: with TLS if it is an https one. Raises OperatorError: it is no address, or an http one."""
+    address = parse_address(url)
+    if address is None:
+        raise OperatorError(f"{url!r:.200}", ADDRESS_RULE, "give http://HOST:PORT or https://HOST:PORT")
+    if file is not None and address.scheme == "http":
+        raise OperatorError(url, "--tls goes with https", "leave --tls out, or give https://HOST:PORT")
     return site.tls(file, url) if file is not None or url.startswith("https:") else None
 
 

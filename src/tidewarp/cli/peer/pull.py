@@ -10,9 +10,14 @@ import click
 
 from tidewarp.cli.frame import emit, json_option
 from tidewarp.cli.peer.answers import EXIT_UNANSWERED, check_answered, parse_domains, tls_for, tls_option
+from tidewarp.cli.peer.met import lines_of, met_at, times_noted
+from tidewarp.cli.signals import StopSignals
 from tidewarp.cli.store.places import store_argument
-from tidewarp.federation.shell import pull
-from tidewarp.federation.shell.site import open_site
+from tidewarp.clocks.wall import WallClock
+from tidewarp.errors import OperatorError, StoreLocked
+from tidewarp.federation.shell import PeerClient, PullReport, pull_by
+from tidewarp.federation.shell.following import Follower
+from tidewarp.federation.shell.site import Site, open_site
 
 __all__ = ["command"]
 
@@ -28,6 +33,7 @@ _SHOWN_DIGITS = 12
 )
 @click.option("--until", metavar="SEQ", type=click.IntRange(min=1), help="Up to this number in each domain.")
 @click.option("--max-records", metavar="N", type=click.IntRange(min=1), help="Records of all domains, at most.")
+@click.option("--follow", is_flag=True, help="Go on: pull whenever the peer has grown, until SIGINT or SIGTERM.")
 @tls_option
 @json_option
 def command(
@@ -36,6 +42,7 @@ def command(
     domains: tuple[bytes, ...],
     until: int | None,
     max_records: int | None,
+    follow: bool,
     tls_file: Path | None,
     as_json: bool,
 ) -> int:
@@ -49,39 +56,86 @@ def command(
 
     Bytes that the peer does not give are counted, and asked for again by the next pull, from any site.
 
-    Ends with 1 if something was refused, a quota is full, or a domain has two histories; with 3 if nobody answers, or no
-    longer.
+    With --follow it goes on until SIGINT or SIGTERM, and then says what all pulls have brought. Where the peer is away it
+    is asked again after a second, then two, and so on to ten minutes. Between two pulls others may write the store; while
+    somebody does, it waits.
+
+    Of each conflict that it met it says what shows it: id, kind, domain and number, the hashes of both records, and the proof.
+
+    Ends with 1 if something was refused, a quota is full, or a domain has two histories and nobody has chosen one; with 3
+    if nobody answers, or no longer.
     """
+    if follow and (until is not None or max_records is not None):
+        raise OperatorError("--follow", "a pull with a bound has an end", "leave out --until and --max-records")
+    bounds: dict[str, Any] = {"domains": domains or None, "until": until, "records_max": max_records}
+    clock, pulls, frozen = WallClock(), 1, frozenset[bytes]()
     with open_site(place) as site:
-        report = pull(
-            site.store,
-            url,
-            domains=domains or None,
-            until=until,
-            records_max=max_records,
-            quotas=site.peers().quotas,
-            tls=tls_for(site, url, tls_file),
-        )
-        site.settle()
-    check_answered(report, url)
+        tls, noted = tls_for(site, url, tls_file), times_noted(site)
+        if not follow:
+            with PeerClient(url, tls=tls, clock=clock) as client:
+                report, frozen = _pulled(site, client, clock, bounds)
+            check_answered(report, url)
+            contested = met_at(site, noted, _stopped(report))
+    if follow:
+        with PeerClient(url, tls=tls, clock=clock) as client:
+
+            def pull_once() -> PullReport:
+                nonlocal frozen
+                try:
+                    with open_site(place) as site:  # between two pulls the store is free for others
+                        report, frozen = _pulled(site, client, clock, bounds)
+                except StoreLocked as locked:
+                    return PullReport.nothing()._replace(incomplete=str(locked))
+                return report
+
+            follower = Follower(client, pull_once, clock)
+            with StopSignals(follower.stop):
+                report = follower.run()
+            pulls = follower.pulls
+        with open_site(place, read_only=True) as site:
+            contested = met_at(site, noted, _stopped(report))
+    domains_now = [
+        one._replace(outcome="settled", reason="its fork is resolved by what came: pull again")
+        if one.outcome in ("frozen", "forked") and one.domain not in frozen
+        else one
+        for one in report.domains
+    ]
+    is_refused = report.conflicts > len(report.forks) or not frozen.isdisjoint(report.forks)
     document = {
+        "peer": client.url,
         "records": report.records,
         "conflicts": report.conflicts,
         "bytes": report.bytes,
         "domains": [
             {"id": one.domain, "before": one.before, "after": one.after, "outcome": one.outcome, "reason": one.reason}
-            for one in report.domains
+            for one in domains_now
         ],
         "ignored": report.ignored,
         "absent": report.absent,
         "incomplete": report.incomplete or None,
+        **contested,
         "seconds": report.seconds,
+        **({"pulls": pulls, "interrupted": True} if follow else {}),
     }
     emit(document, as_json, _render)
-    outcomes = {one.outcome for one in report.domains}
-    if report.conflicts or outcomes & {"refused", "forked", "frozen", "full"}:
+    outcomes = {one.outcome for one in domains_now}
+    if is_refused or outcomes & {"refused", "forked", "frozen", "full"}:
         return EXIT_REFUSED
-    return EXIT_UNANSWERED if report.incomplete or "incomplete" in outcomes else 0
+    return EXIT_UNANSWERED if not follow and (report.incomplete or "incomplete" in outcomes) else 0
+
+
+def _stopped(report: PullReport) -> frozenset[bytes]:
+    """The domains that are forked, and with which the pull did not go on."""
+    return frozenset(one.domain for one in report.domains if one.outcome in ("forked", "frozen"))
+
+
+def _pulled(
+    site: Site, client: PeerClient, clock: WallClock, bounds: dict[str, Any]
+) -> tuple[PullReport, frozenset[bytes]]:
+    """Pull once: the report, and which domains are frozen then."""
+    report = pull_by(client, site.store, clock, quotas=site.peers().quotas, **bounds)
+    site.settle()
+    return report, frozenset(site.frozen())
 
 
 def _render(document: Mapping[str, Any]) -> str:
@@ -99,5 +153,6 @@ def _render(document: Mapping[str, Any]) -> str:
             " or tidewarp store fsck DIR --repair --from URL"
         )
     if document["incomplete"]:
-        lines.append(f"incomplete: {document['incomplete']}; what was taken stays, pull again")
+        lines.append(f"incomplete, from {document['peer']}: {document['incomplete']}; what was taken stays, pull again")
+    lines += lines_of(document)
     return "\n".join(lines)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any
 
 import click
 
-from tidewarp.cli.frame import EXIT_INTERRUPTED, emit, json_option
+from tidewarp.cli.frame import emit, json_option
+from tidewarp.cli.signals import StopSignals
 from tidewarp.cli.store.places import STORE, store_argument
-from tidewarp.federation.shell import serve
+from tidewarp.federation.shell import serve_site
 from tidewarp.federation.shell.site import open_site
 
 __all__ = ["command"]
@@ -46,42 +43,18 @@ def command(place: Path, port: int, host: str, tls_file: Path | None, read_only:
 
     The address is printed when it answers. Private keys do not leave, nor does what is internal; over TLS that does, to
     who has the role audit. Without encryption no other machine is answered. With --tls who holds a key of peers.toml is,
-    and nobody else: see tidewarp peer trust.
+    and nobody else: see tidewarp peer trust. What the policy and peers.toml say at each request counts; who has the role
+    federate may push.
+
+    To this machine, and to auditors, /healthz, /readyz and /metrics say how it is.
     """
     with open_site(place, read_only=read_only) as site:
-        store, tls = site.store, None if tls_file is None else site.tls(tls_file)
+        store = site.store
         store.signed_head()  # now, and not when somebody waits for it; a store that cannot be served says so
-        with serve(store, host, port, tls=tls, roles=site.roles()) as server, _Signals() as signals:
+        with serve_site(site, place, host, port, tls_file=tls_file) as server, StopSignals() as signals:
             emit({"serving": server.url, "domain": store.domain}, as_json, _render)
             signals.wait()
     return 0
-
-
-class _Signals:
-    """The first SIGINT or SIGTERM ends :meth:`wait`; a second ends the process at once."""
-
-    def __init__(self) -> None:
-        self._came = threading.Event()
-        self._before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def wait(self) -> None:
-        """Until a signal has come."""
-        self._came.wait()
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._came.is_set():
-            os._exit(EXIT_INTERRUPTED)
-        self._came.set()
 
 
 def _render(document: Mapping[str, Any]) -> str:

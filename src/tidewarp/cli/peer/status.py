@@ -25,7 +25,7 @@ _SHOWN_DIGITS = 12
 @store_argument
 @json_option
 def command(place: Path, as_json: bool) -> int:
-    """Show the peers of the store DIR: their roles, how far each was pulled, what went wrong last.
+    """Show the peers of the store DIR: their roles, how far each was pulled, what it holds, what went wrong last.
 
     Then the end of the federation log: which records came from whom, and what became of them.
     """
@@ -56,12 +56,14 @@ def _peers(site: Site) -> list[dict[str, Any]]:
 
 def _peer(site: Site, name: str, url: str, peer: Peer | None, errors: Mapping[str, str]) -> dict[str, Any]:
     cursors = {} if site.ledger is None else site.ledger.cursors(url.rstrip("/"))
+    acked = {} if site.ledger is None else site.ledger.acked(url.rstrip("/"))
     return {
         "name": name,
         "url": url or None,
         "domain": None if peer is None else peer.domain,
         "roles": sorted(_roles(site, peer)),
         "cursors": {origin.hex(): seq for origin, (seq, _) in sorted(cursors.items())},
+        "acked": {origin.hex(): seq for origin, seq in acked.items()},
         "last_error": errors.get(url.rstrip("/")) or None,
     }
 
@@ -78,6 +80,7 @@ def _render(document: Mapping[str, Any]) -> str:
     for one in document["peers"]:
         lines.append(f"peer {one['name']} {one['url'] or 'without an address'}: {', '.join(one['roles']) or 'no role'}")
         lines += [f"  {origin[:_SHOWN_DIGITS]} up to record {seq:,}" for origin, seq in one["cursors"].items()]
+        lines += [f"  {origin[:_SHOWN_DIGITS]} holds {seq:,} records" for origin, seq in one["acked"].items()]
         lines += [f"  last error: {one['last_error']}"] if one["last_error"] else []
     for one in document["federation_log"]:
         origin = "-" if one["origin"] is None else one["origin"].hex()[:_SHOWN_DIGITS]

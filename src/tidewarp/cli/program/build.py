@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tidewarp.codec.artifacts import TAG_PROGRAM
 from tidewarp.codec.programs import PARAMS_BYTES_MAX, Program
 from tidewarp.errors import ProgramRefused
 from tidewarp.programs import build_program
+from tidewarp.store.files import open_regular
 
 __all__ = ["command"]
 
@@ -52,7 +54,7 @@ def _described(ref: str, program: Program) -> dict[str, Any]:
 
 
 def _read_source(file: Path) -> Mapping[str, Any]:
-    with file.open("rb") as stream:
+    with BufferedReader(open_regular(file)) as stream:
         data = stream.read(_SOURCE_BYTES_MAX + 1)
     if len(data) > _SOURCE_BYTES_MAX:
         raise ProgramRefused(str(file), f"a source has at most {_SOURCE_BYTES_MAX} bytes", "keep constants in files")
@@ -80,7 +82,7 @@ def _no_constant(text: str) -> float:
 
 
 def _read_constant(file: Path) -> bytes:
-    with file.open("rb") as stream:
+    with BufferedReader(open_regular(file)) as stream:
         return stream.read(PARAMS_BYTES_MAX + 1)  # one more is too many, and the program says so
 
 

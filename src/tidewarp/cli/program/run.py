@@ -16,9 +16,10 @@ from tidewarp.clocks.wall import WallClock
 from tidewarp.codec.receipts import Executor
 from tidewarp.codec.results import Status
 from tidewarp.programs.runs import run
+from tidewarp.store import Store
 from tidewarp.store.files import locate, read_seed
 
-__all__ = ["command"]
+__all__ = ["command", "executor_of"]
 
 _NAME_DIGITS = 16  # of the domain, which is the name of an executor until people give it one
 
@@ -53,14 +54,13 @@ def command(
     """
     with opened_store(place) as store:
         view = store.view(scope="all")
-        (own, *_) = store.domains()
         done = run(
             store,
             find_reference(view, program, store=store),
             find_references(view, inputs, store),
             params=None if params is None else find_reference(view, params, store=store),
             registry=registry_of(models),
-            executor=Executor(own.key, own.id.hex()[:_NAME_DIGITS]),
+            executor=executor_of(store),
             seed=read_seed(locate(place, create=False, read_only=True)),
             now=None if reproducible else WallClock().unix_ns,
             trace=trace,
@@ -79,6 +79,12 @@ def command(
     }
     emit(document, as_json, _render)
     return 0 if done.status is Status.OK else 1
+
+
+def executor_of(store: Store) -> Executor:
+    """Who executes at the site of ``store``: its key, and a name for people."""
+    (own, *_) = store.domains()
+    return Executor(own.key, own.id.hex()[:_NAME_DIGITS])
 
 
 def _render(document: Mapping[str, Any]) -> str:

@@ -27,7 +27,11 @@ COMMANDS: dict[str, Entry] = {
     "log": Entry("tidewarp.cli.store.log:command", "Show the records of every domain, undecoded."),
     "verify": Entry("tidewarp.cli.store.verify:command", "Check every record and every byte."),
     "fsck": Entry("tidewarp.cli.store.fsck:command", "Read everything, and mend what can be mended."),
+    "snapshot": Entry("tidewarp.cli.store.snapshot:command", "Keep what is visible now under a name."),
+    "keys": Entry("tidewarp.cli.store.keys:command", "Print who may sign for a store, or choose it."),
     "quota": Entry("tidewarp.cli.store.quota:command", "Print how many bytes a store may hold, or choose it."),
+    "reshard": Entry("tidewarp.cli.store.reshard:command", "Divide the records of a store anew."),
+    "upgrade": Entry("tidewarp.cli.store.upgrade:command", "Copy the journal of an earlier release into a store."),
     "gc": Entry("tidewarp.cli.store.gc:command", "Drop bytes that nobody needs any more."),
     "bench": Entry("tidewarp.cli.store.bench:command", "Measure stores beside raw SQLite, files and git."),
 }

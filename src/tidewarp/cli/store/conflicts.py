@@ -28,6 +28,9 @@ def command(place: Path, is_all: bool, prefix: str | None, choice: str | None, a
 
     A fork (two records of one domain at one place) is settled by the one domain with the role resolve, two results of
     one computation by a domain with the role audit. The choice is a record: it takes effect wherever it is pulled.
+
+    The proof of a fork is an artifact, the two headers and what was signed over both: anybody can check it, and has it with
+    tidewarp store get.
     """
     if (prefix is None) != (choice is None):
         raise OperatorError("--resolve, --choose", "they go together", "give an ID and one of its HASHes")
@@ -68,4 +71,6 @@ def _render(document: Mapping[str, Any]) -> str:
         for each in one["choices"]:
             marks = [*(["held here"] if each["held"] else []), *(["chosen"] if each["hash"] == one["chosen"] else [])]
             lines.append(f"  {each['hash'].hex()} {', '.join(marks)}".rstrip())
+        if one["evidence"] is not None:
+            lines.append(f"  proof {one['evidence']}")
     return "\n".join(lines) or "no conflicts"

@@ -10,6 +10,7 @@ import click
 
 from tidewarp.cli.frame import emit, json_option
 from tidewarp.cli.store.places import opened_store, store_argument
+from tidewarp.cli.store.snapshots import at_option, snapshot_at
 from tidewarp.store.fold import View
 
 __all__ = ["command"]
@@ -24,14 +25,15 @@ __all__ = ["command"]
     show_default=True,
     help="all: with what is internal here, which no other site can know.",
 )
+@at_option
 @json_option
-def command(place: Path, scope: Literal["published", "all"], as_json: bool) -> int:
+def command(place: Path, scope: Literal["published", "all"], at: str | None, as_json: bool) -> int:
     """Print the state hash of the store DIR: one hash of everything that is visible, hidden or in conflict there.
 
     Two stores that hold the same records, in whatever order these came, have the same one.
     """
     with opened_store(place, read_only=True) as store:
-        view = store.view(scope=scope)
+        view = store.view(snapshot_at(store, at), scope=scope)
         document = {
             "state_hash": view.state_hash(),
             "snapshot_id": view.snapshot().id(),

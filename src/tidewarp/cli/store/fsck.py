@@ -17,7 +17,7 @@ from tidewarp.errors import Corrupt, OperatorError
 from tidewarp.federation.shell import PeerClient
 from tidewarp.federation.shell.site import Site
 from tidewarp.store import Store, open_store
-from tidewarp.store.damage import FsckReport, Problem
+from tidewarp.store.damage import ORPHAN, FsckReport, Problem
 from tidewarp.store.fold.conflicts import FORK
 
 __all__ = ["command"]
@@ -36,7 +36,8 @@ def command(place: Path, repair: bool, urls: tuple[str, ...], as_json: bool) -> 
     """Read everything in the store DIR: pages, records, signed heads, bytes, indices, and what nothing names.
 
     A repair changes and deletes no record. Bytes that are damaged, or have never come, are asked for at each URL, and
-    taken if they have the right name. Ends with 1 if problems remain.
+    taken if they have the right name; what nobody has is put into quarantine, where nothing reads it. Ends with 1 if
+    damage remains. Blocks and files that nothing names (orphan), such as a crash leaves, are told and are no damage.
     """
     if urls and not repair:
         raise OperatorError(f"--from {urls[0]!r:.80}", "nothing is fetched but to repair", "say --repair too")
@@ -45,13 +46,13 @@ def command(place: Path, repair: bool, urls: tuple[str, ...], as_json: bool) -> 
         report = _checked(place, repair, urls, sources)
     except Corrupt as error:
         problem = Problem("store", error.value, error.rule)
-        report = FsckReport(False, {}, (problem,), 0.0)
+        report = FsckReport({}, (problem,), 0.0)
         if repair:  # what is too damaged to be written may still be read
             with suppress(Corrupt):
                 report = _checked(place, False, (), [])
                 report = report._replace(problems=(problem, *report.problems))
     document = {
-        "clean": all(one.repaired for one in report.problems),
+        "clean": report.clean,
         "checked": report.checked,
         "problems": [one._asdict() for one in report.problems],
         "unanswered": [source.fault for source in sources if source.fault],
@@ -91,10 +92,17 @@ def _render(document: Mapping[str, Any]) -> str:
     lines = [f"{'clean' if document['clean'] else 'bad'}  {checked or 'it cannot be opened'}"]
     problems = document["problems"]
     lines += [
-        f"{'mended' if one['repaired'] else 'wrong'}  {one['kind']}: {one['where']}: {one['rule']}"
+        f"{_standing(one)}  {one['where'] if one['where'].startswith(one['kind']) else one['kind'] + ': ' + one['where']}: {one['rule']}"
         for one in problems[:_SHOWN]
     ]
     if len(problems) > _SHOWN:
         lines.append(f"and {len(problems) - _SHOWN:,} more: --json shows all")
     lines += [f"no answer from {fault}" for fault in document["unanswered"]]
     return "\n".join(lines)
+
+
+def _standing(problem: Mapping[str, Any]) -> str:
+    """What there is to say of a problem before all else."""
+    if problem["repaired"]:
+        return "mended"
+    return "left" if problem["kind"] == ORPHAN else "wrong"

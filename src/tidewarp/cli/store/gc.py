@@ -10,6 +10,7 @@ import click
 
 from tidewarp.cli.frame import emit, json_option
 from tidewarp.cli.store.places import store_argument
+from tidewarp.cli.values import WallSeconds
 from tidewarp.federation.shell.site import open_site
 
 __all__ = ["command"]
@@ -17,19 +18,18 @@ __all__ = ["command"]
 
 @click.command()
 @store_argument
-@click.option(
-    "--budget-s", metavar="S", type=click.FloatRange(min=0), required=True, help="Stop after so many wall seconds."
-)
+@click.option("--budget-s", metavar="S", type=WallSeconds(), required=True, help="Stop after so many wall seconds.")
 @click.option("--dry-run", is_flag=True, help="Say what would go, and keep it.")
 @json_option
 def command(place: Path, budget_s: float, dry_run: bool, as_json: bool) -> int:
     """Drop the bytes of what is hidden in the store DIR; every record stays.
 
-    Bytes go if no domain that counts shows the artifact, no pin and no name keeps it, and nothing visible needs it. What
-    does not fit into the budget waits for the next call, which goes on from there.
+    Bytes go if no domain that counts shows the artifact, no pin and no name keeps it, nothing visible needs it, and every
+    peer has shown that it knows: see tidewarp peer status. Pull from a peer, and it is asked. What does not fit into the
+    budget waits for the next call, which goes on from there.
     """
     with open_site(place, read_only=dry_run) as site:  # for the policy: it says who counts
-        report = site.store.gc(budget_s, dry_run=dry_run)
+        report = site.store.gc(budget_s, [site.awaited()], dry_run)
     emit(report._asdict(), as_json, _render)
     return 0
 

@@ -13,11 +13,12 @@ import click
 
 from tidewarp.cli.frame import emit, json_option
 from tidewarp.cli.store.kinds import name_of, parse_kind
-from tidewarp.cli.store.places import SIZE_MAX, store_argument
+from tidewarp.cli.store.places import SIZE_MAX, opened_store, store_argument
+from tidewarp.cli.store.snapshots import at_option, snapshot_at
 from tidewarp.codec import PUBLISHED, RecordHeader, record_hash
-from tidewarp.codec.bodies import ArtifactBody, EdgeBody, LiftBody, ReceiptBody, TombstoneBody, decode_body
+from tidewarp.codec.bodies import ArtifactBody, Body, EdgeBody, LiftBody, ReceiptBody, TombstoneBody, decode_body
 from tidewarp.errors import CodecError, NotFound, OperatorError
-from tidewarp.store import Store, open_store
+from tidewarp.store import Store
 from tidewarp.store.fold.order import Place, rank
 
 __all__ = ["command"]
@@ -40,18 +41,32 @@ _SHOWN_DIGITS = 12
     "--kind", metavar="KIND", callback=parse_kind, help="Of this kind only: artifact, edge, tombstone, …, or a number."
 )
 @click.option("--merge", is_flag=True, help="All domains in the one merge order, in place of one after the other.")
+@at_option
 @json_option
 def command(
-    place: Path, domain_text: str | None, after: int, limit: int, kind: int | None, merge: bool, as_json: bool
+    place: Path,
+    domain_text: str | None,
+    after: int,
+    limit: int,
+    kind: int | None,
+    merge: bool,
+    at: str | None,
+    as_json: bool,
 ) -> int:
     """Show the records of the store DIR, of every domain, undecoded. (The inputs of a twin: tidewarp log.)
 
     The merge order is that of listings. It says nothing about what was before what: numbers of two domains have nothing
     to do with each other.
+
+    A record that has no effect under the policy in force says why: its domain lacks the role, or does not count.
     """
-    with open_store(place, read_only=True) as store:
-        domains = _domains(store, domain_text)
-        logs = [filter(partial(_is_of, kind), _log(store, domain, after)) for domain in domains]
+    with opened_store(place, read_only=True) as store:
+        snapshot = snapshot_at(store, at)
+        ends = None if snapshot is None else {domain: seq for domain, seq, _ in snapshot.vector}
+        logs = [
+            filter(partial(_is_of, kind), _log(store, domain, after, None if ends is None else ends.get(domain, 0)))
+            for domain in _domains(store, domain_text)
+        ]
         lines = heapq.merge(*logs, key=lambda line: line.place) if merge else (line for log in logs for line in log)
         shown = [line.row for line in islice(lines, limit)]
         more = next(lines, None) is not None
@@ -73,6 +88,8 @@ def _is_of(kind: int | None, line: _Line) -> bool:
 
 def _domains(store: Store, text: str | None) -> list[bytes]:
     """The domains to show, ascending."""
+    if text == "":
+        raise OperatorError("domain ''", "it is 1 to 64 digits of its name", "leave the option out to see all domains")
     found = sorted(one.id for one in store.domains() if one.id.hex().startswith(text or ""))
     if text is None:
         return found
@@ -83,9 +100,12 @@ def _domains(store: Store, text: str | None) -> list[bytes]:
     return found
 
 
-def _log(store: Store, domain: bytes, after: int) -> Iterator[_Line]:
-    for header, state, body in store.records(domain, after):
-        ref = _named(header, body)
+def _log(store: Store, domain: bytes, after: int, end: int | None) -> Iterator[_Line]:
+    """The records behind ``after``, up to ``end``; None: all."""
+    admission = store.admission
+    for header, state, body in store.records(domain, after, None if end is None else max(0, end - after)):
+        said = _decoded(header, body)
+        ref = _named(said)
         name = record_hash(header.to_bytes())
         row = {
             "domain": header.domain,
@@ -100,18 +120,26 @@ def _log(store: Store, domain: bytes, after: int) -> Iterator[_Line]:
             "body_hash": header.body_hash,
             "body": body,
             "ref": ref.hex() or None,
+            "no_effect": admission.objection(header.domain, header.seq, said),
         }
         yield _Line((header.seq, rank(header.kind), header.domain, ref, name), header.kind, row)
 
 
-def _named(header: RecordHeader, body: bytes | None) -> bytes:
-    """The reference of what a record adds, lifts or hides; empty of any other, and where that cannot be read."""
+def _decoded(header: RecordHeader, body: bytes | None) -> Body | None:
+    """What a record says to a store; None of any other, and where that cannot be read."""
     try:
-        decoded = None if body is None else decode_body(header.kind, body)
+        return None if body is None else decode_body(header.kind, body)
     except CodecError:
-        return b""
-    named = (ArtifactBody, EdgeBody, ReceiptBody, TombstoneBody, LiftBody)
-    return decoded.ref.to_bytes() if isinstance(decoded, named) else b""
+        return None
+
+
+def _named(said: Body | None) -> bytes:
+    """The reference of what a record adds, lifts or hides; empty of any other."""
+    return (
+        said.ref.to_bytes()
+        if isinstance(said, ArtifactBody | EdgeBody | ReceiptBody | TombstoneBody | LiftBody)
+        else b""
+    )
 
 
 def _render(document: Mapping[str, Any]) -> str:
@@ -128,4 +156,6 @@ def _line(row: Mapping[str, Any]) -> str:
         told.append("internal")
     if row["state"] != "here":
         told.append(row["state"])
+    if row["no_effect"] is not None:
+        told.append(f"no effect: {row['no_effect']}")
     return f"{domain} {row['seq']:>8} {row['kind']:<10} {' '.join(told)}"

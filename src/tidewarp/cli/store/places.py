@@ -1,4 +1,4 @@
-"""What the commands take as the place of a store."""
+"""What the commands take as the place of a store, and of a private key."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from pathlib import Path
 
 import click
 
+from tidewarp.errors import OperatorError
 from tidewarp.federation.shell.site import open_site
 from tidewarp.store import Store
+from tidewarp.store.files import open_regular
 
-__all__ = ["SIZE_MAX", "STORE", "opened_store", "store_argument"]
+__all__ = ["SIZE_MAX", "STORE", "opened_store", "read_key_file", "store_argument"]
 
 SIZE_MAX = (1 << 63) - 1
 """Bytes of the largest file that there can be, and records of the longest listing."""
@@ -20,6 +22,19 @@ STORE = click.Path(path_type=Path, readable=False)
 """The store says itself what is wrong with its path."""
 
 store_argument = click.argument("place", metavar="DIR", type=STORE)
+
+
+_SEED_BYTES = 32
+
+
+def read_key_file(file: Path) -> bytes:
+    """The Ed25519 seed (32 bytes) that ``file`` is. Raises OSError, and OperatorError: it has another length."""
+    with open_regular(file) as stream:
+        seed = stream.read(_SEED_BYTES + 1)
+    if len(seed) != _SEED_BYTES:
+        held = f"more than {_SEED_BYTES}" if len(seed) > _SEED_BYTES else f"{len(seed)}"
+        raise OperatorError(str(file), f"a private key has {_SEED_BYTES} bytes, this file has {held}", "give its seed")
+    return seed
 
 
 @contextmanager

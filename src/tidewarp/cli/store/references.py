@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
-from tidewarp.codec.references import Reference
+from tidewarp.codec.references import SHA256, Reference
 from tidewarp.errors import CodecError, NotFound, OperatorError
 from tidewarp.store import Store
 from tidewarp.store.fold import View
-from tidewarp.store.index import told
 from tidewarp.store.speaking import ADDS
+from tidewarp.store.subjects import told
 
 __all__ = ["PREFIX_DIGITS_MIN", "find_reference", "find_references"]
 
@@ -18,13 +18,16 @@ _WHOLE_DIGITS = 68  # of SHA-256, the one hash of artifacts that are here
 _SHOWN = 3  # of the references that a prefix may mean
 
 
-def find_reference(view: View, text: str, *, hidden: bool = False, store: Store | None = None) -> Reference:
+def find_reference(
+    view: View, text: str, *, hidden: bool = False, absent: bool = False, store: Store | None = None
+) -> Reference:
     """The one artifact in ``view`` whose reference is, or begins with, ``text``.
 
     Args:
         view: where to look.
         text: lower-case hexadecimal digits, at least 12; looked at before anything is looked up.
         hidden: what a tombstone hides is found too.
+        absent: a whole reference may be of what no record here names, if it is of the hash that artifacts have.
         store: of the view; of what a record there names that does not count, the error says so.
 
     Raises:
@@ -34,6 +37,8 @@ def find_reference(view: View, text: str, *, hidden: bool = False, store: Store 
     if len(text) == _WHOLE_DIGITS:
         ref = _whole(text)
         if not view.is_visible(ref) and not view.is_hidden(ref):
+            if absent and ref.hash_id == SHA256:
+                return ref
             _refuse_uncounted(view, text, store)
             raise NotFound(text, "no record here names it", "check the reference; pull the site that has it")
     else:

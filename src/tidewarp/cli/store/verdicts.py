@@ -16,10 +16,21 @@ _EXECUTED = (Outcome.SAME, Outcome.DIFFERENT)
 
 
 def counted(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """How many receipts were executed, and how many came to what."""
+    """How many receipts were executed, how many came to what, and of how many that are different a verdict says so.
+
+    Of the first that is unavailable, why.
+    """
     outcomes = [verdict.outcome for verdict in verdicts]
     executed = sum(outcome in _EXECUTED for outcome in outcomes)
-    return {"reexecuted": executed, **{outcome.value: outcomes.count(outcome) for outcome in _COUNTED}}
+    overruled = sum(verdict.is_overruled for verdict in verdicts)
+    by_outcome = {outcome.value: outcomes.count(outcome) for outcome in _COUNTED}
+    unavailable = [one for one in verdicts if one.outcome is Outcome.UNAVAILABLE]
+    why = (
+        f"receipt {unavailable[0].receipt.hex()}: {unavailable[0].reason}; {unavailable[0].action}"
+        if unavailable
+        else None
+    )
+    return {"reexecuted": executed, **by_outcome, "overruled": overruled, "first_unavailable": why}
 
 
 NOTHING_EXECUTED = counted(())

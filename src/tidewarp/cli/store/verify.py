@@ -69,7 +69,8 @@ def command(
     """Check every record and every artifact of the store DIR: chains, bodies, signed heads, bytes, what receipts say.
 
     No program is run without --reexecute. Ends with 1 and the first thing that is wrong, if anything is, also if a domain
-    has two histories or a computation two outcomes. (The journal of one twin: tidewarp verify.)
+    has two histories or a computation two outcomes. A receipt that a verdict has overruled is counted, and wrong no more.
+    (The journal of one twin: tidewarp verify.)
 
     With --bundle the file of an export is checked, and its receipt executed: ends with 0 only if the same came out.
     """
@@ -160,7 +161,11 @@ def _render(document: Mapping[str, Any]) -> str:
     lines = [f"{'ok ' if first is None else 'bad'}          {read}"]
     if document["reexecuted"]:
         lines.append(f"executed     {document['reexecuted']:,}: {document['same']:,} came out the same")
-    lines += [f"{name:12} {document[name]:,}" for name in ("incomparable", "unavailable") if document[name]]
+    lines += [
+        f"{name:12} {document[name]:,}" for name in ("overruled", "incomparable", "unavailable") if document[name]
+    ]
+    if document["first_unavailable"] is not None and first is None:
+        lines.append(f"the first:   {document['first_unavailable']}")
     lines += [_signed(**one) for one in document.get("journaled", ())]
     if first is not None:
         place = first["where"] + (f", record {first['seq']}" if first["seq"] is not None else "")
