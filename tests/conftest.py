@@ -165,14 +165,21 @@ FACILITIES: Mapping[str, Facility] = {
         lambda: _server_works("postgres", "psycopg", *map(str, Path("/usr/lib/postgresql").glob("*/bin"))),
         "apt-get install postgresql; pip install -e '.[postgres]'",
     ),
+    "zstd": Facility(lambda: importlib.util.find_spec("zstandard") is not None, "pip install -e '.[zstd]'"),
+    "prov": Facility(lambda: importlib.util.find_spec("prov") is not None, "pip install -e '.[test]'"),
     "published": Facility(lambda: importlib.util.find_spec("dynamic_des") is not None, "pip install -e '.[published]'"),
     "redis": Facility(
         lambda: _server_works("redis-server", "redis"), "apt-get install redis-server; pip install -e '.[redis]'"
+    ),
+    "rustworkx": Facility(lambda: importlib.util.find_spec("rustworkx") is not None, "pip install -e '.[graph]'"),
+    "securesystemslib": Facility(
+        lambda: importlib.util.find_spec("securesystemslib") is not None, "pip install -e '.[test]'"
     ),
     "simpysource": Facility(
         lambda: _simpy_archive() is not None,
         f"python -m ensurepip; pip install {SIMPY_SOURCE.split()[0]}; and let pip reach a package index",
     ),
+    "spin": Facility(lambda: all(map(shutil.which, ("spin", "gcc"))), "apt-get install spin gcc"),
     "userns": Facility(_userns_works, "apt-get install util-linux; sysctl -w kernel.unprivileged_userns_clone=1"),
 }
 

@@ -91,3 +91,15 @@ def dump(path: Path, tables: Sequence[str]) -> list[object]:
         return rows
     finally:
         db.close()
+
+
+def make_former(path: Path) -> None:
+    """Make a store that is a journal alone a file of format 1, as release 0.1.0 wrote it."""
+    kept = ("domain", "log", "source_cursor", "meta", "log_time")
+    with attacker(path) as db:
+        made = db.execute("SELECT type, name FROM sqlite_master WHERE sql IS NOT NULL ORDER BY type").fetchall()
+        for kind, name in made:
+            if name not in kept:
+                db.execute(f"DROP {kind} {name}")
+        db.execute("UPDATE meta SET value = x'00000001' WHERE name = 'format'")
+        db.execute("PRAGMA user_version = 1")
