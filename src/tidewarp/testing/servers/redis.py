@@ -55,11 +55,11 @@ class RedisServer(Server):
         ]
 
     def answers(self) -> bool:
-        """Its INFO names our child's process id."""
+        """Its INFO names our child's process id, and says that it has read its file: until then it refuses the rest."""
         with socket.create_connection((HOST, self.port), _ANSWER_S) as peer:
             login = f'AUTH "{self._password}"\r\n' if self._password else ""
-            peer.sendall(f"{login}INFO server\r\nQUIT\r\n".encode())
+            peer.sendall(f"{login}INFO server\r\nINFO persistence\r\nQUIT\r\n".encode())
             answer = b""
             while len(answer) < _ANSWER_BYTES_MAX and (part := peer.recv(4096)):
                 answer += part
-        return f"\r\nprocess_id:{self.pid}\r\n".encode() in answer
+        return f"\r\nprocess_id:{self.pid}\r\n".encode() in answer and b"\r\nloading:0\r\n" in answer
