@@ -111,7 +111,7 @@ def test_a_sink_that_cannot_be_reached_ends_with_3(place, run, monkeypatch):
     Path("limit").write_text("8")
     whole = Outbox.delivery
     monkeypatch.setattr(
-        Outbox, "delivery", lambda box, name: replace(whole(box, name), stall_s=0.1, retry_s=(0.01, 0.02))
+        Outbox, "delivery", lambda box, name: replace(whole(box, name), stall_s=1.0, retry_s=(0.01, 0.02))
     )
     ended = run("redeliver", "j.tw", "--sink", "out", "--json")
     assert ended.code == 3
