@@ -193,8 +193,8 @@ BODIES = {
 
 
 def header(value: tuple[Any, ...]) -> bool:
-    _, _, seq, _, flags, _, _, size, _ = value
-    return seq > 0 and flags <= 1 and size <= 2**20
+    _, _, seq, _, flags, hlc, _, size, _ = value
+    return seq > 0 and flags <= 1 and hlc < 2**63 and size <= 2**20
 
 
 HEADER = then(where(parts(literal(b"FR1\1"), HASH, U64, U8, U8, U64, HASH, U32, HASH), header), lambda value: value[1:])

@@ -51,6 +51,7 @@ from tidewarp.codec.bodies import (
 )
 from tidewarp.codec.edges import Edge
 from tidewarp.codec.frames import TEXT_BYTES_MAX
+from tidewarp.codec.records import HLC_MAX
 from tidewarp.codec.references import SHA256, Reference
 from tidewarp.codec.snapshots import Snapshot
 
@@ -93,7 +94,15 @@ BODIES: dict[int, st.SearchStrategy[Body]] = {
     REQUEST: st.builds(RequestBody, REFERENCES),
 }
 HEADERS = st.builds(
-    RecordHeader, HASHES, SEQS, U8S, st.integers(0, 1), U64S, HASHES, st.integers(0, BODY_BYTES_MAX), HASHES
+    RecordHeader,
+    HASHES,
+    SEQS,
+    U8S,
+    st.integers(0, 1),
+    st.integers(0, HLC_MAX),
+    HASHES,
+    st.integers(0, BODY_BYTES_MAX),
+    HASHES,
 )
 
 

@@ -18,6 +18,8 @@ from tidewarp.codec.merkle import (
     Frontier,
     consistency_proof,
     inclusion_proof,
+    inclusion_root,
+    joined_consistency,
     verify_consistency,
     verify_inclusion,
 )
@@ -325,6 +327,57 @@ def test_proofs_over_tiles(one: int, other: int) -> None:
     assert WHOLE.leaves_read <= 2 * TILE_LEAVES
     assert proof == sub_proof(old_size, 0, size, True)
     verify_consistency(old_size, size, proof, tree_hash(0, old_size), tree_hash(0, size))
+
+
+@pytest.mark.parametrize("new_size", [*range(1, 34), 70])
+def test_two_proofs_of_consistency_are_one(new_size: int) -> None:
+    """For all sizes on the way: the joined proof is that of the definition."""
+    for size in range(1, new_size + 1):
+        second = sub_proof(size, 0, new_size, True)
+        for old_size in range(1, size + 1):
+            joined = joined_consistency(old_size, size, new_size, sub_proof(old_size, 0, size, True), second)
+            assert joined == sub_proof(old_size, 0, new_size, True)
+        assert joined_consistency(0, size, new_size, [], second) == []
+
+
+@given(NEAR_TILES, NEAR_TILES, NEAR_TILES)
+def test_proofs_are_joined_over_tiles(one: int, other: int, third: int) -> None:
+    old_size, size, new_size = sorted((one, other, third))
+    first, second = WHOLE.consistency(old_size, size), WHOLE.consistency(size, new_size)
+    assert joined_consistency(old_size, size, new_size, first, second) == WHOLE.consistency(old_size, new_size)
+
+
+@given(st.data(), st.integers(2, 70))
+def test_what_is_joined_of_a_false_proof_is_false_or_says_nothing_false(data: st.DataObject, new_size: int) -> None:
+    """Whatever a forged proof says: it is refused, or what comes of it does not hold, or is the true one."""
+    size = data.draw(st.integers(1, new_size - 1))
+    old_size = data.draw(st.integers(1, size))
+    proofs = [SMALL.consistency(old_size, size), SMALL.consistency(size, new_size)]
+    which = data.draw(st.integers(0, 1))
+    proofs[which] = forged(data, proofs[which])
+    try:
+        joined = joined_consistency(old_size, size, new_size, *proofs)
+        verify_consistency(
+            old_size, size=new_size, proof=joined, old_root=tree_hash(0, old_size), root=tree_hash(0, new_size)
+        )
+    except PeerError:
+        pass
+    else:
+        assert joined == SMALL.consistency(old_size, new_size)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "lengths"), [((3, 2, 5), (0, 0)), ((2, 5, 4), (2, 0)), ((3, 5, 9), (0, 4)), ((3, 5, 9), (65, 4))]
+)
+def test_proofs_that_do_not_go_together(sizes: tuple[int, int, int], lengths: tuple[int, int]) -> None:
+    with pytest.raises(PeerError):
+        joined_consistency(*sizes, LEAVES[: lengths[0]], LEAVES[: lengths[1]])
+
+
+@given(st.integers(1, 70), st.integers(0, 69))
+def test_a_proof_of_inclusion_leads_to_the_root(size: int, index: int) -> None:
+    proof = SMALL.inclusion(index % size, size)
+    assert inclusion_root(LEAVES[index % size], index % size, size, proof) == tree_hash(0, size)
 
 
 def forged(data: st.DataObject, proof: list[bytes]) -> list[bytes]:

@@ -12,6 +12,7 @@ from tidewarp.codec import (
     domain_of,
     genesis,
     record_hash,
+    records,
     split_timed_body,
     timed_body,
 )
@@ -55,7 +56,7 @@ def test_every_flipped_bit_is_refused_or_is_another_record() -> None:
             continue
         assert header != HEADER
         assert record_hash(header.to_bytes()) != VECTORS["record1_hash"]
-    assert refused == 32 + 1 + 7 + 12  # magic, seq 1 to 0, flags but bit 0, body_len of 2**20 and more
+    assert refused == 32 + 1 + 7 + 1 + 12  # magic, seq 1 to 0, flags but bit 0, hlc of 2**63, body_len above 2**20
 
 
 @pytest.mark.parametrize(
@@ -75,6 +76,7 @@ def test_other_lengths_and_versions_are_refused(data: bytes) -> None:
         {"flags": 2},
         {"kind": 256},
         {"hlc": -1},
+        {"hlc": 2**63},
         {"prev": b"short"},
         {"domain": bytes(33)},
         {"body_hash": bytes(31)},
@@ -95,3 +97,17 @@ def test_timed_bodies() -> None:
             timed_body(tick, b"")
     with pytest.raises(CodecError):
         split_timed_body(bytes(7))
+
+
+@pytest.mark.parametrize(
+    "change", [{"seq": 0}, {"flags": 2}, {"hlc": 2**63}, {"hlc": 2**64 - 1}, {"body_len": 2**20 + 1}]
+)
+def test_a_field_out_of_its_range_is_not_read(change: dict[str, int]) -> None:
+    """By itself, and in a batch: a header of another site may say anything."""
+    data = records.HEADER.pack(b"FR1\x01", *HEADER._replace(**change))
+    with pytest.raises(CodecError):
+        RecordHeader.from_bytes(data)
+    with pytest.raises(CodecError):
+        records.checked_header(records.HEADER.unpack(data))
+    whole = records.HEADER.pack(b"FR1\x01", *HEADER._replace(hlc=2**63 - 1))
+    assert records.checked_header(records.HEADER.unpack(whole)) == RecordHeader.from_bytes(whole)

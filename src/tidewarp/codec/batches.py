@@ -8,11 +8,12 @@ hashes to what its header says, and a header follows the one before, is for whoe
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Collection
 from typing import NamedTuple
 
-from tidewarp.codec.frames import Reader, count, counted
-from tidewarp.codec.records import HEADER_BYTES, RecordHeader
+from tidewarp.codec.frames import Reader, count
+from tidewarp.codec.records import HEADER, HEADER_BYTES, RecordHeader, checked_header
 from tidewarp.errors import CodecError
 
 __all__ = [
@@ -35,8 +36,9 @@ INLINE_BYTES_MAX = 64 << 10
 """ArtifactBytes that may travel with their record; larger ones are fetched by themselves."""
 
 _MAGIC = b"FB1\x01"
-_STATES = tuple(bytes([state]) for state in (BODY, WITHHELD, ERASED))
+_STATES = {state: bytes([state]) for state in (BODY, WITHHELD, ERASED)}
 _ITEM_BYTES_MIN = HEADER_BYTES + 2
+_CARRIED = struct.Struct(">BI")  # flag and length, before ArtifactBytes
 _ACTION = "send fewer records"
 
 
@@ -62,19 +64,24 @@ def encode_batch(items: Collection[BatchItem]) -> bytes:
     if len(items) > BATCH_ITEMS_MAX:
         raise CodecError(f"batch of {len(items)} records", f"a batch has at most {BATCH_ITEMS_MAX}", _ACTION)
     parts = [_MAGIC, count(len(items))]
+    add = parts.append
     for header, state, body, artifact in items:
         size = None if body is None else len(body)
-        if state not in (BODY, WITHHELD, ERASED) or size != (header.body_len if state == BODY else None):
+        if state not in _STATES or size != (header.body_len if state == BODY else None):
             raise CodecError(
                 f"record {header.seq} in state {state} with {'no body' if body is None else f'a body of {size} bytes'}",
                 f"in state 0 a body of {header.body_len} bytes follows, in 1 and 2 none",
                 "give the body of this header, or say why there is none",
             )
-        parts += header.to_bytes(), _STATES[state], body or b""
+        add(header.to_bytes())
+        add(_STATES[state])
+        if body is not None:
+            add(body)
         if artifact is None:
-            parts.append(b"\0")
+            add(b"\0")
         elif len(artifact) <= INLINE_BYTES_MAX:
-            parts += b"\1", counted(artifact)
+            add(_CARRIED.pack(1, len(artifact)))
+            add(artifact)
         else:
             raise CodecError(
                 f"artifact of {len(artifact)} bytes beside record {header.seq}",
@@ -112,10 +119,11 @@ def read_batch(reader: Reader) -> list[BatchItem]:
     # Read in place, without a call for each field: this runs for each record.
     data, at, end = reader.data, reader.at, min(len(reader.data), first + BATCH_BYTES_MAX)
     items = []
+    fields, carried, new = HEADER.unpack_from, _CARRIED.unpack_from, tuple.__new__
     for _ in range(number):
         if at + _ITEM_BYTES_MIN > end:
             raise _cut(reader, first, at, _ITEM_BYTES_MIN)
-        header = RecordHeader.from_bytes(data[at : at + HEADER_BYTES])
+        header = checked_header(fields(data, at))
         at += HEADER_BYTES + 1
         body, state = None, data[at - 1]
         if state == BODY:
@@ -131,17 +139,19 @@ def read_batch(reader: Reader) -> list[BatchItem]:
         artifact, flag = None, data[at]
         at += 1
         if flag:
-            size = int.from_bytes(data[at : at + 4], "big")
-            at += 4
             if flag > 1:
                 raise reader.refusal(f"a flag is 0 or 1, not {flag}")
+            if at + 4 > end:
+                raise _cut(reader, first, at, 4)
+            _, size = carried(data, at - 1)
+            at += 4
             if at + size > end:
                 raise _cut(reader, first, at, size)
             if size > INLINE_BYTES_MAX:
                 raise reader.refusal(f"{INLINE_BYTES_MAX} bytes of an artifact travel with a record, not {size}")
             artifact = data[at : at + size]
             at += size
-        items.append(BatchItem(header, state, body, artifact))
+        items.append(new(BatchItem, (header, state, body, artifact)))
     reader.at = at
     return items
 

@@ -24,6 +24,7 @@ breaking the chain.
 from __future__ import annotations
 
 import hashlib
+import struct
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import pairwise
@@ -74,6 +75,7 @@ __all__ = [
     "VerdictBody",
     "artifact_body",
     "decode_body",
+    "plain_add",
 ]
 
 ARTIFACT, EDGE, RECEIPT = 0x02, 0x03, 0x04
@@ -92,6 +94,7 @@ _NO_RECORD = bytes(32)
 _PLAIN_HEAD = b"\0\0\0\x22\0\1"  # of a body that adds an artifact without a tag: what stands before its SHA-256,
 _PLAIN_FLAG = 38  # its flag that there is no tag,
 _PLAIN_BYTES = 47  # and its length
+_PLAIN_SIZE = struct.Struct(">BQ").unpack_from  # from the flag on
 
 
 class Body(ABC):
@@ -140,9 +143,9 @@ class ArtifactBody(Body):
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """As of every body."""
-        if len(data) == _PLAIN_BYTES and data.startswith(_PLAIN_HEAD) and not data[_PLAIN_FLAG]:  # as nearly all are
-            ref = Reference(SHA256, data[len(_PLAIN_HEAD) : _PLAIN_FLAG])
-            return cls(ref, None, int.from_bytes(data[_PLAIN_FLAG + 1 :], "big"))
+        added = plain_add(data)
+        if added is not None:  # as nearly all are
+            return cls(added[0], None, added[1])
         return super(ArtifactBody, cls).from_bytes(data)
 
     def _written(self) -> bytes:
@@ -151,6 +154,15 @@ class ArtifactBody(Body):
     @classmethod
     def _read(cls, reader: Reader) -> Self:
         return cls(read_reference(reader), *read_artifact_head(reader))
+
+
+def plain_add(data: bytes) -> tuple[Reference, int] | None:
+    """Name and size of what an :class:`ArtifactBody` adds, if it has the one form that nearly all have; None: read it whole."""
+    if len(data) == _PLAIN_BYTES and data.startswith(_PLAIN_HEAD) and not data[_PLAIN_FLAG]:
+        return tuple.__new__(Reference, (SHA256, data[len(_PLAIN_HEAD) : _PLAIN_FLAG])), _PLAIN_SIZE(data, _PLAIN_FLAG)[
+            1
+        ]
+    return None
 
 
 def artifact_body(ref: Reference, tag: int | None, size: int) -> bytes:

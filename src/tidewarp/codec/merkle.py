@@ -26,6 +26,8 @@ __all__ = [
     "Hashes",
     "consistency_proof",
     "inclusion_proof",
+    "inclusion_root",
+    "joined_consistency",
     "verify_consistency",
     "verify_inclusion",
 ]
@@ -163,6 +165,41 @@ def consistency_proof(old_size: int, size: int, leaves: Hashes, tiles: Hashes) -
     return siblings if old_size == 1 << level else [peak, *siblings]
 
 
+def joined_consistency(
+    old_size: int, size: int, new_size: int, first: Sequence[bytes], second: Sequence[bytes]
+) -> list[bytes]:
+    """The proof from ``old_size`` to ``new_size`` leaves: of the ``first``, to ``size`` leaves, and the ``second``, on from these.
+
+    So who holds a tree can vouch for each part of it by a later tree that he has never seen. Nothing is verified here: of
+    false proofs comes a false one.
+
+    Raises:
+        PeerError: the sizes descend, or are not those of the proofs.
+    """
+    _check_sizes(old_size, size)
+    _check_sizes(size, new_size)
+    _check_length(first, _consistency_length(old_size, size), f"proof that {old_size} leaves became {size}")
+    _check_length(second, _consistency_length(size, new_size), f"proof that {size} leaves became {new_size}")
+    if not old_size:
+        return []
+    # From the root down, as the RFC has it: the last hash of a proof is beside the root's child that the proof goes on in.
+    early, late, above = list(first), list(second), list[bytes]()
+    while old_size != size != new_size:
+        half = _split(new_size)
+        if size <= half:
+            above.append(late.pop())
+            new_size = half
+            continue
+        early.pop()  # the other half: of the tree of ``size`` leaves, where the two proofs part here
+        beside = late.pop()
+        if old_size <= half:
+            above.append(_end_of(size - half, new_size - half, late))
+            return [*early, *reversed(above)]
+        above.append(beside)
+        old_size, size, new_size = old_size - half, size - half, new_size - half
+    return [*(late if old_size == size else early), *reversed(above)]
+
+
 def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> None:
     """Return if ``proof`` shows that ``leaf`` has ``index`` in the tree of ``size`` leaves that has this ``root``.
 
@@ -172,15 +209,25 @@ def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes],
         PeerError: it does not show that.
         CodecError: the leaf, the root or an item of the proof has not 32 bytes.
     """
+    _check_hashes(root)
+    _check_root(inclusion_root(leaf, index, size, proof), root, f"proof of leaf {index} of {size}")
+
+
+def inclusion_root(leaf: bytes, index: int, size: int, proof: Sequence[bytes]) -> bytes:
+    """The root that ``proof`` leads to: the tree of ``size`` leaves that has it, has ``leaf`` at ``index``.
+
+    Raises:
+        PeerError: no proof of this length leads anywhere.
+        CodecError: the leaf or an item of the proof has not 32 bytes.
+    """
     _check_leaf(index, size)
-    _check_hashes(leaf, root, *proof)
+    _check_hashes(leaf, *proof)
     turns = _turns(index, size)
-    what = f"proof of leaf {index} of {size}"
-    _check_length(proof, len(turns), what)
+    _check_length(proof, len(turns), f"proof of leaf {index} of {size}")
     node = leaf
     for is_right, sibling in zip(turns, proof, strict=True):
         node = _parent(sibling, node) if is_right else _parent(node, sibling)
-    _check_root(node, root, what)
+    return node
 
 
 def verify_consistency(old_size: int, size: int, proof: Sequence[bytes], old_root: bytes, root: bytes) -> None:
@@ -252,6 +299,29 @@ def _turns(index: int, width: int) -> list[bool]:
         index >>= 1
         width = (width + 1) >> 1
     return turns
+
+
+def _split(size: int) -> int:
+    """Where the RFC splits a list of so many leaves, two or more: the greatest power of two below."""
+    return 1 << (size - 1).bit_length() - 1
+
+
+def _end_of(size: int, new_size: int, proof: list[bytes]) -> bytes:
+    """The root of a subtree of ``new_size`` leaves that is not the first, by the ``proof``, used up, that ``size`` are its beginning."""
+    beside = proof.pop()
+    if size == new_size:
+        return beside
+    half = _split(new_size)
+    if size <= half:
+        return _parent(_end_of(size, half, proof), beside)
+    return _parent(beside, _end_of(size - half, new_size - half, proof))
+
+
+def _consistency_length(old_size: int, size: int) -> int:
+    if old_size in (0, size):
+        return 0
+    level = _level_of_last_peak(old_size)
+    return len(_turns((old_size - 1) >> level, -(-size >> level))) + (old_size != 1 << level)
 
 
 def _level_above(nodes: list[bytes]) -> list[bytes]:

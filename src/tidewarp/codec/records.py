@@ -18,14 +18,17 @@ __all__ = [
     "BODY_BYTES_MAX",
     "CHECKPOINT",
     "DIGEST",
+    "HEADER",
     "HEADER_BYTES",
     "HEADER_REST",
+    "HLC_MAX",
     "INPUT",
     "PUBLISHED",
     "RELEASED",
     "TIMED_KINDS",
     "Record",
     "RecordHeader",
+    "checked_header",
     "domain_of",
     "genesis",
     "leaf_before_rest",
@@ -41,13 +44,17 @@ TIMED_KINDS = frozenset({INPUT, CHECKPOINT, DIGEST, RELEASED})
 PUBLISHED = 0x01
 """The one flag: peers may have the body."""
 
+HLC_MAX = (1 << 63) - 1
+"""The greatest stamp, of the year 6429: a column of SQLite has 63 bits."""
+
 BODY_BYTES_MAX = 1 << 20
 HEADER_BYTES = 122
 HEADER_REST = struct.Struct(">QBBQ32sI32s")
 """What stands in a header behind its domain: its other fields, in their order."""
 
 _MAGIC = b"FR1\x01"
-_HEADER = struct.Struct(">4s32sQBBQ32sI32s")
+HEADER = struct.Struct(">4s32sQBBQ32sI32s")
+"""The magic, then the fields of a header."""
 _TICK = struct.Struct(">q")
 
 
@@ -73,7 +80,7 @@ class RecordHeader(NamedTuple):
             CodecError: a field breaks its rule.
         """
         try:
-            data = _HEADER.pack(_MAGIC, *self)
+            data = HEADER.pack(_MAGIC, *self)
         except struct.error as error:
             raise CodecError(f"header of record {self.seq}", str(error), "keep each field in its range") from None
         if len(self.domain) != 32 or len(self.prev) != 32 or len(self.body_hash) != 32:
@@ -86,13 +93,13 @@ class RecordHeader(NamedTuple):
         """The header whose bytes are ``data``.
 
         Raises:
-            CodecError: another length or version, seq 0, an unknown flag, a body above 1 MiB.
+            CodecError: another length or version, seq 0, an unknown flag, a stamp above HLC_MAX, a body above 1 MiB.
         """
         if len(data) != HEADER_BYTES or data[:4] != _MAGIC:
             raise CodecError(
                 f"{len(data)} bytes {data[:4].hex()}…", "not a record header of version 1", "send 122 bytes"
             )
-        header = cls._make(_HEADER.unpack(data)[1:])
+        header = cls._make(HEADER.unpack(data)[1:])
         header._check()
         return header
 
@@ -101,12 +108,24 @@ class RecordHeader(NamedTuple):
             raise CodecError("record 0", "sequence numbers count from 1", "number the records from 1")
         if self.flags & ~PUBLISHED:
             raise CodecError(f"flags {self.flags:#04x}", "only bit 0 (published) is known", "write 0 or 1")
+        if self.hlc > HLC_MAX:
+            raise CodecError(
+                f"hlc {self.hlc}", "a stamp is below 2^63, before the year 6430", "write 0, or the time of now"
+            )
         if self.body_len > BODY_BYTES_MAX:
             raise CodecError(
                 f"body of {self.body_len} bytes",
                 f"a body has at most {BODY_BYTES_MAX} bytes",
                 "split it, or refer to it",
             )
+
+
+def checked_header(fields: tuple[bytes, bytes, int, int, int, int, bytes, int, bytes]) -> RecordHeader:
+    """The header of what :data:`HEADER` unpacks, for who reads a thousand. Raises CodecError as ``from_bytes``."""
+    magic, _, seq, _, flags, hlc, _, body_len, _ = fields
+    if magic != _MAGIC or not seq or flags > PUBLISHED or hlc > HLC_MAX or body_len > BODY_BYTES_MAX:
+        return RecordHeader.from_bytes(HEADER.pack(*fields))  # which says what is wrong
+    return tuple.__new__(RecordHeader, fields[1:])
 
 
 class Record(NamedTuple):
