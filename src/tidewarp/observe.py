@@ -51,8 +51,9 @@ STAGES = (
 """The steps of an input's way through a live twin, in order."""
 
 BLOCK_STAGES = (
-    "block.inside",  # a part of a large block is in its file
-    "block.durable",  # all of it is, fsynced; the folder may not know of it yet
+    "block.inside",  # a part of a large block is in its draft
+    "block.named",  # all of it is, and the draft has the name of the block; the disk may know of neither
+    "block.durable",  # its bytes are fsynced; the folder may not know of it yet
     "block.after",  # the folder does, durably; no artifact refers to it
 )
 """The steps of a large block's way into a store, in order; ``journal.inside`` of what refers to it comes behind them."""

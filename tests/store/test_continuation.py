@@ -41,7 +41,7 @@ def test_a_continuation_is_what_it_was_made_of(payloads, data):
     items = decode_batch(encode_batch(site.items[at:]))
     found = Continuation(site.domain, at, prev, items)
     assert [*found] == items == site.items[at:]
-    assert (len(found), found.size, found.hashes()) == (len(items), len(hashes), hashes[at:])
+    assert (len(found), found.size, found.hashes) == (len(items), len(hashes), hashes[at:])
     assert found.hash == (hashes[-1] if items else prev)
     for item, one in zip(items, found.records, strict=True):
         assert (one.header, one.state, one.body) == item[:3]
@@ -156,7 +156,7 @@ def test_a_tree_grows_alike_in_any_parts(sizes):
     frontier, head = Frontier(), genesis(site.domain)
     for end, size in zip(accumulate(sizes), sizes, strict=True):
         part = Continuation(site.domain, end - size, head, site.items[end - size : end])
-        frontier.extend(part.hashes())
+        frontier.extend(part.hashes)
         head = part.hash
     assert (frontier.root(), head) == (site.head().root, site.head().head)
 
@@ -173,7 +173,7 @@ def test_a_tree_that_was_grown_before_is_not_that_of_another():
         for frontier in (empty, other):
             before = frontier.to_bytes()
             expected = frontier.copy()
-            tiles = expected.extend(part.hashes())
+            tiles = expected.extend(part.hashes)
             grown = part.grown(frontier)
             assert (grown.frontier.to_bytes(), grown.tiles) == (expected.to_bytes(), tuple(tiles))
             assert len(tiles) == 1

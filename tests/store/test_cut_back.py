@@ -11,10 +11,12 @@ import pytest
 from tidewarp.codec.batches import BODY, BatchItem
 from tidewarp.codec.bodies import ARTIFACT, ArtifactBody
 from tidewarp.codec.ed25519 import public_key_of
+from tidewarp.codec.edges import Edge
 from tidewarp.codec.records import PUBLISHED
 from tidewarp.errors import InternalError, NotFound
 from tidewarp.store import MemoryStore, open_store
 from tidewarp.store.contract import Entry
+from tidewarp.testing import ManualClock
 
 SEED = bytes([5]) * 32
 KEY = public_key_of(SEED)
@@ -84,6 +86,26 @@ def test_what_is_left_goes_on_with_the_other_branch(branches):
     assert list(store.records(domain)) == list(right.records(domain))
     assert store.signed_head(domain) == right.signed_head()
     assert store.state_hash() == right.state_hash()
+
+
+def test_edges_that_nobody_else_adds(made):
+    """They leave with their records, with their ends; one that a record which stays adds too, stays."""
+    left, store = made(SEED), made(bytes([6]) * 32)
+    ends = [left.put(word) for word in (b"one", b"two", b"three")]
+    both, alone = (Edge(7, (ends[0],), (end,), ends[2]) for end in ends[1:])
+    left.put_edge(both)
+    kept = left.journal.size
+    left.put_edge(alone)
+    left.put_edge(both)
+    store.put_edge(both)
+    adopt(store, left)
+    assert dict(store.edges(source=ends[0])) == {one.reference(): one for one in (both, alone)}
+    store.cut_back(left.domain, kept)
+    assert store.edges(source=ends[0]) == store.edges() == [(both.reference(), both)]
+    assert store.edges(target=ends[2]) == []
+    store.cut_back(left.domain, 0)
+    assert store.edges(target=ends[1]) == [(both.reference(), both)]
+    assert [one for one in store.fsck(clock=ManualClock()).problems if one.kind in ("edge", "node", "event")] == []
 
 
 def test_all_of_a_domain(branches):

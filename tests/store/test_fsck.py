@@ -280,6 +280,40 @@ def test_an_earlier_head_is_about_the_records_that_it_covers(place, no, size):
     assert kinds(check(place)) == {"head"}
 
 
+TOO_MANY = {
+    "event": "SELECT artifact, domain, 1000000, kind, flags FROM event LIMIT 1",
+    "edge": "SELECT no, 9, x'00' FROM artifact WHERE no NOT IN (SELECT edge FROM edge) LIMIT 1",
+    "node": "SELECT node, edge, role, 77 FROM node LIMIT 1",
+    "receipt": "SELECT key, domain, 1000000, receipt, outputs_hash FROM receipt LIMIT 1",
+}
+
+
+@pytest.mark.parametrize("table", TOO_MANY)
+def test_rows_too_many_and_too_few(place, table):
+    """Of a table that follows from the records: one that no record says, beside all those that are right; and none at all."""
+    before = dumped(place)
+    for statement in (f"INSERT INTO {table} {TOO_MANY[table]}", f"DELETE FROM {table}"):
+        db = sqlite3.connect(database(place), isolation_level=None)
+        assert db.execute(statement).rowcount
+        db.close()
+        assert kinds(check(place)) == {table}
+        assert repair(place).clean
+        assert dumped(place) == before
+
+
+def test_names_that_nothing_but_records_has(place):
+    """Of what never came: they get their numbers again, for events and for the ends of edges."""
+    lost = [Artifact(b"never here %d" % n).reference() for n in range(3)]
+    with SqliteStore(place) as store:
+        store.tombstone(lost[0])
+        store.put_edge(Edge(DERIVES, (lost[1],), (lost[2],), lost[2]))
+    for name in lost:
+        change(place, "DELETE FROM artifact WHERE ref = ?", name.to_bytes())
+    assert {"event", "node"} <= kinds(check(place))
+    assert repair(place).clean
+    assert check(place).clean
+
+
 def test_an_event_of_a_number_that_no_record_can_have(place):
     """Its low bits are those of a record; a repair knows better too."""
     change(place, "UPDATE event SET seq = seq | (1 << 44) WHERE domain = 1 AND seq = 1")

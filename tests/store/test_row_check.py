@@ -16,7 +16,7 @@ from tidewarp.codec import BODY_BYTES_MAX, INPUT, genesis, timed_body
 from tidewarp.errors import Corrupt
 from tidewarp.store import Entry, MemoryStore
 from tidewarp.store.chain import link
-from tidewarp.store.rows import LOG_COLUMNS, ROW, Row, RowCheck, _verify, header_of, row_of
+from tidewarp.store.rows import LOG_COLUMNS, ROW, Row, RowCheck, _verify, header_of, rows_of
 
 DOMAIN = MemoryStore().journal.domain
 ENTRIES = [Entry(INPUT, timed_body(-5, b"one")), Entry(1, b"", 1), Entry(INPUT, timed_body(7, b"")), Entry(2, b"four")]
@@ -28,7 +28,7 @@ def rows() -> list[Row]:
     with closing(sqlite3.connect(":memory:")) as db:
         db.execute("CREATE TABLE log (id, kind, flags, hlc, prev, body, body_hash, hash, body_state, time)")
         linked = link(DOMAIN, 0, genesis(DOMAIN), ENTRIES)
-        db.executemany(f"INSERT INTO log VALUES ({LOG_COLUMNS})", map(row_of, linked))
+        db.executemany(f"INSERT INTO log VALUES ({LOG_COLUMNS})", rows_of(linked))
         return [Row(*row) for row in db.execute(f"SELECT {ROW}, body FROM log ORDER BY id")]
 
 

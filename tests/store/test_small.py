@@ -40,6 +40,9 @@ def test_those_that_are_here_and_small(store):
     del expected[refs[602]], expected[refs[604]]
     assert store.small([*refs, unknown, Reference(2, bytes(32)), refs[0]], 101) == expected
     assert store.small([], 100) == {}
+    for places in ([0], [0, 599, 2], [5, 3, 300, 4], [7, 7], [3, 2]):
+        asked = [refs[place] for place in places]
+        assert store.small(asked, 101) == {ref: expected[ref] for ref in asked}, "in any order, together or apart"
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,6 @@ import shutil
 import signal
 import sqlite3
 import stat
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from hashlib import sha256
@@ -23,8 +21,8 @@ from typing import Any
 import hypothesis
 import pytest
 from hypothesis import strategies as st
+from own_process import python
 
-import tidewarp.errors
 from forked import forked
 from tampering import attacker, flip_all, make_former
 from tidewarp.codec import INPUT, PUBLISHED, record_hash, timed_body
@@ -53,21 +51,9 @@ from tidewarp.testing import armed, die, hearing
 from tidewarp.testing.contents import Site
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-SOURCES = str(Path(tidewarp.errors.__file__).parents[1])
 LARGE = b"".join(bytes([n]) * 1_000 for n in range(20))
 SMALL_ROWS = Settings(inline_max=1_000)
 KEY = bytes(range(32))
-
-
-def python(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run a script in a process of its own, warnings being errors."""
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", script, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": SOURCES},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
 
 
 @pytest.fixture(params=["file", "folder"])

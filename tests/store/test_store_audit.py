@@ -7,14 +7,16 @@ import sqlite3
 
 import pytest
 
+from tampering import attacker, flipped_at
 from tidewarp.codec import INPUT, timed_body
 from tidewarp.codec.artifacts import TAG_PROGRAM, TAG_RECEIPT, Artifact
-from tidewarp.codec.bodies import ERASE, TOMBSTONE, EraseBody, TombstoneBody
+from tidewarp.codec.bodies import ARTIFACT, ERASE, POLICY, TOMBSTONE, ArtifactBody, EraseBody, PolicyBody, TombstoneBody
 from tidewarp.codec.ed25519 import public_key_of
 from tidewarp.codec.edges import DERIVES, Edge
 from tidewarp.codec.merkle import verify_inclusion
 from tidewarp.codec.programs import External, Node, Output, Program
 from tidewarp.codec.receipts import Executor, Receipt, Signature
+from tidewarp.codec.references import SHA256, Reference
 from tidewarp.errors import CodecError, Corrupt, Erased, NotFound, PeerError
 from tidewarp.programs import OperationRegistry
 from tidewarp.programs.runs import run
@@ -165,6 +167,58 @@ def test_a_change_in_the_tables_is_found(tmp_path, statement, said):
     assert said in found[0]
 
 
+def every_sort_of_artifact(path):
+    """References by what became of the artifact, in a store at ``path``, where each is a row whose name can be damaged."""
+    with open_store(path, create=True, inline_max=1_000, key=SEED) as store:
+        made = {
+            "published": store.put(b"published"),
+            "large": store.put(bytes(2_000), tag=7),
+            "own": store.put(b"own", publish=False),
+            "hidden": store.put(b"hidden"),
+            "erased": store.put(b"erased"),
+        }
+        made["edge"] = store.put_edge(Edge(DERIVES, (made["published"],), (made["large"],)))
+        made["receipt"] = executed(store).receipt
+        store.tombstone(made["hidden"])
+        store.erase(made["erased"])
+        site = Site(bytes([9]) * 32)
+        made["others'"] = site.put(b"theirs")
+        site.give(store)
+        assert audit(store).findings == ()
+    return made
+
+
+def test_a_bit_of_a_name_is_found_whatever_the_artifact_is(tmp_path):
+    """Also of one that nobody sees: its record says that there is a row of this name, and there is none."""
+    path = tmp_path / "a.tw"
+    with attacker(path) as db:
+        for sort, ref in every_sort_of_artifact(path).items():
+            for bit in (0, 100, 271):
+                name = flipped_at(ref.to_bytes(), bit)
+                renamed = db.execute("UPDATE artifact SET ref = ? WHERE ref = ?", (name, ref.to_bytes()))
+                assert renamed.rowcount == 1
+                with open_store(path, read_only=True) as store:
+                    found = {one.where: one for one in audit(store).findings}
+                told = found[f"artifact {ref.hex()}"]
+                assert "a record adds it, and no table here leads to it" in told.rule, (sort, bit)
+                assert "tidewarp store fsck DIR --repair" in told.action
+                db.execute("UPDATE artifact SET ref = ? WHERE ref = ?", (ref.to_bytes(), name))
+    with open_store(path, read_only=True) as store:
+        assert audit(store).findings == ()
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_what_no_record_adds_is_not_missed(tmp_path, kind):
+    """A policy that was named and never put; a name that is no SHA-256, under which nothing is taken."""
+    other = Reference(SHA256 + 1, b"another hash")
+    site = Site(bytes([9]) * 32)
+    site.write(POLICY, PolicyBody(Artifact(b"nobody put it").reference()).to_bytes())
+    site.write(ARTIFACT, ArtifactBody(other, None, 5).to_bytes())
+    with MemoryStore(SEED) if kind == "memory" else open_store(tmp_path / "a.tw", create=True) as store:
+        site.give(store)
+        assert audit(store).findings == ()
+
+
 def test_blocks_that_are_whole_in_an_artifact_that_is_not(tmp_path):
     """Each block has its name; that they are this artifact's, its own name tells."""
     path = tmp_path / "a.tw"
@@ -216,3 +270,13 @@ def test_a_history_has_no_limit(tmp_path):
         verify_inclusion(head.head, size - 1, size, proof, head.root)
         assert (last.header.seq, head.size) == (size, size)
         assert audit(store) == (size, 0, 0, ())
+
+
+@pytest.mark.parametrize("kind", [ARTIFACT, POLICY, TOMBSTONE])
+def test_an_internal_record_of_no_form_says_nothing_to_an_audit(kind, tmp_path):
+    """As to a check: what its writer told nobody means nothing to anybody."""
+    with open_store(tmp_path / "a", create=True) as store:
+        store.journal.append([Entry(kind, b"no body of its kind")])
+        store.put(b"more")
+        found = audit(store)
+    assert (found.records, found.findings) == (2, ())

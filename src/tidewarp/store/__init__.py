@@ -13,6 +13,8 @@
         tables                         tables of upper layers
     memory        the same without files; the model that ``sqlite`` is tested against
     shards, subjects, snapshots        where a record belongs, what it is about; what was visible when: for both
+    branches      what-if continuations of a journal, in memory: for both
+    stamps        when records were written: for both
     chain, continuation, speaking      records made, records taken in, what is said of an artifact: pure, for both
     retention     what may go: pure, for both
     admission, fold, views, query      from records to what is visible, and questions about it
@@ -27,7 +29,9 @@ from __future__ import annotations
 
 import os
 
+from tidewarp.clocks.pacing import Clock
 from tidewarp.store.admission import OPEN, Admission
+from tidewarp.store.branches import BranchJournal
 from tidewarp.store.check import Checked, check_file
 from tidewarp.store.contract import (
     NAME_BYTES_MAX,
@@ -58,6 +62,7 @@ __all__ = [
     "Admission",
     "Adopted",
     "ArtifactInfo",
+    "BranchJournal",
     "ByteSource",
     "Checked",
     "DomainState",
@@ -96,6 +101,7 @@ def open_store(
     inline_max: int | None = None,
     shards: int = 1,
     admission: Admission = OPEN,
+    clock: Clock | None = None,
 ) -> Store:
     """Open the store at ``path``: a file NAME.tw, or a directory that is there.
 
@@ -110,6 +116,8 @@ def open_store(
         inline_max: of a new store: payload bytes that stand in a row of its database; larger ones are kept as blocks.
         shards: of a new store: into how many shards its records are divided, 1 to 256; ``Store.reshard`` changes it.
         admission: whose records count.
+        clock: the wall's, such as ``tidewarp.clocks.WallClock()``: each record that is written through this handle says when
+            (:mod:`~tidewarp.store.stamps`). None: it does not, and equal calls give equal bytes.
 
     Raises:
         OperatorError: missing, not permitted, no store, or of another format; for writing also without its key; a quota or
@@ -123,6 +131,12 @@ def open_store(
     if path == ":memory:":
         # An identity of its own: a sink knows a run by it.
         return MemoryStore(
-            key or os.urandom(32), quota_bytes=quota_bytes, shard_map=settings.shard_map, admission=admission
+            key or os.urandom(32),
+            quota_bytes=quota_bytes,
+            shard_map=settings.shard_map,
+            admission=admission,
+            clock=clock,
         )
-    return SqliteStore(path, create=create, read_only=read_only, settings=settings, key=key, admission=admission)
+    return SqliteStore(
+        path, create=create, read_only=read_only, settings=settings, key=key, admission=admission, clock=clock
+    )

@@ -12,15 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from hashlib import sha256
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple, TypeAlias
 
-from tidewarp.codec import domain_of, record_hash
+from tidewarp.codec import RecordHeader, domain_of, record_hash
 from tidewarp.codec.artifacts import TAG_RECEIPT, TAG_RESULT, Artifact, artifact_head
 from tidewarp.codec.bodies import (
     ArtifactBody,
-    Body,
-    EdgeBody,
     EvidenceBody,
     PolicyBody,
     ReceiptBody,
@@ -30,6 +28,7 @@ from tidewarp.codec.bodies import (
 from tidewarp.codec.computations import read_computation
 from tidewarp.codec.merkle import Frontier
 from tidewarp.codec.receipts import Receipt
+from tidewarp.codec.records import PUBLISHED
 from tidewarp.codec.references import Reference
 from tidewarp.codec.results import Result
 from tidewarp.errors import CodecError, Corrupt, Erased, NotFound, PeerError, Withheld
@@ -37,6 +36,8 @@ from tidewarp.store.contract import DomainState, Store, StoredRecord
 from tidewarp.store.damage import MISSING_BYTES
 from tidewarp.store.fold import Agreement, DomainStatus
 from tidewarp.store.signers import check_heads, is_keys, last_at
+from tidewarp.store.speaking import ADDS
+from tidewarp.store.subjects import told_by
 
 __all__ = ["TWO_HISTORIES", "Audited", "Finding", "audit"]
 
@@ -67,35 +68,37 @@ class Audited(NamedTuple):
     findings: tuple[Finding, ...]
 
 
-_Named: TypeAlias = dict[Reference, ArtifactBody | None]
-"""What records name; with tag and size, where the record says them."""
+_Added: TypeAlias = dict[Reference, ArtifactBody | None]
+"""The artifacts that records add; with tag and size, where the record says them."""
 
 
 def audit(store: Store) -> Audited:
     """Check everything in ``store``. Raises StoreFailed: it cannot be read."""
     records = receipts = 0
-    named: _Named = {}
+    added: _Added = {}
+    cited: set[Reference] = set()
     claims: list[tuple[bytes, int, ReceiptBody]] = []
     findings: list[Finding] = []
     for state in store.domains():
         log = _Log(store, state)
         findings += log.check()
         records += log.records
-        named |= {ref: stated or named.get(ref) for ref, stated in log.named.items()}
+        added |= {ref: stated or added.get(ref) for ref, stated in log.added.items()}
+        cited |= log.cited
         claims += log.claims
     artifacts = 0
     absent: list[Reference] = []
-    left = iter(named)
+    left = chain(added, cited - added.keys())
     while part := list(islice(left, _PART)):
         small = store.small(part, _SMALL_BYTES)  # hashed already
         for ref, is_here in zip(part, store.has(part), strict=True):
             artifacts += is_here
             if not is_here:
                 absent.append(ref)
-            elif not _is_stated(small.get(ref), named[ref]):
-                findings += _check_artifact(store, ref, named[ref])
+            elif not _is_stated(small.get(ref), added.get(ref)):
+                findings += _check_artifact(store, ref, added.get(ref))
     for ref in absent:
-        findings += _check_absent(store, ref)
+        findings += _check_absent(store, ref, is_added=ref in added)
     for domain, seq, claim in claims:
         receipts += 1
         findings += _check_claim(store, domain, seq, claim)
@@ -105,11 +108,15 @@ def audit(store: Store) -> Audited:
 
 
 class _Log:
-    """One pass over the records of a domain; what it names is in the attributes then."""
+    """One pass over the records of a domain.
+
+    Then the attributes say what they add, and what they cite: a policy, a request or evidence, which some record adds.
+    """
 
     def __init__(self, store: Store, state: DomainState) -> None:
         self.records = 0
-        self.named: _Named = {}
+        self.added: _Added = {}
+        self.cited: set[Reference] = set()
         self.claims: list[tuple[bytes, int, ReceiptBody]] = []
         self._store = store
         self._state = state
@@ -132,7 +139,7 @@ class _Log:
                 last = record_hash(header.to_bytes())
                 self._frontier.append(last)
                 if body is not None:
-                    yield from self._read(header.seq, header.kind, body)
+                    yield from self._read(header, body)
                 head = at.get(header.seq)
                 if head is None:
                     continue
@@ -150,26 +157,23 @@ class _Log:
         except PeerError as error:
             yield self._finding(f"its signed head: {error.rule}")
 
-    def _read(self, seq: int, kind: int, data: bytes) -> Iterator[Finding]:
+    def _read(self, header: RecordHeader, data: bytes) -> Iterator[Finding]:
         try:
-            body = decode_body(kind, data)
+            body = decode_body(header.kind, data)
         except CodecError as error:
-            yield self._finding(f"it is none of its kind: {error.rule}", seq)
+            if header.flags & PUBLISHED:  # what its writer told nobody means nothing to anybody
+                yield self._finding(f"it is none of its kind: {error.rule}", header.seq)
             return
         if isinstance(body, ReceiptBody):
-            self.claims.append((self._state.id, seq, body))
-        ref = _names(body)
-        if ref is not None:
-            self.named[ref] = body if isinstance(body, ArtifactBody) else self.named.get(ref)
+            self.claims.append((self._state.id, header.seq, body))
+        said = told_by(header, body) if header.kind in ADDS else None
+        if said is not None:
+            self.added[said.ref] = body if isinstance(body, ArtifactBody) else self.added.get(said.ref)
+        elif isinstance(body, PolicyBody | RequestBody | EvidenceBody):
+            self.cited.add(body.ref)
 
     def _finding(self, rule: str, seq: int | None = None) -> Finding:
         return Finding(self._what, rule, "restore the store from a copy, or pull the domain into a new one", seq)
-
-
-def _names(body: Body | None) -> Reference | None:
-    """The artifact that a record brings with it."""
-    adding = ArtifactBody | EdgeBody | ReceiptBody | PolicyBody | RequestBody | EvidenceBody
-    return body.ref if isinstance(body, adding) else None
 
 
 def _is_stated(data: bytes | None, stated: ArtifactBody | None) -> bool:
@@ -195,11 +199,15 @@ def _check_artifact(store: Store, ref: Reference, stated: ArtifactBody | None) -
         yield Finding(name if error.value == name else f"{name}, {error.value}", error.rule, action)
 
 
-def _check_absent(store: Store, ref: Reference) -> Iterator[Finding]:
-    """What is not here may have been, until a repair found it damaged."""
+def _check_absent(store: Store, ref: Reference, *, is_added: bool) -> Iterator[Finding]:
+    """What is not here may have been: until its name was damaged, or until a repair found its bytes so."""
     try:
         store.get(ref)
-    except _ABSENT:
+    except NotFound:
+        if is_added:
+            rule = "a record adds it, and no table here leads to it"
+            yield Finding(f"artifact {ref.hex()}", rule, "make the tables anew: tidewarp store fsck DIR --repair")
+    except (Withheld, Erased):
         return
     except Corrupt as error:
         action = "put the same artifact again, or: tidewarp store fsck DIR --repair --from URL"

@@ -1,22 +1,24 @@
 """Blocks: the payload of a large artifact in pieces of 8 MiB, each named by the digest that it has as an untagged artifact.
 
 So an artifact of one block and no tag has its block's name, and is hashed once. A block is durable before anything refers
-to it: a crash leaves blocks that nobody names, whole or not, never names without their blocks. In a directory a block is
-a file, ``ab/cd…`` after the digits of its name, fsynced together with the folder that it is in. In a store that is one
-file it is a row of ``block``, committed by itself. A block that does not have its name is written anew by the next put of
-the same bytes.
+to it: a crash leaves blocks that nobody refers to, never references without their blocks. In a directory a block is a file,
+``ab/cd…`` after the digits of its name: written as a *draft*, ``new-0``, while it is hashed, then renamed, and fsynced together
+with the folder that it is in. A crash may leave the draft. In a store that is one file a block is a row of ``block``,
+committed by itself. A block that does not have its name is written anew by the next put of the same bytes.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from hashlib import sha256
 from io import FileIO
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -34,6 +36,7 @@ __all__ = ["BLOCK_BYTES", "BlockFiles", "BlockRows", "Blocks", "Extent", "block_
 BLOCK_BYTES = 8 << 20
 
 _NAMES = 256  # of rows, that are read at once
+_DRAFT = re.compile("new-[0-9]+")
 
 
 class Extent(NamedTuple):
@@ -72,6 +75,9 @@ class Blocks(Protocol):
             StoreFailed, OperatorError: as :meth:`write`.
         """
 
+    def drop_drafts(self) -> int:
+        """Remove what is left of puts that a crash has ended; how many bytes it had. Raises as :meth:`drop`."""
+
 
 class BlockFiles:
     """Blocks as files below ``folder``."""
@@ -80,16 +86,27 @@ class BlockFiles:
         self._folder = folder
         self._handle = handle
         self._arrivals = arrivals or Arrivals()
-        self._turn = threading.Lock()  # of who makes a file: nobody takes a half of it for the block
+        self._turn = threading.Lock()  # of who makes a block: nobody takes for it what is not durable, and may go again
+        self._has_folders = False
+        self._drafts: set[Path] = set()  # that threads of this process are writing
+        self._drafting = threading.Lock()
 
     def write(self, data: bytes) -> bytes:
-        """As the contract says."""
-        name = block_name(data)
-        self._arrivals.add(name)
-        file = self._file(name)
-        with self._failures(file), self._turn:
-            if not self._keep(file, name):
-                self._make(file, data)
+        """As the contract says. It is hashed while another thread writes it."""
+        with self._failures(self._folder), self._draft() as draft:
+            error = None
+            try:
+                with meanwhile(partial(draft.write, data)):
+                    name = block_name(data)
+            except OSError as met:
+                error = met
+            file = self._file(name)
+            self._arrivals.add(name)
+            with self._failures(file), self._turn:
+                if not self._keep(file, name):
+                    if error is not None:
+                        raise error  # else there is no room, and none is needed
+                    draft.become(file)
         observe.stage("block.after")
         return name
 
@@ -124,16 +141,38 @@ class BlockFiles:
                 return 0
         return size
 
+    def drop_drafts(self) -> int:
+        """As the contract says."""
+        size = 0
+        with self._drafting:
+            for draft in self._left():
+                with self._failures(draft):
+                    size += draft.stat().st_size
+                    draft.unlink()
+        return size
+
+    def drafts(self) -> list[Path]:
+        """The drafts that nobody in this process is writing."""
+        with self._drafting:
+            return self._left()
+
     def strays(self) -> list[Path]:
-        """The files that are no blocks by their names."""
+        """The files that are neither blocks nor drafts by their names."""
         found = []
         for folder in self._entries(self._folder):
             inside = self._folder / folder
+            if _is_draft(inside):
+                continue
             if not inside.is_dir():
                 found.append(inside)
                 continue
             found += [inside / rest for rest in self._entries(inside) if _name_of(folder + rest) is None]
         return found
+
+    def _left(self) -> list[Path]:
+        """As :meth:`drafts`; nobody may begin one meanwhile, nor end it."""
+        found = (self._folder / one for one in self._entries(self._folder))
+        return [one for one in found if _is_draft(one) and one not in self._drafts]
 
     def _entries(self, folder: Path) -> list[str]:
         try:
@@ -143,6 +182,25 @@ class BlockFiles:
         except OSError as error:
             rule = f"a folder of blocks cannot be read: {error.strerror}"
             raise OperatorError(str(folder), rule, "make it readable") from error
+
+    @contextmanager
+    def _draft(self) -> Iterator[_Draft]:
+        """A draft that nobody else writes. Unless it has become a block, nothing is left of it."""
+        if not self._has_folders:
+            with self._turn:
+                self._make_folders()
+        with self._drafting:
+            file = next(one for n in count() if (one := self._folder / f"new-{n}") not in self._drafts)
+            self._drafts.add(file)
+        draft = _Draft(file)
+        try:
+            yield draft
+        finally:
+            try:
+                draft.discard()
+            finally:
+                with self._drafting:
+                    self._drafts.discard(file)
 
     def _keep(self, file: Path, name: bytes) -> bool:
         """Is the block there? Then it is durable: the life that wrote it may have ended before it was."""
@@ -159,28 +217,16 @@ class BlockFiles:
             raise
         return True
 
-    def _make(self, file: Path, data: bytes) -> None:
-        if not file.parent.is_dir():
-            self._make_folders()
-        file.unlink(missing_ok=True)  # what is damaged
-        try:
-            with open(file, "xb", buffering=0) as stream:
-                half = len(data) // 2
-                _write_all(stream, data[:half])
-                observe.stage("block.inside")
-                _write_all(stream, data[half:])
-                _make_durable(stream, file)
-        except BaseException:
-            file.unlink(missing_ok=True)  # a full disk needs the room
-            raise
-
     def _make_folders(self) -> None:
-        """Make all folders that blocks lie in: once, because the disk has to be waited for."""
+        """Make all folders that blocks lie in, durably: once in a life, as the one that made them may have ended too soon."""
         self._folder.mkdir(exist_ok=True)
-        for digits in range(256):
-            (self._folder / f"{digits:02x}").mkdir(exist_ok=True)
+        there = set(self._entries(self._folder))
+        for digits in (f"{number:02x}" for number in range(256)):
+            if digits not in there:
+                (self._folder / digits).mkdir(exist_ok=True)
         sync_folder(self._folder / "00")
         sync_folder(self._folder)
+        self._has_folders = True
 
     def _file(self, name: bytes) -> Path:
         digits = name.hex()
@@ -254,6 +300,10 @@ class BlockRows:
             transaction.db.execute("DELETE FROM block WHERE name = ?", (name,))
         return int(rows[0][0]) if rows else 0
 
+    def drop_drafts(self) -> int:
+        """As the contract says: a row is there or not."""
+        return 0
+
 
 def block_name(data: bytes) -> bytes:
     """The name of a block: the digest that it has as an artifact without a tag."""
@@ -269,10 +319,53 @@ def _name_of(digits: str) -> bytes | None:
     return bytes.fromhex(digits)
 
 
-def _write_all(stream: FileIO, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[stream.write(view) :]
+class _Draft:
+    """A file on its way to become a block."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._stream: FileIO | None = None
+
+    def write(self, data: bytes) -> None:
+        """Make it, of ``data``, in place of what a crash has left there. The disk begins to write it. Raises OSError."""
+        self._file.unlink(missing_ok=True)
+        self._stream = stream = open(self._file, "xb", buffering=0)
+        half = len(data) // 2
+        _write_all(stream, memoryview(data)[:half])
+        observe.stage("block.inside")
+        _write_all(stream, memoryview(data)[half:])
+
+    def become(self, file: Path) -> None:
+        """Be the block ``file``, durably, or nothing. Raises OSError."""
+        if self._stream is None:
+            raise InternalError("become", "this draft was not written", "report this")
+        self._file = self._file.rename(file)
+        observe.stage("block.named")
+        _make_durable(self._stream, file)
+        self._stream.close()
+        self._stream = None
+
+    def discard(self) -> None:
+        """Remove what is there, unless it has become a block: a full disk needs the room. Raises OSError."""
+        if self._stream is not None:
+            self._stream.close()
+            self._file.unlink(missing_ok=True)
+
+
+def _is_draft(file: Path) -> bool:
+    return _DRAFT.fullmatch(file.name) is not None and file.is_file()
+
+
+def _write_all(stream: FileIO, data: memoryview) -> None:
+    """Write all of it, and let the disk begin at once, where the system can: whoever waits for it later waits less.
+
+    Linux begins to write what it is advised to drop, and keeps what is not written yet.
+    """
+    start, size = stream.tell(), len(data)
+    while data:
+        data = data[stream.write(data) :]
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(stream.fileno(), start, size, os.POSIX_FADV_DONTNEED)
 
 
 def _make_durable(stream: FileIO, file: Path) -> None:

@@ -263,7 +263,9 @@ class _Round:
         return True
 
     def _sweep(self) -> bool:
-        """Remove the blocks that no artifact refers to, once round; whether it came round."""
+        """Remove the blocks that no artifact refers to, once round, and what is left of others; whether it came round."""
+        if not self._dry_run:
+            self._bytes += self._parts._blocks.drop_drafts()
         start = self._place(_BLOCK)
         for first, last in ((start, None), (b"", start)):
             place = first

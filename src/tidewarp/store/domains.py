@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import BinaryIO
 
-from tidewarp.codec import INPUT, PUBLISHED, genesis
+from tidewarp.codec import INPUT, PUBLISHED, RecordHeader, genesis
 from tidewarp.codec.batches import BODY, WITHHELD, BatchItem
 from tidewarp.codec.bodies import KEYS
 from tidewarp.codec.heads import SignedHead
@@ -15,6 +15,7 @@ from tidewarp.errors import CodecError, InternalError, NotFound, PeerError, Quot
 from tidewarp.store.artifacts import ArtifactTable, Content
 from tidewarp.store.connection import bad
 from tidewarp.store.continuation import (
+    Carried,
     Continuation,
     Incoming,
     check_arrived,
@@ -28,10 +29,11 @@ from tidewarp.store.contract import Adopted, DomainState, StoredRecord
 from tidewarp.store.fold.state import FOLDED_KINDS
 from tidewarp.store.handle import Handle
 from tidewarp.store.index import RecordIndex
+from tidewarp.store.inserting import insert_rows
 from tidewarp.store.journal import OpenTransaction, SqliteJournal
 from tidewarp.store.log import LogReader
 from tidewarp.store.payload import Payload, artifact_payload, check_room
-from tidewarp.store.rows import LOG_COLUMNS, OWN, Row, header_of, log_id, stored_row
+from tidewarp.store.rows import LOG_COLUMNS, OWN, SEQ_BITS, Row, log_id, stored_row, stored_rows
 from tidewarp.store.schema import DOMAINS_MAX, LIVE, NAMING, DomainRow, find_domain, read_domains
 from tidewarp.store.sharding import ShardTable
 from tidewarp.store.signers import check_bounds, earlier_heads
@@ -211,10 +213,20 @@ class DomainTable:
                 return Adopted(row.size + 1, row.size)
             incoming = continued(domain, row.size, row.head, items)
             check_head(domain, key, head, incoming.size, incoming.hash)
-            contents = self._contents(incoming.records, sources)
+            if sources or self._artifacts.quota_bytes is not None:  # what all of them say and bring has to be looked at
+                carried, others = Carried(), incoming.records
+            else:
+                carried, others = incoming.carried, incoming.others
+            contents = self._contents(others, sources)
+            added = self._artifacts.keep_small(transaction, carried.digests, carried.payloads)
             numbers = self._artifacts.keep(transaction, contents, from_others=True)
+            self._insert(transaction, row, incoming)
+            events = (
+                (no, row.no, one.seq, one.kind, one.flags) for no, one in zip(added, carried.headers, strict=True)
+            )
+            self._index.write_events(transaction.db, events)
             kept = {one.ref: no for one, no in zip(contents, numbers, strict=True)}
-            self._insert(transaction, row, incoming, kept)
+            self._write_derived(transaction, row.no, others, kept)
             transaction.undone.append(self.trees.forget)
             frontier = self.trees.extend(transaction.db, row, incoming)
             is_whole = head.size == incoming.size
@@ -253,6 +265,7 @@ class DomainTable:
                 db.execute(f"INSERT OR REPLACE INTO log VALUES ({LOG_COLUMNS})", columns)
                 db.execute("DELETE FROM stub WHERE id = ?", (row_id,))
                 db.execute("DELETE FROM shard WHERE id = ?", (row_id,))
+            self._shards.write(db, no, ((one.header, one.body) for one in news))
             self._write_derived(transaction, no, news, dict(zip((one.ref for one in contents), numbers, strict=True)))
             return len(news)
 
@@ -267,8 +280,7 @@ class DomainTable:
             db.execute("DELETE FROM log WHERE id BETWEEN ? AND ?", span)
             db.execute("DELETE FROM stub WHERE id BETWEEN ? AND ?", span)
             db.execute("DELETE FROM shard WHERE id BETWEEN ? AND ?", span)
-            for table in ("event", "receipt"):
-                db.execute(f"DELETE FROM {table} WHERE domain = ? AND seq > ?", (row.no, size))
+            self._index.cut_back(db, row.no, size)
             db.execute("UPDATE domain SET size = ?, head = ? WHERE no = ?", (size, head, row.no))
             db.execute("UPDATE note SET note = NULL WHERE no = ?", (row.no,))
             for table in (
@@ -288,37 +300,29 @@ class DomainTable:
             raise QuotaExceeded(f"domain {domain.hex()[:16]}", rule, "name the domains that count in a policy")
         return DomainRow(rows[-1].no + 1, domain, 0, genesis(domain))
 
-    def _insert(
-        self,
-        transaction: OpenTransaction,
-        row: DomainRow,
-        incoming: Continuation,
-        kept: Mapping[Reference, int],
-    ) -> None:
+    def _insert(self, transaction: OpenTransaction, row: DomainRow, incoming: Continuation) -> None:
         if not incoming:
             return
-        db, no, records = transaction.db, row.no, incoming.records
-        stubs = [one.header for one in records if one.state != BODY]
+        db, no = transaction.db, row.no
+        stubs = [one.header for one in incoming.others if one.state != BODY]
         if no == OWN:
             if stubs:
                 what = f"record {stubs[0].seq} of the own domain"
                 raise PeerError(what, "a journal has all bodies of its own", "pull its tail from a peer that has them")
             transaction.tail = incoming.size, incoming.hash
-            inputs = ((one.header.seq, one.body or b"", None) for one in records if one.header.kind == INPUT)
+            inputs = ((one.header.seq, one.body or b"", None) for one in incoming.others if one.header.kind == INPUT)
             self._spans.write(db, inputs)
         else:
             statement = "INSERT OR REPLACE INTO domain VALUES (?, ?, ?, ?, ?)"
             db.execute(statement, (no, row.id, LIVE, incoming.size, incoming.hash))
-        rows = [stored_row(no, header, hash_, state, body) for header, hash_, state, body, _, _ in records]
-        db.executemany(f"INSERT INTO log VALUES ({LOG_COLUMNS})", rows)
+        insert_rows(db, "log", LOG_COLUMNS, stored_rows(no, incoming.prev, incoming, incoming.hashes))
         db.executemany("INSERT INTO stub VALUES (?, ?)", ((log_id(one.seq, no), one.body_len) for one in stubs))
-        self._write_derived(transaction, no, records, kept)
+        self._shards.write(db, no, ((one.header, one.body) for one in incoming))
 
     def _write_derived(
         self, transaction: OpenTransaction, no: int, records: Sequence[Incoming], kept: Mapping[Reference, int]
     ) -> None:
-        """What tables beside ``log`` hold of records that are new there."""
-        self._shards.write(transaction.db, no, ((one.header, one.body) for one in records))
+        """What the indices hold of records that are new in ``log``."""
         found = [one for one in (told_by(header, said) for header, _, _, _, said, _ in records) if one is not None]
         if found:
             self._index.write(transaction, no, found, kept)
@@ -350,4 +354,6 @@ class DomainTable:
 
 
 def _stored(domain: bytes, row: Row) -> StoredRecord:
-    return StoredRecord(header_of(domain, row), row.body_state, row.body if row.body_state == BODY else None)
+    row_id, kind, flags, hlc, prev, body_len, body_hash, _, state, _, body = row
+    header = RecordHeader(domain, row_id & (1 << SEQ_BITS) - 1, kind, flags, hlc, prev, body_len, body_hash)
+    return StoredRecord(header, state, body if state == BODY else None)

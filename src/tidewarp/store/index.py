@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 from tidewarp.codec.artifacts import TAG_EDGE
 from tidewarp.codec.bodies import (
+    EDGE,
     ArtifactBody,
     EdgeBody,
     ReceiptBody,
@@ -23,6 +24,7 @@ from tidewarp.codec.references import Reference, encode_references
 from tidewarp.store.artifacts import ArtifactTable, Content
 from tidewarp.store.chain import Linked
 from tidewarp.store.handle import Handle
+from tidewarp.store.inserting import insert_rows
 from tidewarp.store.journal import OpenTransaction
 from tidewarp.store.rows import OWN
 from tidewarp.store.speaking import shows
@@ -75,7 +77,18 @@ class RecordIndex:
 
     def write_events(self, db: sqlite3.Connection, events: Iterable[tuple[int, int, int, int, int]]) -> None:
         """Note events: number of the artifact, number of the domain, seq, kind, flags."""
-        db.executemany("INSERT INTO event VALUES (?, ?, ?, ?, ?)", events)
+        insert_rows(db, "event", "?, ?, ?, ?, ?", events)
+
+    def cut_back(self, db: sqlite3.Connection, no: int, size: int) -> None:
+        """Forget the records of domain ``no`` behind the first ``size``, and the edges that none of the others adds."""
+        added = f"SELECT artifact FROM event WHERE kind = {EDGE}"
+        cut = [edge for (edge,) in db.execute(f"{added} AND domain = ? AND seq > ?", (no, size))]
+        for table in ("event", "receipt"):
+            db.execute(f"DELETE FROM {table} WHERE domain = ? AND seq > ?", (no, size))
+        for edge in cut:
+            if not db.execute(f"{added} AND artifact = ?", (edge,)).fetchone():
+                db.execute("DELETE FROM edge WHERE edge = ?", (edge,))
+                db.execute("DELETE FROM node WHERE edge = ?", (edge,))
 
     def shown(self, db: sqlite3.Connection, artifacts: Sequence[int], *, publish: bool) -> set[int]:
         """Which of these artifacts the own domain shows; to others, if they are to be published."""

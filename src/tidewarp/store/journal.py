@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from itertools import tee
 from typing import TypeAlias
 
 from tidewarp import observe
+from tidewarp.clocks.pacing import Clock
 from tidewarp.codec import INPUT, Record
 from tidewarp.errors import InternalError, StoreFailed, StoreFull
+from tidewarp.store.branches import BranchJournal, Cut
 from tidewarp.store.chain import (
     Linked,
     check_cursors,
@@ -26,11 +28,13 @@ from tidewarp.store.connection import DATABASE_ERRORS, bad
 from tidewarp.store.contract import Entry, Written
 from tidewarp.store.groupcommit import GroupCommit, Submission
 from tidewarp.store.handle import Handle
+from tidewarp.store.inserting import insert_rows
 from tidewarp.store.log import LogReader
-from tidewarp.store.rows import LOG_COLUMNS, OWN, header_of, log_id, row_of
+from tidewarp.store.rows import LOG_COLUMNS, OWN, header_of, log_id, rows_of
 from tidewarp.store.schema import read_domain
 from tidewarp.store.sharding import ShardTable
 from tidewarp.store.spans import Spans
+from tidewarp.store.stamps import stamps
 
 __all__ = ["Indexing", "OpenTransaction", "SqliteJournal"]
 
@@ -80,12 +84,18 @@ class SqliteJournal:
     """
 
     def __init__(
-        self, handle: Handle, spans: Spans, index: Indexing | None = None, shards: ShardTable | None = None
+        self,
+        handle: Handle,
+        spans: Spans,
+        index: Indexing | None = None,
+        shards: ShardTable | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._handle = handle
         self._spans = spans
         self._index = index
         self._shards = shards
+        self._clock = clock
         _, self._domain, size, head = read_domain(handle.reader, str(handle.path))
         self._tail = size, head  # of the writer: what is durable
         self._log = LogReader(handle, OWN, self._domain)
@@ -141,9 +151,7 @@ class SqliteJournal:
         """As the contract says."""
         size, head = self._bounds("read")
         check_range(after, limit)
-        rows = self._log.scan(after, size if limit is None else limit, kinds, size, head)
-        domain = self._domain
-        return (Record(header_of(domain, row), row.body) for row in rows)
+        return self.read_to(size, head, after, limit, kinds)
 
     def read_time(
         self, first_tick: int, last_tick: int, *, last_tick_of: Callable[[Record], int] | None = None
@@ -151,7 +159,7 @@ class SqliteJournal:
         """As the contract says."""
         size, _ = self._bounds("read_time")
         check_window(first_tick, last_tick)
-        return self._overlapping(first_tick, last_tick, size, last_tick_of)
+        return self.read_time_to(size, first_tick, last_tick, last_tick_of)
 
     def last_tick(self, seq: int) -> int | None:
         """As the contract says."""
@@ -169,6 +177,18 @@ class SqliteJournal:
         """All durable positions, by name in byte order."""
         rows = self._handle.select("cursors", "SELECT source, cursor FROM source_cursor ORDER BY source")
         return self._positions(rows)
+
+    def branch(self, name: str) -> BranchJournal:
+        """As the contract says. One statement, so that records and positions are those of one moment."""
+        if self._handle.in_transaction:
+            raise InternalError(
+                "branch", "this thread's transaction is open, and not durable yet", "leave the block first"
+            )
+        statement = "SELECT size, head, source, cursor FROM domain LEFT JOIN source_cursor WHERE no = 1"
+        rows = self._handle.select("branch", statement)
+        size, head = self._tail_of([row[:2] for row in rows[:1]])
+        positions = self._positions([row[2:] for row in rows if row[2:] != (None, None)])
+        return BranchJournal(self, Cut(size, head, positions), name)
 
     def close(self) -> None:
         """Commit what is queued; refuse everything from here on."""
@@ -224,14 +244,14 @@ class SqliteJournal:
     def extend(
         self,
         transaction: OpenTransaction,
-        entries: Sequence[Entry],
+        entries: Iterable[tuple[int, bytes, int, int | None]],
         cursors: Mapping[str, bytes] | None = None,
         *,
         index: bool = True,
     ) -> Written:
-        """Append to the open transaction. Without ``index`` the caller writes what indices have to know."""
+        """Append ``entries`` (fields of an Entry) to the open transaction. Without ``index`` the caller writes what indices have to know."""
         size, head = transaction.tail
-        linked = link(self._domain, size, head, entries)
+        linked = link(self._domain, size, head, entries, *self._stamps(size))
         self._insert(transaction.db, linked, cursors or {}, index=index)
         if linked:
             transaction.tail = size + len(linked), linked[-1].hash
@@ -243,21 +263,36 @@ class SqliteJournal:
         self._handle.enter(call)
         if self._handle.writer is not None:
             return self._tail
-        rows = self._handle.select(call, "SELECT size, head FROM domain WHERE no = 1")
+        return self._tail_of(self._handle.select(call, "SELECT size, head FROM domain WHERE no = 1"))
+
+    def _tail_of(self, rows: list[tuple[object, ...]]) -> tuple[int, bytes]:
         if len(rows) != 1 or not isinstance(rows[0][0], int) or not isinstance(rows[0][1], bytes):
             raise bad(str(self._handle.path), "table domain", "it has one row with size and head")
         return rows[0][0], rows[0][1]
 
-    def _overlapping(
-        self, first: int, last: int, size: int, last_tick_of: Callable[[Record], int] | None
+    def check_open(self, call: str) -> None:
+        """As :class:`~tidewarp.store.branches.Parent` says, and the two below."""
+        self._handle.enter(call)
+
+    def read_to(
+        self, size: int, head: bytes, after: int, limit: int | None, kinds: Collection[int] | None
     ) -> Iterator[Record]:
-        found, numbers = tee(self._spans.overlapping(first, last, size))
+        """The records of a read that began at ``size``, when ``head`` was the hash of the last."""
+        rows = self._log.scan(after, size if limit is None else limit, kinds, size, head)
+        domain = self._domain
+        return (Record(header_of(domain, row), row.body) for row in rows)
+
+    def read_time_to(
+        self, size: int, first_tick: int, last_tick: int, last_tick_of: Callable[[Record], int] | None
+    ) -> Iterator[Record]:
+        """The records of a read that began at ``size``."""
+        found, numbers = tee(self._spans.overlapping(first_tick, last_tick, size))
         for span, row in zip(found, self._log.at(one.seq for one in numbers), strict=True):
             if row.kind != INPUT or row.time != span.tick:
                 rule = "its row there is not about an input of that tick"
                 raise bad(str(self._handle.path), f"table span, record {span.seq}", rule, span.seq)
             record = Record(header_of(self._domain, row), row.body)
-            if span.last is None and last_tick_of is not None and last_tick_of(record) < first:
+            if span.last is None and last_tick_of is not None and last_tick_of(record) < first_tick:
                 continue
             yield record
 
@@ -275,11 +310,12 @@ class SqliteJournal:
         """The transaction of a group commit."""
         self._handle.enter_writer("append")
         size, head = self._tail
+        hlcs = self._stamps(size)
         linked: list[Linked] = []
         cursors: dict[str, bytes] = {}
         outcomes = []
         for submission in group:
-            new = link(self._domain, size, head, submission.entries)
+            new = link(self._domain, size, head, submission.entries, *hlcs)
             first_seq, size, head = size + 1, size + len(new), new[-1].hash if new else head
             outcomes.append(Written(first_seq, size, head))
             linked += new
@@ -305,13 +341,20 @@ class SqliteJournal:
     def _insert(
         self, db: sqlite3.Connection, linked: Sequence[Linked], cursors: Mapping[str, bytes], *, index: bool = True
     ) -> None:
-        db.executemany(f"INSERT INTO log VALUES ({LOG_COLUMNS})", map(row_of, linked))
+        insert_rows(db, "log", LOG_COLUMNS, rows_of(linked))
         self._spans.write(db, ((one.seq, one.body, one.last_tick) for one in linked if one.kind == INPUT))
         if self._shards is not None:
             self._shards.write(db, OWN, (one.record for one in linked))
         if index and self._index is not None and self._open is not None:
             self._index(self._open, linked)
         db.executemany("INSERT OR REPLACE INTO source_cursor VALUES (?, ?)", cursors.items())
+
+    def _stamps(self, size: int) -> tuple[Iterator[int], ...]:
+        """The stamps of what is written behind the first ``size`` records, if there is a clock."""
+        if self._clock is None:
+            return ()
+        last = self._handle.select("append", "SELECT hlc FROM log WHERE id = ?", log_id(size))
+        return (stamps(self._clock, last[0][0] if last else 0),)
 
     def _commit(self, db: sqlite3.Connection, tail: tuple[int, bytes]) -> None:
         moved = db.execute(

@@ -111,7 +111,7 @@ class LogReader:
                     (log_id(first, self._no), log_id(last, self._no)),
                 )
                 for values in cursor:
-                    rows.append(Row(*values))
+                    rows.append(tuple.__new__(Row, values))  # a third of the time of Row(*values)
                     bytes_read += len(rows[-1].body or b"")
                     if bytes_read >= _PAGE_BYTES:
                         break

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, closing
 from types import TracebackType
 from typing import Self
 
+from tidewarp.clocks.pacing import Clock
 from tidewarp.codec import RecordHeader
 from tidewarp.codec.ed25519 import public_key_of
 from tidewarp.codec.heads import SignedHead, sign_head
@@ -26,6 +27,7 @@ from tidewarp.store.connection import (
     is_sealed,
     pragma,
     set_durable,
+    widen_cache,
 )
 from tidewarp.store.domains import DomainTable
 from tidewarp.store.files import (
@@ -76,6 +78,7 @@ class OpenedStore:
         settings: of a store that is made.
         key: Ed25519 seed (32 bytes) of a store that is made; None: a new one.
         admission: whose records count.
+        clock: stamps the records that are written; None: they have no stamp.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class OpenedStore:
         settings: Settings = UNSET,
         key: bytes | None = None,
         admission: Admission = OPEN,
+        clock: Clock | None = None,
     ) -> None:
         if create and read_only:
             raise OperatorError(str(path), "a journal cannot be created read-only", "leave one of the two out")
@@ -94,6 +98,7 @@ class OpenedStore:
         self._place = locate(path, create=create, read_only=read_only)
         self._path = self._place.database
         self._admission = admission
+        self._clock = clock
         with ExitStack() as opened_parts:
             try:
                 if read_only:
@@ -133,7 +138,13 @@ class OpenedStore:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        """Close it. Where the block has failed, its error is raised, with what more went wrong as a note."""
+        try:
+            self.close()
+        except TidewarpError as unclosed:
+            if error is None:
+                raise
+            error.add_note(str(unclosed))
 
     def _enter(self, call: str) -> None:
         self._handle.enter(call)
@@ -149,6 +160,9 @@ class OpenedStore:
         self._handle.enter_writer(call)
 
     def _unopened(self, error: Exception) -> TidewarpError:
+        if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHMSIZE:
+            rule = f"no room for {self._path.name}-shm, which all who have it open share (SQLITE_IOERR_SHMSIZE)"
+            return StoreFull(f"{self._path}: opening it", rule, "make room; nothing was written, and nothing is lost")
         if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_NOTADB:
             return failure(error, self._path, "opening it")
         return no_journal(self._path, error)
@@ -182,6 +196,8 @@ class OpenedStore:
             sync_folder(self._path)
         self._check()
         set_durable(self._db, self._path)
+        if self._place.blocks is not None:  # a journal alone changes few pages at a time
+            widen_cache(self._db)
         reader = opened_parts.enter_context(closing(connect_read_only(self._path)))
         self._bind(Handle(self._path, reader, self._db))
         if self._declared_seed() is None or self._place.key.exists():
@@ -210,9 +226,9 @@ class OpenedStore:
         spans: Spans = FormerSpans(handle) if is_former else SpanTable(handle)
         self._shards = ShardTable(handle)
         self._journal = (
-            SqliteJournal(handle, spans)
+            SqliteJournal(handle, spans, clock=self._clock)
             if is_former
-            else SqliteJournal(handle, spans, self._index.write_own, self._shards)
+            else SqliteJournal(handle, spans, self._index.write_own, self._shards, self._clock)
         )
         key = read_key(handle.reader, str(self._path))
         self._domains = DomainTable(handle, self._journal, spans, self._artifacts, self._index, self._shards, key)

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from tidewarp.codec import BODY_BYTES_MAX, PUBLISHED, TIMED_KINDS, RecordHeader, record_hash
-from tidewarp.codec.batches import BODY, ERASED, WITHHELD
-from tidewarp.codec.records import HEADER_REST, leaf_before_rest
+from tidewarp.codec.batches import BODY, ERASED, WITHHELD, BatchItem
+from tidewarp.codec.records import HEADER_REST, HLC_MAX, leaf_before_rest
 from tidewarp.errors import CodecError
 from tidewarp.store.chain import Linked, tick_of
-from tidewarp.store.connection import NO_VALUE, Blob, bad, blob
+from tidewarp.store.connection import NO_VALUE, SHORT_BYTES, Blob, bad, blob
 
 __all__ = [
     "LOG_COLUMNS",
@@ -24,8 +24,9 @@ __all__ = [
     "RowCheck",
     "header_of",
     "log_id",
-    "row_of",
+    "rows_of",
     "stored_row",
+    "stored_rows",
 ]
 
 OWN = 1
@@ -47,7 +48,7 @@ STUB_ROW = ROW.replace(
 """The same of rows that may be stubs."""
 
 LOG_COLUMNS = "?, ?, ?, ?, ?, ?, ?, ?, ?, nullif(?, '')"
-"""Places of :func:`row_of` in an INSERT."""
+"""Places of :func:`rows_of` in an INSERT."""
 
 
 class Row(NamedTuple):
@@ -71,11 +72,23 @@ def log_id(seq: int, no: int = OWN) -> int:
     return no << SEQ_BITS | seq
 
 
-def row_of(linked: Linked) -> tuple[object, ...]:
-    """The columns of ``log`` for a record of the own domain, in the order of the table."""
-    _, seq, kind, flags, prev, body, body_hash, row_hash, _ = linked
-    tick = tick_of(kind, body) if kind in TIMED_KINDS else NO_VALUE
-    return _OWN_ROWS | seq, kind, flags, 0, Blob(prev), blob(body), Blob(body_hash), Blob(row_hash), _PRESENT, tick
+def rows_of(linked: Iterable[Linked]) -> Iterator[tuple[object, ...]]:
+    """The columns of ``log`` for records of the own domain, in the order of the table."""
+    return (
+        (
+            _OWN_ROWS | seq,
+            kind,
+            flags,
+            hlc,
+            Blob(prev),
+            Blob(body) if len(body) <= SHORT_BYTES else body,
+            Blob(body_hash),
+            Blob(row_hash),
+            _PRESENT,
+            tick_of(kind, body) if kind in TIMED_KINDS else NO_VALUE,
+        )
+        for _, seq, kind, flags, hlc, prev, body, body_hash, row_hash, _ in linked
+    )
 
 
 def stored_row(no: int, header: RecordHeader, hash: bytes, state: int, body: bytes | None) -> tuple[object, ...]:
@@ -83,6 +96,19 @@ def stored_row(no: int, header: RecordHeader, hash: bytes, state: int, body: byt
     _, seq, kind, flags, hlc, prev, _, body_hash = header
     tick = tick_of(kind, body) if kind in TIMED_KINDS and body is not None else NO_VALUE
     return log_id(seq, no), kind, flags, hlc, Blob(prev), blob(body or b""), Blob(body_hash), Blob(hash), state, tick
+
+
+def stored_rows(
+    no: int, prev: bytes, items: Iterable[BatchItem], hashes: Sequence[bytes]
+) -> Iterator[tuple[object, ...]]:
+    """The same of the records behind the one with the hash ``prev``, each of which has its hash in ``hashes``."""
+    before, first = Blob(prev), log_id(0, no)
+    for (header, state, body, _), hash_ in zip(items, hashes, strict=True):
+        _, seq, kind, flags, hlc, _, _, body_hash = header
+        tick = tick_of(kind, body) if kind in TIMED_KINDS and body is not None else NO_VALUE
+        after = Blob(hash_)
+        yield first | seq, kind, flags, hlc, before, blob(body or b""), Blob(body_hash), after, state, tick
+        before = after
 
 
 def header_of(domain: bytes, row: Row) -> RecordHeader:
@@ -126,6 +152,7 @@ class RowCheck:
                     and row_id == number | seq
                     and body_state == _PRESENT
                     and not flags & ~PUBLISHED
+                    and hlc <= HLC_MAX
                     and body_len <= BODY_BYTES_MAX
                     and (len(body_hash) == 32 if body is None else sha256(body).digest() == body_hash)
                     and (body is None or _has_tick(kind, time, body))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
+from itertools import count, repeat
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -37,7 +38,7 @@ from tidewarp.store.blocks import BlockFiles, BlockRows
 from tidewarp.store.chain import check_name, check_range
 from tidewarp.store.connection import connect_read_only, is_sealed
 from tidewarp.store.continuation import check_arrived, check_awaited
-from tidewarp.store.contract import Adopted, ArtifactInfo, DomainState, Entry, Scope, StoredRecord, Written
+from tidewarp.store.contract import Adopted, ArtifactInfo, DomainState, Scope, StoredRecord, Written
 from tidewarp.store.damage import ByteSource, FsckReport
 from tidewarp.store.files import keep_signing_seed, require_key
 from tidewarp.store.fsck import Fsck
@@ -73,6 +74,7 @@ class SqliteStore(OpenedStore):
         settings: of a store that is made.
         key: Ed25519 seed (32 bytes) of a store that is made; None: a new one.
         admission: whose records count.
+        clock: stamps the records that are written; None: they have no stamp.
     """
 
     # --- artifacts ---
@@ -91,9 +93,7 @@ class SqliteStore(OpenedStore):
         self._enter_writer("put_many")
         items = list(items)
         with collector_paused(), self._arrivals.kept():
-            contents = self._artifacts.contents(items)
-            self._put("put_many", contents, publish)
-        return [one.ref for one in contents]
+            return self._put_all(items, publish)
 
     def put_edge(self, edge: Edge, *, publish: bool = True) -> Reference:
         """As the contract says."""
@@ -445,6 +445,11 @@ class SqliteStore(OpenedStore):
             write_quota(transaction.db, quota_bytes)
             self._artifacts.set_quota(quota_bytes)
 
+    def room(self) -> int | None:
+        """As the contract says."""
+        self._enter("room")
+        return self._artifacts.room()
+
     @property
     def shard_map(self) -> ShardMap:
         """As the contract says."""
@@ -460,6 +465,11 @@ class SqliteStore(OpenedStore):
 
     # --- writing ---
 
+    def _put_all(self, items: Sequence[tuple[bytes, int | None]], publish: bool) -> list[Reference]:
+        contents = self._artifacts.contents(items)
+        self._put("put_many", contents, publish)
+        return [one.ref for one in contents]  # all else is gone when the collector looks again
+
     def _put(self, call: str, contents: Sequence[Content], publish: bool) -> None:
         with self._journal.transaction(call) as transaction:
             first_new = self._artifacts.next_number(transaction.db)
@@ -470,9 +480,10 @@ class SqliteStore(OpenedStore):
             if not news:
                 return
             flags = PUBLISHED if publish else 0
-            entries = [Entry(ARTIFACT, artifact_body(one.ref, one.tag, one.size), flags) for one in news.values()]
+            bodies = [artifact_body(ref, tag, size) for ref, tag, size, *_ in news.values()]
+            entries = zip(repeat(ARTIFACT), bodies, repeat(flags), repeat(None))
             first, *_ = self._journal.extend(transaction, entries, index=False)
-            events = ((no, OWN, seq, ARTIFACT, flags) for seq, no in enumerate(news, first))
+            events = zip(news, repeat(OWN), count(first), repeat(ARTIFACT), repeat(flags))
             self._index.write_events(transaction.db, events)
 
     def _put_told(self, call: str, body: Body, artifact: Artifact, publish: bool) -> Reference:

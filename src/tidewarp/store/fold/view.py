@@ -75,6 +75,11 @@ class View:
         self._heads = heads  # by domain, in no order
         self._forks = forks
 
+    @property
+    def lineage(self) -> object:
+        """The same object, by ``is``, as long as the view only grows: as all that counted counts, and more does."""
+        return self._now()
+
     def is_visible(self, ref: Reference) -> bool:
         """Whether the artifact, edge or receipt is live for one of the domains that count."""
         return ref.encoded() in self._now().visibility.visible

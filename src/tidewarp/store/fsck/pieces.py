@@ -44,5 +44,10 @@ class PieceCheck:
                 self._inspection.found(ORPHAN, where, "no artifact refers to it", repaired=self._inspection.repairs)
 
     def _check_files(self, blocks: BlockFiles) -> None:
+        for draft in blocks.drafts():
+            rule = "it is what a put has left that did not come to its end"
+            self._inspection.found(ORPHAN, str(draft), rule, repaired=self._inspection.repairs)
+        if self._inspection.repairs:
+            blocks.drop_drafts()
         for file in blocks.strays():
             self._inspection.found(ORPHAN, str(file), "it is no block")

@@ -75,8 +75,12 @@ class Artifacts(Turns):
         adds = [event.flags for event, _ in events if event.kind in ADDS]
         artifact = state.artifacts.get(ref)
         published = any(flags & PUBLISHED for flags in adds)
+        told: dict[bytes, list[tuple[int, int]]] = {}
+        for event, _ in sorted(events, key=lambda one: one[0].seq):
+            told.setdefault(event.domain, []).append((event.kind, event.flags))
+        is_shown = any(shows(one, publish=False) for one in told.values())
         if artifact is not None:
-            return ArtifactInfo(ref, artifact.tag, len(artifact.payload), "here", published)
+            return ArtifactInfo(ref, artifact.tag, len(artifact.payload), "here", published, is_shown)
         if not adds:
             raise _unknown(ref)
         said = next(
@@ -85,7 +89,7 @@ class Artifacts(Turns):
         if said is None:
             raise self._missing(ref)
         is_erased = any(event.kind == ERASE for event, _ in events)
-        return ArtifactInfo(ref, *said, "erased" if is_erased else "withheld", published)
+        return ArtifactInfo(ref, *said, "erased" if is_erased else "withheld", published, is_shown)
 
     def has(self, refs: Sequence[Reference]) -> list[bool]:
         """As the contract says."""
@@ -166,6 +170,11 @@ class Artifacts(Turns):
         room = self._room([one.tag for one in news.values()])
         check_room(sum(len(one.payload) for one in news.values()), room, f"{len(news)} artifacts")
         state.artifacts.update(news)
+
+    def room(self) -> int | None:
+        """As the contract says."""
+        self._check_open("room")
+        return self._room()
 
     def _room(self, tags: Iterable[int | None] = (None,)) -> int | None:
         state = self._seen()

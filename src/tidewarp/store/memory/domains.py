@@ -191,8 +191,7 @@ class Domains(Artifacts):
             if domain == self._domain:
                 raise InternalError("cut_back", "the own domain is never cut back", "begin a successor")
             state.logs[domain] = Log(domain, log.key, log.records[:size])
-            for ref, events in state.events.items():
-                state.events[ref] = [one for one in events if one[0].domain != domain or one[0].seq <= size]
+            state.cut_back(domain, size)
             self._fold_anew()
 
     def _leaves(self, domain: bytes, size: int | None) -> list[bytes]:

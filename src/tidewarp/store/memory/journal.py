@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from itertools import islice
-from operator import itemgetter
 
-from tidewarp.codec import INPUT, Record, split_timed_body
+from tidewarp.codec import INPUT, Record
 from tidewarp.errors import InternalError
+from tidewarp.store.branches import BranchJournal, Cut, overlapping
 from tidewarp.store.chain import check_cursors, check_entries, check_range, check_window, no_input
 from tidewarp.store.contract import Entry, Written
 from tidewarp.store.memory.state import Log
@@ -56,27 +56,17 @@ class MemoryJournal:
 
     def read(self, after: int = 0, limit: int | None = None, kinds: Collection[int] | None = None) -> Iterator[Record]:
         """As the contract says."""
-        self._store._check_open("read")
+        self.check_open("read")
         check_range(after, limit)
-        records = self._durable.records[after:]
-        found = (Record(one.header, one.body or b"") for one in records if kinds is None or one.header.kind in kinds)
-        return islice(found, limit)
+        return self.read_to(self.size, self.head, after, limit, kinds)
 
     def read_time(
         self, first_tick: int, last_tick: int, *, last_tick_of: Callable[[Record], int] | None = None
     ) -> Iterator[Record]:
         """As the contract says."""
-        self._store._check_open("read_time")
+        self.check_open("read_time")
         check_window(first_tick, last_tick)
-        found = []
-        for record in self.read(kinds={INPUT}):
-            tick = split_timed_body(record.body)[0]
-            last = self._store._durable().last_ticks.get(record.seq)
-            if last is None and last_tick_of is not None and tick <= last_tick:
-                last = last_tick_of(record)
-            if tick <= last_tick and (last is None or last >= first_tick):
-                found.append((tick, record))
-        return (record for _, record in sorted(found, key=itemgetter(0)))
+        return self.read_time_to(self.size, first_tick, last_tick, last_tick_of)
 
     def last_tick(self, seq: int) -> int | None:
         """As the contract says."""
@@ -93,9 +83,43 @@ class MemoryJournal:
         self._store._check_open("cursors")
         return dict(sorted(self._store._seen().cursors.items()))
 
+    def branch(self, name: str) -> BranchJournal:
+        """As the contract says; waits for a transaction of another thread."""
+        if self._store._in_transaction:
+            raise InternalError(
+                "branch", "this thread's transaction is open, and not durable yet", "leave the block first"
+            )
+        with self._store._writing("branch") as state:
+            log = state.logs[self._store.domain]
+            cut = Cut(len(log.records), log.head, dict(state.cursors))
+        return BranchJournal(self, cut, name)
+
     def close(self) -> None:
         """Refuse everything from here on."""
         self._store._closed = True
+
+    # --- as a parent of branches ---
+
+    def check_open(self, call: str) -> None:
+        """As :class:`~tidewarp.store.branches.Parent` says, and the two below."""
+        self._store._check_open(call)
+
+    def read_to(
+        self, size: int, head: bytes, after: int, limit: int | None, kinds: Collection[int] | None
+    ) -> Iterator[Record]:
+        """The records of a read that began at ``size``; nothing here was written and read back, so no ``head`` is compared."""
+        records = self._durable.records[after:size]
+        found = (Record(one.header, one.body or b"") for one in records if kinds is None or one.header.kind in kinds)
+        return islice(found, limit)
+
+    def read_time_to(
+        self, size: int, first_tick: int, last_tick: int, last_tick_of: Callable[[Record], int] | None
+    ) -> Iterator[Record]:
+        """The records of a read that began at ``size``."""
+        last_ticks = self._store._durable().last_ticks
+        records = self.read_to(size, b"", 0, None, {INPUT})
+        inputs = ((record, last_ticks.get(record.seq)) for record in records)
+        return iter(overlapping(inputs, first_tick, last_tick, last_tick_of))
 
     @property
     def _durable(self) -> Log:

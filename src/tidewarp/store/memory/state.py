@@ -102,6 +102,13 @@ class State:
         for events in self.events.values():
             events.sort(key=lambda event: (event[0].domain, event[0].seq))
 
+    def cut_back(self, domain: bytes, size: int) -> None:
+        """Forget what records of a log behind the first ``size`` say of artifacts, and the edges that no other record adds."""
+        for ref, events in self.events.items():
+            self.events[ref] = [one for one in events if one[0].domain != domain or one[0].seq <= size]
+            if ref in self.edges and not any(isinstance(body, EdgeBody) for _, body in self.events[ref]):
+                del self.edges[ref]
+
     def _note(self, domain: bytes, one: Incoming) -> None:
         said = told(one.header, one.body)
         if said is not None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Literal, Self
 
+from tidewarp.clocks.pacing import Clock
 from tidewarp.codec import RecordHeader, domain_of
 from tidewarp.codec.bodies import SnapshotBody
 from tidewarp.codec.ed25519 import public_key_of
@@ -36,6 +37,7 @@ class MemoryStore(Keeping, Extensions):
         quota_bytes: payload bytes that it takes, at most. None: no bound.
         shard_map: how its records are divided.
         admission: whose records count.
+        clock: stamps the records that are written; None: they have no stamp.
     """
 
     def __init__(
@@ -46,12 +48,13 @@ class MemoryStore(Keeping, Extensions):
         quota_bytes: int | None = None,
         shard_map: ShardMap = UNDIVIDED,
         admission: Admission = OPEN,
+        clock: Clock | None = None,
     ) -> None:
         self._seed = seed
         key = root_public_key if seed is None else public_key_of(seed)
         domain = domain_of(key)
         state = State({domain: Log(domain, key)}, quota_bytes=quota_bytes, shard_map=shard_map)
-        super().__init__(domain, state)
+        super().__init__(domain, state, clock)
         self._journal = MemoryJournal(self)
         self._views = Views(
             admission,

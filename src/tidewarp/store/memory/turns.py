@@ -7,12 +7,14 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from tidewarp.clocks.pacing import Clock
 from tidewarp.codec.batches import BODY
 from tidewarp.errors import InternalError
 from tidewarp.store.chain import link
 from tidewarp.store.continuation import Incoming
 from tidewarp.store.contract import Entry, Written
 from tidewarp.store.memory.state import State
+from tidewarp.store.stamps import stamps
 from tidewarp.store.views import Views
 
 __all__ = ["Turns"]
@@ -21,15 +23,16 @@ _OUTER = "BEGIN", "COMMIT", "ROLLBACK"
 
 
 class Turns:
-    """The state of a store in memory, of ``domain`` (32 bytes), and transactions of it.
+    """The state of a store in memory, of ``domain`` (32 bytes), and transactions of it. ``clock`` stamps its records.
 
     A transaction keeps a copy to go back to. ``_views`` are told where records have gone that were folded.
     """
 
     _views: Views
 
-    def __init__(self, domain: bytes, state: State) -> None:
+    def __init__(self, domain: bytes, state: State, clock: Clock | None = None) -> None:
         self._domain = domain
+        self._clock = clock
         self._state = state
         self._before: State | None = None  # what others see while a transaction is open
         self._holder: int | None = None  # the thread whose transaction is open
@@ -101,7 +104,8 @@ class Turns:
     def _extend(self, state: State, entries: Sequence[Entry]) -> Written:
         log = state.logs[self._domain]
         size = len(log.records)
-        linked = link(self._domain, size, log.head, entries)
+        hlcs = () if self._clock is None else (stamps(self._clock, log.records[-1].header.hlc if size else 0),)
+        linked = link(self._domain, size, log.head, entries, *hlcs)
         state.extend(self._domain, (Incoming(one.record.header, one.hash, BODY, one.record.body) for one in linked))
         state.last_ticks |= {one.record.seq: one.last_tick for one in linked if one.last_tick is not None}
         return Written(size + 1, len(log.records), log.head)

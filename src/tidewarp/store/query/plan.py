@@ -90,10 +90,30 @@ class SegmentScan(Plan):
         return True
 
 
-class _Filter(Plan):
-    """What the two filters share."""
+class _OverOne(Plan):
+    """What the operators have that take the rows of one plan, where they do not say it otherwise."""
 
     child: Plan
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Those of the child."""
+        return self.child.fields
+
+    @property
+    def is_in_order(self) -> bool:
+        """If the child is."""
+        return self.child.is_in_order
+
+    @property
+    def children(self) -> tuple[Plan, ...]:
+        """The child."""
+        return (self.child,)
+
+
+class _Filter(_OverOne):
+    """What the two filters share."""
+
     tag: int | None
     type: int | None
     role: Role
@@ -112,21 +132,6 @@ class _Filter(Plan):
     def condition(self) -> Condition:
         """What a row has to be."""
         return Condition(self.tag, self.type, self.node, self.role, self.origin)
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """Those of the child."""
-        return self.child.fields
-
-    @property
-    def is_in_order(self) -> bool:
-        """If the child is."""
-        return self.child.is_in_order
-
-    @property
-    def children(self) -> tuple[Plan, ...]:
-        """The child."""
-        return (self.child,)
 
 
 @dataclass(frozen=True)
@@ -199,7 +204,7 @@ class Merge(Plan):
 
 
 @dataclass(frozen=True)
-class ShardDispatch(Plan):
+class ShardDispatch(_OverOne):
     """The rows of ``child``, with one reader for each shard of the store wherever it scans records, merged as by Merge.
 
     Whatever the shards are, the rows are those of ``child`` alone, in the same order.
@@ -207,24 +212,9 @@ class ShardDispatch(Plan):
 
     child: Plan
 
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """Those of the child."""
-        return self.child.fields
-
-    @property
-    def is_in_order(self) -> bool:
-        """If the child is."""
-        return self.child.is_in_order
-
-    @property
-    def children(self) -> tuple[Plan, ...]:
-        """The child."""
-        return (self.child,)
-
 
 @dataclass(frozen=True)
-class TombstoneShadow(Plan):
+class TombstoneShadow(_OverOne):
     """What is not visible at the view is left out ("hide"), or said in the field ``visible``, 0 or 1 ("mark").
 
     A row that is about nothing (``ref`` None) is shown, and marked None.
@@ -243,16 +233,6 @@ class TombstoneShadow(Plan):
         """Those of the child, and ``visible``."""
         added = ("visible",) if self.mode == "mark" and "visible" not in self.child.fields else ()
         return self.child.fields + added
-
-    @property
-    def is_in_order(self) -> bool:
-        """If the child is."""
-        return self.child.is_in_order
-
-    @property
-    def children(self) -> tuple[Plan, ...]:
-        """The child."""
-        return (self.child,)
 
 
 @dataclass(frozen=True)
@@ -296,7 +276,7 @@ class TGKTraversal(Plan):
 
 
 @dataclass(frozen=True)
-class Projection(Plan):
+class Projection(_OverOne):
     """Some fields of each row. The row keeps its place."""
 
     child: Plan
@@ -312,19 +292,9 @@ class Projection(Plan):
         """Those chosen."""
         return self.only
 
-    @property
-    def is_in_order(self) -> bool:
-        """If the child is."""
-        return self.child.is_in_order
-
-    @property
-    def children(self) -> tuple[Plan, ...]:
-        """The child."""
-        return (self.child,)
-
 
 @dataclass(frozen=True)
-class Aggregation(Plan):
+class Aggregation(_OverOne):
     """One row for each group: its ``group`` fields and a value under the name of ``function``; ascending, None first.
 
     Without ``group``, one row for all. What is None is not counted, added or compared; a sum, minimum or maximum of nothing
@@ -361,14 +331,9 @@ class Aggregation(Plan):
         """It has an order of its own."""
         return False
 
-    @property
-    def children(self) -> tuple[Plan, ...]:
-        """The child."""
-        return (self.child,)
-
 
 @dataclass(frozen=True)
-class LimitOffset(Plan):
+class LimitOffset(_OverOne):
     """At most ``limit`` rows (None: all) behind the first ``offset``. A truncated row counts as none, and is never skipped."""
 
     child: Plan
@@ -378,21 +343,6 @@ class LimitOffset(Plan):
     def __post_init__(self) -> None:
         if self.offset < 0 or (self.limit is not None and self.limit < 0):
             raise _refused(self, f"limit {self.limit}, offset {self.offset}", "both count from 0")
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """Those of the child."""
-        return self.child.fields
-
-    @property
-    def is_in_order(self) -> bool:
-        """If the child is."""
-        return self.child.is_in_order
-
-    @property
-    def children(self) -> tuple[Plan, ...]:
-        """The child."""
-        return (self.child,)
 
 
 _NUMBERS = ("count", "depth", "published", "seq", "size", "sum", "visible")
