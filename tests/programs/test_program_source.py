@@ -203,6 +203,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an offset beyond U64": ({"nodes.s.params.offset": 2**64}, "node 's': params"),
     "an offset that is a text": ({"nodes.s.params.offset": "0"}, "node 's': params"),
     "an offset that is a fraction": ({"nodes.s.params.offset": 0.5}, "node 's': params"),
+    "an offset that is true": ({"nodes.s.params.offset": True}, "node 's': params: True: a number"),
     "params that are a list": ({"nodes.s.params": []}, "params of node 's': an object, not a list"),
     "params for none": ({"nodes.j.params": {"x": 1}}, "params of node 'j': 'x' is not one of its keys: none"),
     "a constant without": ({"nodes.j": const()}, "a constant is a text in one of"),
@@ -272,6 +273,14 @@ def test_a_long_chain_is_no_recursion() -> None:
     with pytest.raises(ProgramRefused, match=r"reads itself: .* -> …") as raised:
         build_program({"inputs": ["a"], "nodes": nodes, "outputs": ["n0"]}, REGISTRY)
     assert len(str(raised.value)) < 200
+
+
+def test_as_many_inputs_as_there_may_be() -> None:
+    """Each is looked up at once: to compare it with all the others would take minutes."""
+    names = [f"i{number}" for number in range(ITEMS_MAX)]
+    nodes = {"n": {"op": "pel.bytes.concat/1", "in": names}}
+    program = build_program({"inputs": names, "nodes": nodes, "outputs": ["n"]}, REGISTRY)
+    assert program.nodes[0].inputs == tuple(External(at) for at in range(ITEMS_MAX))
 
 
 def test_names_of_operations_are_those_of_the_registry() -> None:

@@ -211,7 +211,7 @@ def test_what_is_too_long_for_a_request_or_a_program_is_not_read(monkeypatch):
     request, program = (site.store.put(data, tag=tag) for tag in (TAG_REQUEST, TAG_PROGRAM))
     site.store.journal.append([Entry(REQUEST, RequestBody(request).to_bytes(), PUBLISHED)])
     submit(site.store, RunRequest(program, (HELLO,)))
-    for module in ("requests", "runs"):
+    for module in ("request_graph", "runs"):
         monkeypatch.setattr(f"tidewarp.programs.{module}.PAYLOAD_BYTES_MAX", len(data) - 1)
     read = []
     get = site.store.get

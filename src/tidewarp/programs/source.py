@@ -15,7 +15,7 @@ from __future__ import annotations
 import base64
 import graphlib
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from typing import Any, NamedTuple, TypeAlias
 
 from tidewarp.codec.artifacts import Artifact
@@ -71,11 +71,12 @@ def build_program(
         raise _refusal("nodes", "are an object: a name, and the node")
     nodes = {name: _node(name, node, registry, read_file) for name, node in fields["nodes"].items()}
     _check_inputs(inputs, nodes)
+    known = frozenset(inputs)
     for name, node in nodes.items():
         for wire in node.wires:
-            _check_wire(_named(name), wire, inputs, nodes)
+            _check_wire(_named(name), wire, known, nodes)
     for wire in outputs:
-        _check_wire("outputs", wire, (), nodes)
+        _check_wire("outputs", wire, frozenset(), nodes)
 
     order = _order(nodes)
     _check_fed(nodes, outputs)
@@ -130,10 +131,10 @@ def _params(what: str, operation: Operation, params: object, read_file: ReadFile
     match operation.name:
         case "pel.bytes.slice":
             fields = _object(f"params of {what}", params, needed=("offset", "length"))
-            return u64(fields["offset"]) + u64(fields["length"])
+            return u64(_number(what, fields["offset"])) + u64(_number(what, fields["length"]))
         case "pel.bytes.hash.asl1":
             fields = _object(f"params of {what}", params, allowed=("hash_id",))
-            return u16(fields.get("hash_id", SHA256))
+            return u16(_number(what, fields.get("hash_id", SHA256)))
         case "pel.bytes.const":
             return _constant(what, params, read_file).to_bytes()
     _object(f"params of {what}", params)
@@ -142,7 +143,7 @@ def _params(what: str, operation: Operation, params: object, read_file: ReadFile
 
 def _constant(what: str, params: object, read_file: ReadFile | None) -> Artifact:
     fields = dict(_object(f"params of {what}", params, allowed=("text", "hex", "base64", "file", "tag")))
-    tag = fields.pop("tag", None)
+    tag = _number(what, fields.pop("tag", None))
     if len(fields) != 1 or type(text := next(iter(fields.values()))) is not str:
         raise _refusal(what, "a constant is a text in one of text, hex, base64 and file")
     if "file" in fields:
@@ -161,6 +162,13 @@ def _constant(what: str, params: object, read_file: ReadFile | None) -> Artifact
     return Artifact(payload, tag)
 
 
+def _number(what: str, value: Any) -> Any:
+    """``value``, unless it is true or false, which Python counts among the numbers; whoever writes it checks the rest."""
+    if isinstance(value, bool):
+        raise _refusal(what, f"params: {value}: a number, not a bool")
+    return value
+
+
 def _check_inputs(inputs: Sequence[str], nodes: Collection[str]) -> None:
     if len(set(inputs)) < len(inputs):
         raise _refusal("inputs", "a name stands for one input")
@@ -171,7 +179,7 @@ def _check_inputs(inputs: Sequence[str], nodes: Collection[str]) -> None:
             raise _refusal(_named(name), "an input has this name")
 
 
-def _check_wire(what: str, wire: _Wire, inputs: Collection[str], nodes: Mapping[str, _SourceNode]) -> None:
+def _check_wire(what: str, wire: _Wire, inputs: Set[str], nodes: Mapping[str, _SourceNode]) -> None:
     if wire.name in nodes:
         outputs = nodes[wire.name].operation.outputs
         if wire.output >= outputs:
