@@ -24,6 +24,7 @@ from tidewarp.federation import answers
 from tidewarp.federation.exchange import Exchange
 from tidewarp.federation.ledger import Ledger
 from tidewarp.federation.messages import GetHeads, GetRecords
+from tidewarp.federation.peer import PeerHandler
 from tidewarp.federation.pull.machine import PullMachine
 from tidewarp.store import MemoryStore, SqliteStore, opening
 from tidewarp.store.artifacts import ArtifactTable
@@ -289,6 +290,11 @@ def signatures_are_not_checked(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SignedHead, "verify", lambda self, keys: None)
 
 
+def half_a_batch_is_shown_to_nobody(patch: pytest.MonkeyPatch) -> None:
+    """Who alone has the rest of a journal does not tell its site, which begins another."""
+    patch.setattr(PeerHandler, "_bridges", lambda self: {})
+
+
 def a_fork_freezes_nobody(patch: pytest.MonkeyPatch) -> None:
     """It is found again at each pull."""
     patch.setattr(Ledger, "frozen", lambda self: {})
@@ -326,5 +332,6 @@ MISTAKES: list[Mistake] = [
     what_is_not_published_is_given,
     an_answer_counts_as_often_as_it_comes,
     signatures_are_not_checked,
+    half_a_batch_is_shown_to_nobody,
     a_fork_freezes_nobody,
 ]

@@ -157,6 +157,9 @@ class Node:
             self.artifacts[reference] = Artifact.from_bytes(source.read())
             assert self.artifacts[reference].reference() == reference
 
+    def room(self) -> None:
+        return None
+
     def erase(self, seq: int) -> None:
         log = self.logs[self.domain]
         log[seq - 1] = log[seq - 1]._replace(state=ERASED, body=None)
@@ -248,7 +251,9 @@ class Node:
                     artifact = self.artifacts.get(reference)
                     size = said.size if isinstance(said, ArtifactBody) else len(artifact.payload) if artifact else 0
                     tag = said.tag if isinstance(said, ArtifactBody) else artifact.tag if artifact else None
-                    found = ArtifactInfo(reference, tag, size, "here" if artifact else "withheld", published)
+                    found = ArtifactInfo(
+                        reference, tag, size, "here" if artifact else "withheld", published, shown=True
+                    )
         if found is None:
             raise NotFound(reference.hex(), "no record names it", "ask for another")
         return found
@@ -274,7 +279,7 @@ class Node:
 
 def asked_of(holdings, question: Question) -> HttpResponse:
     """The answer of a node, as if there were a wire between."""
-    headers = {"if-none-match": question.etag} if getattr(question, "etag", "") else {}
+    headers = getattr(question, "headers", {})
     body = question.body if isinstance(question, GetMissing) else b""
     return PeerHandler(holdings).handle(HttpRequest("POST" if body else "GET", question.target, headers, body))
 

@@ -31,6 +31,9 @@ class Taking:
     def forks(self):
         return [one for one in ledger_of(self.store).conflicts() if one.kind == FORK]
 
+    def bridges(self):
+        return ledger_of(self.store).bridges()
+
     def lacking(self):
         return [*ledger_of(self.store).lacking(10_000)]
 
@@ -69,7 +72,8 @@ def asker(store, roles=FEDERATE, **options):
             request = HttpRequest("PUT", question.target, roles=roles, source=source)
         else:
             method = "POST" if isinstance(question, PushRecords | GetMissing) else "GET"
-            request = HttpRequest(method, question.target, {}, getattr(question, "body", b""), roles)
+            headers = getattr(question, "headers", {})
+            request = HttpRequest(method, question.target, headers, getattr(question, "body", b""), roles)
         size_max = handler.body_max(request)
         return handler.handle(request) if isinstance(size_max, int) else size_max
 
@@ -78,6 +82,6 @@ def asker(store, roles=FEDERATE, **options):
 
 def pushed(source, into, *, limit: int = 5_000, roles=FEDERATE, domains=None, **options) -> Push:
     """Push once, without a wire."""
-    told = Push(source, asker(into, roles, **options), domains, limit)
+    told = Push(source, asker(into, roles, **options), domains, limit, ledger_of(source).bridges())
     told.run()
     return told

@@ -26,7 +26,7 @@ from tidewarp.codec.artifacts import TAG_POLICY, Artifact
 from tidewarp.codec.bodies import ARTIFACT, ERASE, POLICY, ArtifactBody, PolicyBody, decode_body
 from tidewarp.codec.ed25519 import public_key_of
 from tidewarp.codec.edges import Edge
-from tidewarp.codec.heads import SignedHead
+from tidewarp.codec.heads import SignedHead, sign_head
 from tidewarp.codec.records import PUBLISHED, domain_of
 from tidewarp.codec.references import Reference
 from tidewarp.codec.snapshots import Snapshot
@@ -50,6 +50,7 @@ from tidewarp.federation.shell.site import Site
 from tidewarp.store import ShardMap
 from tidewarp.store.admission import Decision, Role, Standing
 from tidewarp.store.contract import Entry
+from tidewarp.store.fold.conflicts import FORK
 from tidewarp.testing import ManualClock
 
 __all__ = ["DIGITS", "THEMES", "Disks", "Federation", "Plan", "run"]
@@ -87,6 +88,17 @@ THEMES: dict[str, list[str]] = {
     "naming": [*["link"] * 4, *["point"] * 3, "hide", "lift", *_PULLS, "look_back"],
     "collecting": [*["put"] * 4, *["hide"] * 3, "lift", "erase", "link", *_PULLS[:5], *["collect"] * 4, *_KEEPING[1:6]],
     "forking": [*_FORKING, *_FORKING, *_PULLS, *_PULLS, "back_up", "hide", "restart"],
+    "recovering": [
+        *["put"] * 4,
+        "link",
+        "hide",
+        *_PULLS[:4],
+        *["cut_short"] * 4,
+        "back_up",
+        *["recover"] * 3,
+        "restart",
+    ],
+    "lying": [*_WRITES[:7], *_PULLS, *["lie"] * 4, "restart"],
     "faults": [*_WRITES, *_PULLS, "fill", "fail_fsync", "cut_power", "cut_power", "flip", "collect", "restart"],
 }
 """What a schedule is about: the deeds that its first digit chooses from."""
@@ -98,7 +110,7 @@ class Sent(NamedTuple):
     """What becomes of a question: how many of a pull get through, and what happens to the next one."""
 
     before: int
-    fault: str  # "", "request lost", "answer lost", "answer damaged", "peer dies", "stale"
+    fault: str  # "", "request lost", "answer lost", "answer damaged", "peer dies", "stale", "head forged"
 
 
 class Node:
@@ -147,10 +159,10 @@ class Federation:
 
     Args:
         disks: one for each site, in the order of the policy.
-        is_forking: backups are put back; then nothing is withheld, since no site gives a body back that it never had.
+        theme: what it is about. Where backups are put back, nothing is withheld: no site gives a body back that it never had.
     """
 
-    def __init__(self, disks: Sequence[Disk], *, is_forking: bool = False) -> None:
+    def __init__(self, disks: Sequence[Disk], theme: str = "all") -> None:
         self.nodes = [Node(number, disk) for number, disk in enumerate(disks)]
         self.written: dict[bytes, dict[bytes, int]] = {domain: {} for domain in DOMAINS}
         """By domain and record hash, the place of every record that was ever durable."""
@@ -163,7 +175,8 @@ class Federation:
         """What curators have hidden: what, in which scope, and the hash of the record."""
         self.forks: set[bytes] = set()
         """Domains that were written to behind an old backup."""
-        self.is_forking = is_forking
+        self.is_forking = theme == "forking"
+        self.is_restoring = theme in ("forking", "recovering")
         self.count = 0
         for node in self.nodes:
             node.disk.start(_beginning(node.number, node.disk))
@@ -175,7 +188,7 @@ class Federation:
 
     def put(self, node: Node, a: int, b: int, c: int) -> None:
         """Keep an artifact, one in eight for itself alone."""
-        publish = self.is_forking or b != 7
+        publish = self.is_restoring or b != 7
         node.puts.append(node.store.put(PAYLOADS[a % 4], tag=7 if b == 6 else None, publish=publish))
 
     def link(self, node: Node, a: int, b: int, c: int) -> None:
@@ -270,15 +283,33 @@ class Federation:
 
     def restore(self, node: Node, a: int, b: int, c: int) -> None:
         """Put the backup in place of all that came since, and go on from it: the domain has forked, if anybody has more."""
-        if node.backup is None or len(node.backup[1]) == len(node.known):
+        if self._put_back(node):
+            self.forks.add(node.domain)
+            if c % 4:
+                node.store.put(b"another life %d" % self.count)
+
+    def recover(self, node: Node, a: int, b: int, c: int) -> None:
+        """Put the backup in place, and get back from the others what they have, as far as they have it: then nothing forks."""
+        if not self._put_back(node):
             return
+        self.sides = [0] * len(self.nodes)
+        others = [self.nodes[(node.number + step) % len(self.nodes)] for step in range(1, len(self.nodes))]
+        for peer in others[a % len(others) :] + others[: a % len(others)]:
+            self.exchange(node, peer, limit=(1, 2, 3, 5_000)[b % 4])
+        held = [one.size for peer in others for one in peer.store.domains() if one.id == node.domain]
+        assert node.store.journal.size >= max(held, default=0), "records that others hold have not come back"
+        assert node.may_write(), "nobody holds more, and nothing may be written"
+
+    def _put_back(self, node: Node) -> bool:
+        """Put the backup of a site in place, unless nothing has come since."""
+        if node.backup is None or len(node.backup[1]) == len(node.known):
+            return False
         image, known, let_go, seen = node.backup
         node.disk.start(image)
         node.open()
         node.known, node.let_go, node.seen = known[:], set(let_go), dict(seen)
-        self.forks.add(node.domain)
-        if c % 4:
-            node.store.put(b"another life %d" % self.count)
+        self.answers = {key: answer for key, answer in self.answers.items() if key[0] != node.number}
+        return True
 
     def resolve(self, node: Node, a: int, b: int, c: int) -> None:
         """The resolver says which branch of a forked domain counts."""
@@ -297,9 +328,21 @@ class Federation:
         """Pull from another site; of the questions one may be lost, or its answer."""
         peer = self.nodes[(node.number + 1 + a % (len(self.nodes) - 1)) % len(self.nodes)]
         if self.sides[node.number] == self.sides[peer.number]:
-            # A backup takes away the head that vouches for half a batch: who holds that half cannot show it to anybody.
-            limit = 5_000 if self.is_forking else (1, 2, 3, 5_000)[b % 4]
-            self.exchange(node, peer, limit=limit, repeated=b > 5, network=c)
+            self.exchange(node, peer, limit=(1, 2, 3, 5_000)[b % 4], repeated=b > 5, network=c)
+
+    def cut_short(self, node: Node, a: int, b: int, c: int) -> None:
+        """Pull from another site, and no more than one small batch."""
+        peer = self.nodes[(node.number + 1 + a % (len(self.nodes) - 1)) % len(self.nodes)]
+        self.exchange(node, peer, limit=1 + b % 3, network=19)
+
+    def lie(self, node: Node, a: int, b: int, c: int) -> None:
+        """Pull where somebody has put his own signature under the head of a domain: nothing is kept that its domain has not signed."""
+        peer = self.nodes[(node.number + 1 + a % (len(self.nodes) - 1)) % len(self.nodes)]
+        self.exchange(node, peer, limit=(1, 2, 3, 5_000)[b % 4], fault="head forged")
+        for state in node.store.domains():
+            head = None if state.id == node.domain else node.store.signed_head(state.id)
+            if head is not None:
+                _VERIFY(head, (state.key,))
 
     # --- faults of disks
 
@@ -368,13 +411,22 @@ class Federation:
 
     # --- the exchange
 
-    def exchange(self, node: Node, peer: Node, *, limit: int = 5_000, repeated: bool = False, network: int = 0) -> int:
+    def exchange(
+        self,
+        node: Node,
+        peer: Node,
+        *,
+        limit: int = 5_000,
+        repeated: bool = False,
+        network: int = 0,
+        fault: str = "",
+    ) -> int:
         """One pull; how many records it brought. Records only grow, and with a whole network nothing is refused."""
         sent = Sent(
             (network - 16) % 4, ("request lost", "answer lost", "peer dies", "answer damaged")[network // 4 % 4]
         )
         if network < 16:
-            sent = Sent(0, "")
+            sent = Sent(0, fault)
         if network == 31:
             sent = Sent(0, "stale")
         store, site = node.store, node.site
@@ -409,7 +461,7 @@ class Federation:
             if is_due and sent.fault == "peer dies":
                 peer.disk.arm(1)
             try:
-                answer = _answer(peer.store, question)
+                answer = _answer(peer, question)
             except Death:
                 self.revive(peer)
                 raise TimeoutError("the peer has died") from None
@@ -419,6 +471,8 @@ class Federation:
                 raise TimeoutError("the answer was lost")
             if is_due and sent.fault == "answer damaged":
                 return _damaged(answer, place)
+            if is_due and sent.fault == "head forged":
+                return _forged(answer, place)
             if sent.fault == "stale":
                 return self.answers.get((peer.number, question.target), answer)
             if isinstance(answer.body, bytes):
@@ -669,7 +723,7 @@ def run(disks: Disks, plan: Plan, note: Callable[[str], object]) -> Federation:
 
     Raises AssertionError: something did not hold.
     """
-    federation = Federation(disks.take(plan.are_files), is_forking=plan.theme == "forking")
+    federation = Federation(disks.take(plan.are_files), plan.theme)
     for one in plan.deeds:
         federation.do(plan.theme, one, note)
     note("heal")
@@ -734,11 +788,21 @@ def _contents(store: Any) -> tuple[Any, ...]:
 # --- the wire
 
 
-def _answer(store: Any, question: Question) -> HttpResponse:
+class _Serving:
+    """As much of a :class:`~tidewarp.federation.peer.ServingSite` as a pull asks for."""
+
+    def __init__(self, ledger: Any) -> None:
+        self.bridges = ledger.bridges
+        self.check = lambda: None
+        self.forks = lambda: [one for one in ledger.conflicts() if one.kind == FORK]
+
+
+def _answer(node: Node, question: Question) -> HttpResponse:
     """What a peer answers; pieces of a body are read while it lives."""
-    headers = {"if-none-match": question.etag} if getattr(question, "etag", "") else {}
     body = question.body if isinstance(question, GetMissing) else b""
-    answer = PeerHandler(store).handle(HttpRequest("POST" if body else "GET", question.target, headers, body))
+    asked = HttpRequest("POST" if body else "GET", question.target, getattr(question, "headers", {}), body)
+    serving: Any = _Serving(node.site.ledger)
+    answer = PeerHandler(node.store, serving).handle(asked)
     return answer if isinstance(answer.body, bytes) else answer._replace(body=b"".join(answer.body))
 
 
@@ -748,6 +812,18 @@ def _damaged(answer: HttpResponse, place: int) -> HttpResponse:
     if body:
         body[place * 7_919 % len(body)] ^= 1 << place % 7
     return answer._replace(body=bytes(body))
+
+
+def _forged(answer: HttpResponse, place: int) -> HttpResponse:
+    """Heads of which one is signed by a stranger."""
+    rows = json.loads(answer.whole) if answer.status == 200 else []
+    if rows:
+        row = rows[place % len(rows)]
+        shown = SignedHead.parse(row["note"])
+        name = f"tidewarp/{row['domain']}"
+        forged = sign_head(shown.domain, shown.size, shown.root, shown.head, name, seed_of(SITES_MAX))
+        row["note"] = forged.note()
+    return answer._replace(body=json.dumps(rows).encode()) if rows else answer
 
 
 def _repeat(exchange: Exchange) -> None:

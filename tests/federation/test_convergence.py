@@ -269,7 +269,7 @@ def test_real_stores_step_by_step(disks: Disks, theme: str) -> None:
         @stateful.initialize(size=st.integers(3, 5), files=st.booleans())
         def begin(self, size: int, files: bool) -> None:
             are_files = [files and number % 2 == 0 for number in range(size)]
-            self.sites = Federation(disks.take(are_files), is_forking=theme == "forking")
+            self.sites = Federation(disks.take(are_files), theme)
 
         @stateful.rule(digits=numbers(*DIGITS))
         def do(self, digits: tuple[int, ...]) -> None:

@@ -23,7 +23,7 @@ from tidewarp.store.fold import fork_id
 
 def asked_of(node, question):
     """The answer of a node that says what forks it knows."""
-    headers = {"if-none-match": question.etag} if getattr(question, "etag", "") else {}
+    headers = getattr(question, "headers", {})
     body = question.body if isinstance(question, GetMissing) else b""
     return handler_of(node).handle(HttpRequest("POST" if body else "GET", question.target, headers, body))
 

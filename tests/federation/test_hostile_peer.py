@@ -118,6 +118,22 @@ def test_a_proof_that_does_not_lead_to_the_head(world, twist):
     assert (finish.records, exchange.conflicts) == (0, 1)
 
 
+def test_a_lie_counts_also_where_the_proof_does_not_come(world):
+    """The proof is asked for before the records are looked at, and it is the lie in these that is told and kept."""
+    lies = batch(lambda world, items: [other_header(one, hlc=7) for one in items])
+
+    def twisted(world, question, answer):
+        missing = isinstance(question, GetConsistency)
+        return answer._replace(status=404) if missing else lies(world, question, answer)
+
+    finish, exchange = lied_to(world, Lie(twisted), limit=2)
+    assert [one.outcome for one in finish.domains] == ["refused"]
+    assert [one.kind for one in exchange._ledger.conflicts()] == ["payload_mismatch"]
+    lies = batch(lambda world, items: items)
+    finish, exchange = lied_to(world, Lie(twisted), limit=2)
+    assert ([one.outcome for one in finish.domains], exchange.conflicts) == (["incomplete"], 0), "no lie, and no proof"
+
+
 def signed_log(world, *entries):
     """Replace what the origin has: an origin may sign whatever it likes."""
     a = world.a

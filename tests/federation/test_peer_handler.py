@@ -21,14 +21,8 @@ from tidewarp.federation.documents import HeadDocument, ProofDocument, decode_he
 from tidewarp.federation.faults import fault_of
 from tidewarp.federation.messages import HttpRequest
 from tidewarp.federation.peer import PeerHandler
+from tidewarp.store import open_store
 from tidewarp.store.admission import Role
-
-
-@pytest.fixture
-def a():
-    node = Node("a")
-    yield node
-    node.close()
 
 
 @pytest.fixture
@@ -191,6 +185,20 @@ def test_artifacts_that_are_not_given(a, ask):
         said(answer)
 
 
+def test_a_store_that_has_erased_an_artifact_says_so():
+    """410, and not that it may come yet; what is hidden and collected is 404, since it may be shown again."""
+    with open_store(":memory:") as store:
+        erased, collected = store.put(b"erased"), store.put(b"collected")
+        store.erase(erased)
+        store.tombstone(collected)
+        store.gc(1.0)
+        handler = PeerHandler(store)
+        for reference, status in ((erased, 410), (collected, 404)):
+            answer = handler.handle(HttpRequest("GET", f"/v1/artifacts/{reference.hex()}"))
+            assert answer.status == status
+            said(answer)
+
+
 @pytest.mark.parametrize(
     ("error", "value", "rule"),
     [
@@ -203,6 +211,7 @@ def test_artifacts_that_are_not_given(a, ask):
             "page 1",
             "it cannot be read or written",
         ),
+        (Corrupt("A.tw: page 1", r"held by C:\srv\B", "end it"), "page 1", "it cannot be read or written"),
         (Corrupt(f"artifact {'0' * 68}", "a block is bad", "put again"), f"artifact {'0' * 68}", "a block is bad"),
     ],
 )

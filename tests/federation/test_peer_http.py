@@ -50,20 +50,6 @@ class Still(Racing):
         super().__init__(0.0)
 
 
-@pytest.fixture
-def a():
-    node = Node("a")
-    yield node
-    node.close()
-
-
-@pytest.fixture
-def b():
-    node = Node("b")
-    yield node
-    node.close()
-
-
 @contextlib.contextmanager
 def wire(url: str) -> Iterator[socket.socket]:
     """A connection to a server, of bytes."""

@@ -83,6 +83,7 @@ def test_a_peer_takes_the_place_of_its_name_and_of_its_domain():
         ("= 1000", "= true", "number of bytes"),
         ("[peers.hall]", '[peers."a b"]', "letters, digits"),
         ("[peers.hall]", "[peers.hall", "no TOML"),
+        ("[peers.hall]", "x = " + "[" * 100_000, "no TOML: it is nested too deeply"),
         ('url = "https://192.0.2.7:7001"', "url = 7001", "it is text"),
         ("[peers.hall]", '[peers.x]\nurl = "https://192.0.2.7:7001"\n[peers.hall]', "peer 'x': domain None"),
         (f'domain = "{A.hex()}"', "domain = 5", "peer 'hall': domain 5"),

@@ -16,7 +16,6 @@ from tidewarp.errors import InternalError, PeerError
 from tidewarp.federation.exchange import Exchange
 from tidewarp.federation.messages import (
     Absent,
-    Ahead,
     Commit,
     Conflicting,
     Fetched,
@@ -64,11 +63,11 @@ def test_the_states_of_a_pull_in_their_order(nodes):
     assert (records.domain, records.after, records.limit) == (a.domain, 0, 2)
     [proof] = machine.on_records(records, asked_of(a, records))
     assert (machine.state, type(proof), proof.first, proof.second) == ("proof", GetConsistency, 2, 4)
-    ahead, commit = machine.on_proof(proof, asked_of(a, proof))
+    [commit] = machine.on_proof(proof, asked_of(a, proof))
     assert (machine.state, type(commit), commit.last_seq) == ("commit", Commit, 2)
     assert commit.bridge is not None
     [records] = machine.on_committed(commit)
-    assert ahead == Ahead(records)
+    assert records is proof.ahead
     assert (machine.state, records.after) == ("records", 2)
     [wanted] = machine.on_records(records, asked_of(a, records))
     assert (machine.state, type(wanted), wanted.wanted.reference) == ("bytes", GetArtifact, large)
@@ -80,6 +79,42 @@ def test_the_states_of_a_pull_in_their_order(nodes):
     assert (finish.records, finish.incomplete) == (4, "")
     assert [one.outcome for one in finish.domains] == ["pulled"]
     assert finish.etag
+
+
+def test_the_peer_makes_the_next_batch_while_this_one_is_looked_at(nodes):
+    """Its question is sent before anything of the batch is kept; where bytes have to be fetched first, behind these."""
+    a, b, _ = nodes
+    for n in range(4):
+        a.put(b"%d" % n)
+    a.put(bytes(70_000))
+    a.put(b"last")
+    told = []
+
+    def note(what, question):
+        told.append((what, type(question), getattr(question, "after", None), len(b.logs.get(a.domain, ()))))
+
+    def send(question):
+        note("asked", question)
+        return asked_of(a, question)
+
+    finish, _ = pulled(b, a, send=send, send_ahead=lambda question: note("ahead", question), limit=2)
+    assert finish.records == 6
+    proof, records = GetConsistency, GetRecords
+    assert told == [
+        ("asked", GetHeads, b"", 0),
+        ("asked", records, 0, 0),
+        ("asked", proof, None, 0),
+        ("ahead", records, 2, 0),
+        ("asked", records, 2, 2),
+        ("asked", proof, None, 2),
+        ("ahead", records, 4, 2),
+        ("asked", records, 4, 4),
+        ("asked", GetArtifact, None, 4),
+    ]
+    c = nodes[2]
+    c_told = []
+    pulled(c, a, send_ahead=lambda question: c_told.append((question.after, len(c.logs.get(a.domain, ())))), limit=5)
+    assert c_told == [(5, 0)], "its fifth record waits for an artifact of 70,000 bytes"
 
 
 def test_an_answer_that_nobody_waits_for_is_ignored(nodes):

@@ -46,20 +46,6 @@ from tidewarp.store.contract import Entry
 LARGE = bytes(range(256)) * 300
 
 
-@pytest.fixture
-def a():
-    node = Node("a")
-    yield node
-    node.close()
-
-
-@pytest.fixture
-def b():
-    node = Node("b")
-    yield node
-    node.close()
-
-
 def parcel_of(node, after: int = 0, limit: int = 5_000) -> bytes:
     """What a push sends first to who has ``after`` records."""
     sent = []

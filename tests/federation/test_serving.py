@@ -302,21 +302,30 @@ def test_one_push_at_a_time(site: Site, place: Path, others: dict[str, Path], tm
         assert push(store, server.url, tls=tls_of("b", tmp_path)).records == 1
 
 
+@pytest.mark.parametrize("whose", ["its domain", "this site"])
 def test_a_quota_is_asked_before_the_bytes_of_an_artifact_are_read(
-    site: Site, place: Path, others: dict[str, Path], tmp_path: Path
+    site: Site, place: Path, others: dict[str, Path], tmp_path: Path, whose: str
 ) -> None:
     """What its record declares is compared: a body that has no room takes none, not even of a temporary file."""
     site.trust("b", KEYS["b"], "", [Role.FEDERATE, Role.PRODUCE])
     peers = site.peers()
     with serve_site(site, place, tls_file=tmp_path / "a.pem") as server, open_store(others["b"]) as store:
         large = store.put(bytes(range(256)) * 8_000)
-        (place / "peers.toml").write_text(Peers(peers.peers, {store.domain: 1_000_000}).to_toml())
+
+        def allow(size: int) -> None:
+            """Payload bytes, by the quota that is asked about."""
+            if whose == "this site":
+                site.store.set_quota(size)
+            else:
+                (place / "peers.toml").write_text(Peers(peers.peers, {store.domain: size}).to_toml())
+
+        allow(1_000_000)
         report = push(store, server.url, tls=tls_of("b", tmp_path))
         assert report.records == 2
         assert "507" in report.incomplete
-        assert "leaves 99" in report.incomplete
+        assert f"the quota of {whose} leaves 99" in report.incomplete
         assert server.metrics.counts()["peer_received_bytes_total", ""] < 100_000
-        (place / "peers.toml").write_text(Peers(peers.peers, {store.domain: 3_000_000}).to_toml())
+        allow(3_000_000)
         assert push(store, server.url, tls=tls_of("b", tmp_path)).incomplete == ""
         assert site.store.has([large]) == [True]
 

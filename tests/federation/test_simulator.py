@@ -35,6 +35,8 @@ THEMES_OF = {
     "a_full_disk_is_not_mentioned": "faults",
     "commits_are_not_fsynced": "faults",
     "why_bytes_are_missing_is_not_noted": "collecting",
+    "signatures_are_not_checked": "lying",
+    "half_a_batch_is_shown_to_nobody": "recovering",
 }
 """Where a mistake shows in few plans, those that are about it."""
 

@@ -43,13 +43,6 @@ def stores(request, tmp_path):
         one.close()
 
 
-@pytest.fixture
-def a():
-    node = Node("a")
-    yield node
-    node.close()
-
-
 def shown_to_auditor(peer, asked=None):
     """The answers of ``peer`` to one who has the role ``audit``; each question is noted."""
 
@@ -61,6 +54,18 @@ def shown_to_auditor(peer, asked=None):
         return PeerHandler(peer).handle(HttpRequest(method, question.target, {}, body, frozenset({Role.AUDIT})))
 
     return send
+
+
+def changed(send, change):
+    """The answers that ``send`` gives, with ``change(items)`` in place of the items of a batch, as many as were asked for."""
+
+    def send_changed(question):
+        answer = send(question)
+        if not isinstance(question, GetRecords):
+            return answer
+        return answer._replace(body=encode_batch(change(decode_batch(answer.whole))[: question.limit]))
+
+    return send_changed
 
 
 def states(store, domain):
@@ -210,14 +215,11 @@ def test_a_lie_about_a_body_is_refused_and_the_truth_taken_afterwards(a, stores,
     pulled(b, a)
     true = shown_to_auditor(a)
 
-    def send(question):
-        answer = true(question)
-        if not isinstance(question, GetRecords):
-            return answer
-        first, second, third = decode_batch(answer.whole)
-        return answer._replace(body=encode_batch([first, twist(second, a), third]))
+    def change(items):
+        first, second, third = items
+        return [first, twist(second, a), third]
 
-    finish, exchange = pulled(b, None, send=send)
+    finish, exchange = pulled(b, None, send=changed(true, change))
     assert [one.outcome for one in finish.domains] == ["refused"]
     assert [one.kind for one in ledger_of(b).conflicts()] == ["payload_mismatch"]
     assert (states(b, a.domain), b.has(refs)) == ([WITHHELD] * 3, [False] * 3)
@@ -233,15 +235,7 @@ def test_bodies_that_come_twice_or_in_another_order_are_refused(a, stores, order
     refs = [a.put(b"%d" % n, publish=False) for n in range(2)]
     pulled(b, a)
     true = shown_to_auditor(a)
-
-    def send(question):
-        answer = true(question)
-        if not isinstance(question, GetRecords):
-            return answer
-        items = decode_batch(answer.whole)
-        return answer._replace(body=encode_batch([items[n] for n in order][: question.limit]))
-
-    finish, _ = pulled(b, None, send=send)
+    finish, _ = pulled(b, None, send=changed(true, lambda items: [items[n] for n in order]))
     assert [one.outcome for one in finish.domains] == ["refused"]
     assert states(b, a.domain) == [WITHHELD] * 2
     if not isinstance(b, Node):

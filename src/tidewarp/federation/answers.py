@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from tidewarp.codec import bodies
 from tidewarp.codec.batches import BATCH_BYTES_MAX, BODY, ERASED, INLINE_BYTES_MAX, WITHHELD, BatchItem
-from tidewarp.codec.records import HEADER_BYTES, PUBLISHED
+from tidewarp.codec.records import HEADER_BYTES, PUBLISHED, RecordHeader
 from tidewarp.codec.references import SHA256, Reference
 from tidewarp.collector import collector_paused
 from tidewarp.errors import CodecError
@@ -37,18 +37,19 @@ def _batch_items(holdings: Holdings, domain: bytes, after: int, limit: int, *, i
     items: list[BatchItem] = []
     batch_bytes = 8  # magic and count
     for part in _parts(holdings.records(domain, after, limit)):
-        shown = [_bare(record, is_auditor=is_auditor) for record in part]
-        named = [_named(item) for item in shown]
+        shown = [_shown(record, is_auditor=is_auditor) for record in part]
+        named = [None if body is None else _named(header.kind, body) for header, _, body in shown]
         small = holdings.small([ref for ref in named if ref is not None], INLINE_BYTES_MAX)
-        for item, ref in zip(shown, named, strict=True):
+        for (header, state, body), ref in zip(shown, named, strict=True):
             artifact = None if ref is None else small.get(ref)
-            batch_bytes += _ITEM_BYTES + len(item.body or b"")
+            batch_bytes += _ITEM_BYTES
+            if body is not None:
+                batch_bytes += len(body)
             if artifact is not None:
                 batch_bytes += 4 + len(artifact)
-                item = BatchItem(item.header, item.state, item.body, artifact)
             if batch_bytes > BATCH_BYTES_MAX:
                 return items
-            items.append(item)
+            items.append(BatchItem(header, state, body, artifact))
     return items
 
 
@@ -77,20 +78,23 @@ def _parts(records: Iterator[StoredRecord]) -> Iterator[list[StoredRecord]]:
         yield part
 
 
-def _bare(record: StoredRecord, *, is_auditor: bool) -> BatchItem:
-    """What is shown of a record itself."""
-    header, state, body = record.header, record.state, record.body
+def _shown(record: StoredRecord, *, is_auditor: bool) -> tuple[RecordHeader, int, bytes | None]:
+    """Header, state and body, as a peer may see them."""
+    header, state = record.header, record.state
     if state == BODY and (is_auditor or header.flags & PUBLISHED):
-        return BatchItem(header, BODY, body)
-    return BatchItem(header, ERASED if state == ERASED else WITHHELD, None)
+        return header, BODY, record.body
+    return header, ERASED if state == ERASED else WITHHELD, None
 
 
-def _named(item: BatchItem) -> Reference | None:
+def _named(kind: int, body: bytes) -> Reference | None:
     """The artifact whose bytes travel with a record, if it is small, here and whole; else the record goes alone."""
-    if item.body is None or item.header.kind not in _NAMING:
+    added = bodies.plain_add(body) if kind == bodies.ARTIFACT else None
+    if added is not None:  # as nearly all are
+        return added[0] if added[1] <= INLINE_BYTES_MAX else None
+    if kind not in _NAMING:
         return None
     try:
-        said = bodies.decode_body(item.header.kind, item.body)
+        said = bodies.decode_body(kind, body)
     except CodecError:
         return None  # it is relayed as it is; whoever takes it in judges it
     if isinstance(said, bodies.ArtifactBody) and said.size > INLINE_BYTES_MAX:

@@ -94,6 +94,10 @@ class ArtifactInfo(Protocol):
     def published(self) -> bool:
         """Does a published record name it? Nothing else leaves the store."""
 
+    @property
+    def shown(self) -> bool:
+        """Has a domain that adds it not hidden it again, by a tombstone of its own?"""
+
 
 class Holdings(Protocol):
     """What is read of a store, by the puller of its own and by the handler for others. Domains are 32 bytes."""
@@ -189,6 +193,9 @@ class ExchangeStore(Holdings, Protocol):
 
     def supply(self, reference: Reference, source: BinaryIO) -> None:
         """Keep the bytes of an artifact that a record names and that have not come: ArtifactBytes from their beginning."""
+
+    def room(self) -> int | None:
+        """Payload bytes that its quota leaves; None: it has none. What is adopted, revealed or supplied is held against it."""
 
     def cut_back(self, domain: bytes, size: int) -> None:
         """Let go of the records of a foreign ``domain`` behind the first ``size``."""

@@ -51,6 +51,9 @@ class HeadDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ``size`` and ``head`` are those of the note, ``origin`` says that the peer writes this domain itself. ``notes`` are the
     signed heads that it leans on, ascending: see :mod:`tidewarp.store.signers`.
+
+    With a ``bridge`` the note is of more records than the peer holds: ``size`` and ``head`` are of those that it does hold, and
+    the bridge is the consistency proof from these to the note.
     """
 
     domain: Hash
@@ -61,6 +64,15 @@ class HeadDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: Hash
     origin: bool = False
     notes: tuple[Annotated[str, msgspec.Meta(max_length=NOTE_BYTES_MAX)], ...] = ()
+    bridge: Annotated[tuple[Base64Hash, ...], msgspec.Meta(max_length=PATH_MAX)] | msgspec.UnsetType = msgspec.UNSET
+
+    def bridge_path(self) -> tuple[bytes, ...] | None:
+        """The hashes of the bridge, 32 bytes each; None: the note is of what the peer holds."""
+        return None if self.bridge is msgspec.UNSET else _path(self.bridge)
+
+    def bridged(self, size: int, head: bytes, path: Sequence[bytes]) -> HeadDocument:
+        """As it is shown by who holds ``size`` records, of which ``head`` is the hash of the last: ``path`` leads to the note."""
+        return msgspec.structs.replace(self, size=size, head=head.hex(), bridge=proof_document(path).hashes)
 
 
 class HashDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,7 +88,7 @@ class ProofDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def path(self) -> tuple[bytes, ...]:
         """The hashes, 32 bytes each."""
-        return tuple([base64.b64decode(text) for text in self.hashes])
+        return _path(self.hashes)
 
 
 class ProtocolDocument(msgspec.Struct, frozen=True):
@@ -178,6 +190,10 @@ def decode_evidence(data: bytes) -> list[EvidenceDocument]:
 
 
 _ACTION = "send the documents of /v1"
+
+
+def _path(hashes: Sequence[str]) -> tuple[bytes, ...]:
+    return tuple([base64.b64decode(text) for text in hashes])
 
 
 def _decoded(data: bytes, form: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, BinaryIO
 
@@ -39,9 +39,10 @@ from tidewarp.federation.messages import (
     Vouched,
 )
 from tidewarp.federation.policy import Policy, last_named
-from tidewarp.federation.pull import LACKING_MAX, PullMachine
+from tidewarp.federation.pull import LACKING_MAX, PullMachine, missed
 from tidewarp.federation.verify import ByteCheck, Refusal
 from tidewarp.store.contract import Entry
+from tidewarp.store.payload import check_room
 
 __all__ = ["Exchange", "in_force", "ledger_of"]
 
@@ -112,6 +113,7 @@ class Exchange:
         self._dry = dry
         self._quotas = quotas or {}
         self._spooled = ExitStack()  # until their commit
+        self._promised = 0  # payload bytes of these, where their records declare them
         self.conflicts = 0
         """What was refused or forked."""
         self.forks: list[bytes] = []
@@ -164,7 +166,7 @@ class Exchange:
                 try:
                     instructions = self.perform(last)
                 except QuotaExceeded as error:
-                    if not isinstance(last, Commit | Reveal | Supply):
+                    if not isinstance(last, GetArtifact | Commit | Reveal | Supply):
                         raise
                     instructions = self.machine.on_full(last, error)
 
@@ -197,6 +199,8 @@ class Exchange:
         try:
             answer = self._send(question)
             self.answered = True
+            if isinstance(question, GetConsistency) and question.ahead is not None:
+                self._send_ahead(question.ahead)
             if isinstance(question, GetArtifact):
                 return self.machine.on_bytes(question, self._received(question, answer))
         except Refusal as refusal:
@@ -209,6 +213,7 @@ class Exchange:
     def _received(self, question: GetArtifact, answer: HttpResponse) -> Fetched | Absent | Refusal:
         if answer.status != 200:
             return Absent(answer.status)
+        promised = self._check_room(question)
         file = self._spooled.enter_context(self._spool())
         check = ByteCheck(question.domain, question.wanted)
         try:
@@ -219,7 +224,25 @@ class Exchange:
         except Refusal as refusal:
             return refusal
         file.seek(0)
+        self._promise(promised)
+        self._spooled.callback(self._promise, -promised)
         return Fetched(file, check.size)
+
+    def _promise(self, size: int) -> None:
+        self._promised += size
+
+    def _check_room(self, asked: GetArtifact) -> int:
+        """Payload bytes that the record declares, 0 if it says nothing of them: the bytes themselves will.
+
+        Raises:
+            QuotaExceeded: they have no room beside what waits for the same commit.
+        """
+        if asked.wanted.stated is None:
+            return 0
+        what, size, room = f"artifact {asked.wanted.reference.hex()}", asked.wanted.size, self._store.room()
+        self._check_quota(asked.domain, self._promised + size, what)
+        check_room(size, None if room is None else room - self._promised, what)
+        return size
 
     def _commit(self, commit: Commit) -> list[Instruction]:
         size = _bytes_of(commit)
@@ -295,11 +318,16 @@ class Exchange:
         if not self._dry:
             with self._store.transaction():
                 self._ledger.finished(self._peer, finish)
-                lacking = [*self._ledger.lacking(LACKING_MAX)]
-                held = self._store.has(lacking)  # also what came by another way
-                self._ledger.arrived(one for one, is_held in zip(lacking, held, strict=True) if is_held)
+                self._settle([*self._ledger.lacking(LACKING_MAX)])
                 if any(one.domain == self._store.domain and one.outcome in _OWN_IS_WHOLE for one in finish.domains):
                     self._ledger.forget_own()
+
+    def _settle(self, lacking: Sequence[Reference]) -> None:
+        """Note which of these have come, also by another way, and which the peer has not and nobody misses."""
+        held = {one for one, is_held in zip(lacking, self._store.has(lacking), strict=True) if is_held}
+        self._ledger.arrived(held)
+        not_given = [one for one in lacking if one in self.machine.not_given and one not in held]
+        self._ledger.hidden({*not_given} - missed(self._store, not_given))
 
 
 def _bytes_of(commit: Commit | Reveal) -> int:

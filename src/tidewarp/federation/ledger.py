@@ -9,7 +9,8 @@ conflict    what contradicts what; its id is equal on all nodes
 branch      records of branches that the resolver did not choose
 quarantine  refused bytes with their peer and the reason, the newest 64 MiB
 policy      which policy the own records put in force, so that nobody reads all of them to know
-absent      artifacts that a committed record names and whose bytes did not come, with the status that says why
+absent      artifacts that a committed record names and whose bytes did not come, with the status that says why; it is
+            negative where nobody misses them, since all that add them have hidden or erased them
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple, cast
 
+from tidewarp.codec.bodies import LIFT, LiftBody
 from tidewarp.codec.frames import Reader, count, counted, hash32, u64
 from tidewarp.codec.heads import SignedHead
-from tidewarp.codec.records import RecordHeader, record_hash
+from tidewarp.codec.records import PUBLISHED, RecordHeader, record_hash
 from tidewarp.codec.references import Reference
 from tidewarp.federation.contract import Tables
 from tidewarp.federation.messages import Bridge, Commit, Conflicting, Finish, Reveal
@@ -208,6 +210,7 @@ class Ledger:
             )
             for table in ("federation_bridge", "federation_ack"):
                 self._tables.execute(f"DELETE FROM {table} WHERE origin = ?", header.domain)
+        self._tables.execute("UPDATE federation_absent SET status = abs(status)")  # what hid them may be on it
 
     def branch(self, origin: bytes) -> list[StoredRecord]:
         """The records of ``origin`` (32 bytes) on branches that were not chosen, by number and hash."""
@@ -276,8 +279,12 @@ class Ledger:
         self._acknowledge(peer, finish.acked)
 
     def lacking(self, limit: int) -> dict[Reference, bytes]:
-        """The first ``limit`` artifacts whose bytes have not come, and the domain (32 bytes) of the records that name them."""
-        rows = self._tables.execute("SELECT ref, origin FROM federation_absent ORDER BY ref LIMIT ?", limit)
+        """The first ``limit`` artifacts whose bytes have not come, and the domain (32 bytes) of the records that name them.
+
+        Those that are :meth:`hidden` are left out.
+        """
+        asked = "SELECT ref, origin FROM federation_absent WHERE status > 0 ORDER BY ref LIMIT ?"
+        rows = self._tables.execute(asked, limit)
         return {Reference.from_bytes(cast("bytes", ref)): cast("bytes", origin) for ref, origin in rows}
 
     def awaits(self, reference: Reference) -> bytes | None:
@@ -289,6 +296,12 @@ class Ledger:
         """Their bytes are here by now."""
         for reference in references:
             self._tables.execute("DELETE FROM federation_absent WHERE ref = ?", reference.to_bytes())
+
+    def hidden(self, references: Iterable[Reference]) -> None:
+        """Nobody misses their bytes, until one of them is added or lifted again."""
+        for reference in references:
+            statement = "UPDATE federation_absent SET status = -status WHERE ref = ? AND status > 0"
+            self._tables.execute(statement, reference.to_bytes())
 
     # --- what people ask
 
@@ -331,7 +344,7 @@ class Ledger:
 
     def absent(self) -> dict[Reference, int]:
         """Artifacts whose bytes did not come, and the status that says why."""
-        rows = self._tables.execute("SELECT ref, status FROM federation_absent")
+        rows = self._tables.execute("SELECT ref, abs(status) FROM federation_absent")
         return {Reference.from_bytes(cast("bytes", ref)): cast("int", status) for ref, status in rows}
 
     # --- rows
@@ -342,6 +355,10 @@ class Ledger:
             row = reference.to_bytes(), records.domain, status
             self._tables.execute("INSERT OR REPLACE INTO federation_absent VALUES (?, ?, ?)", *row)
         self.arrived(records.sources)
+        for item in records.items:
+            if item.body is not None and item.header.kind == LIFT and item.header.flags & PUBLISHED:
+                statement = "UPDATE federation_absent SET status = abs(status) WHERE ref = ?"
+                self._tables.execute(statement, LiftBody.from_bytes(item.body).ref.to_bytes())
 
     def _acknowledge(self, peer: str, shown: Mapping[bytes, int]) -> None:
         """Follow what a peer shows now: a site that was set back to an older copy holds less than it did."""

@@ -20,7 +20,9 @@ from tidewarp.store.admission import Role
 from tidewarp.store.continuation import Continuation
 
 __all__ = [
+    "ACCEPT",
     "BATCH_TYPE",
+    "BRIDGES",
     "CHANGES_BYTES_MAX",
     "EVIDENCE_BYTES_MAX",
     "HEADS_BYTES_MAX",
@@ -66,6 +68,9 @@ BATCH_TYPE = "application/x-tidewarp-records"
 JSON_TYPE = "application/json"
 NEXT_PAGE = "tidewarp-next"
 """Header of a page of heads that is not the last one."""
+
+ACCEPT, BRIDGES = "tidewarp-accept", "bridges"
+"""Header of a question after heads, and what it says: who asks understands a head whose note is bridged."""
 
 HEADS_BYTES_MAX = 4 << 20
 """Bytes of one page of heads, at most."""
@@ -137,6 +142,11 @@ class GetHeads:
         """Path and query."""
         return f"/v1/heads?after={self.after.hex()}" if self.after else "/v1/heads"
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """What else is said."""
+        return {ACCEPT: BRIDGES, **({"if-none-match": self.etag} if self.etag else {})}
+
 
 @dataclass(frozen=True, eq=False)
 class GetRecords:
@@ -184,11 +194,15 @@ class GetInclusion:
 
 @dataclass(frozen=True, eq=False)
 class GetConsistency:
-    """The proof that the tree of ``first`` records is a prefix of that of ``second``."""
+    """The proof that the tree of ``first`` records is a prefix of that of ``second``.
+
+    ``ahead`` is what comes next if the answer is of use: it may be sent when that has come, before anybody looks at it.
+    """
 
     domain: bytes
     first: int
     second: int
+    ahead: GetRecords | None = None
     bytes_max = _DOCUMENT_BYTES_MAX
 
     @property

@@ -35,6 +35,7 @@ from tidewarp.codec.records import BODY_BYTES_MAX, TIMED_KINDS
 from tidewarp.codec.references import Reference, encode_references, read_references
 from tidewarp.errors import CodecError, Corrupt, Erased, NotFound, OperatorError, Withheld
 from tidewarp.federation.answers import artifact_pieces, batch_items
+from tidewarp.federation.bridged import bridge_beyond
 from tidewarp.federation.changes import Changes
 from tidewarp.federation.contract import ArtifactInfo, DomainState, Holdings
 from tidewarp.federation.documents import (
@@ -55,16 +56,20 @@ from tidewarp.federation.exposition import Counts, exposition
 from tidewarp.federation.faults import fault_of
 from tidewarp.federation.ledger import Conflict
 from tidewarp.federation.messages import (
+    ACCEPT,
     BATCH_TYPE,
+    BRIDGES,
     HEADS_BYTES_MAX,
     JSON_TYPE,
     NEXT_PAGE,
+    Bridge,
     HttpRequest,
     HttpResponse,
 )
 from tidewarp.federation.parcel import PARCEL_BYTES_MAX
 from tidewarp.federation.receive import NotTaken
 from tidewarp.store.admission import Role
+from tidewarp.store.signers import is_of_root
 
 __all__ = ["BODY_BYTES", "REFERENCES_MAX", "WAIT_MS_MAX", "PeerHandler", "ServingSite"]
 
@@ -101,6 +106,9 @@ class ServingSite(Protocol):
 
     def forks(self) -> Sequence[Conflict]:
         """The forks that this site has proofs of, by id."""
+
+    def bridges(self) -> Mapping[bytes, Bridge]:
+        """By domain, why a head that it has signed covers what is held, where that ends before the head does."""
 
     def lacking(self) -> Sequence[Reference]:
         """Artifacts that a record here names and whose bytes have not come, at most 10,000."""
@@ -225,9 +233,12 @@ class PeerHandler:
         after = _domain(given["after"], "after") if "after" in given else b""
         rows: list[bytes] = []
         forks = {one.domain: "frozen" if one.state == "open" else "resolved" for one in self._forks()}
+        bridges = self._bridges() if request.headers.get(ACCEPT) == BRIDGES else {}  # before what they are about
         size, last, more = 2, b"", False
         for state in sorted(self._holdings.domains(), key=lambda one: one.id):
-            row = self._head(state, forks.get(state.id, state.status)) if state.id > after else None
+            if state.id <= after:
+                continue
+            row = self._head(state, forks.get(state.id, state.status), bridges)
             if row is None:
                 continue
             size += len(row) + 1
@@ -248,9 +259,18 @@ class PeerHandler:
     def _forks(self) -> Sequence[Conflict]:
         return () if self._site is None else self._site.forks()
 
-    def _head(self, state: DomainState, status: str) -> bytes | None:
+    def _bridges(self) -> Mapping[bytes, Bridge]:
+        return {} if self._site is None else self._site.bridges()
+
+    def _head(self, state: DomainState, status: str, bridges: Mapping[bytes, Bridge]) -> bytes | None:
         own = state.id == self._holdings.domain
         heads = self._holdings.signed_heads(None if own else state.id)
+        bridge = bridge_beyond(self._holdings, state, heads, bridges)
+        head = None if bridge is None else self._holdings.hash_at(state.id, bridge.size)
+        if bridge is not None and head is not None:
+            earlier = () if is_of_root(bridge.head, state.key) else heads
+            document = head_document([*earlier, bridge.head], status, state.key)
+            return encode_json(document.bridged(bridge.size, head, bridge.hashes))
         if not heads or not heads[-1].size:
             return None
         return encode_json(head_document(heads, status, state.key, origin=own))
@@ -317,13 +337,15 @@ class PeerHandler:
         return answer._replace(wait_s=0.0 if grown or not since else wait_ms / 1_000)
 
     def _signed_sizes(self) -> dict[bytes, int]:
-        """By domain, how far its head goes; looked up anew only where something has come since."""
+        """By domain, how far its head goes, or a bridge; looked up anew only where something has come since."""
+        bridged = {domain: one.size for domain, one in self._bridges().items() if domain != self._holdings.domain}
         states = sorted(self._holdings.domains(), key=lambda one: one.id)
-        seen = [(one.id, one.size, one.note) for one in states]
+        seen = bridged, [(one.id, one.size, one.note) for one in states]
         if self._looked[0] != seen:
             own = self._holdings.domain
             heads = ((one.id, self._holdings.signed_head(None if one.id == own else one.id)) for one in states)
-            self._looked = seen, {domain: head.size for domain, head in heads if head is not None and head.size}
+            sizes = {domain: max(head.size if head else 0, bridged.get(domain, 0)) for domain, head in heads}
+            self._looked = seen, {domain: size for domain, size in sizes.items() if size}
         return self._looked[1]
 
     # --- what is pushed
@@ -385,6 +407,8 @@ class PeerHandler:
         if not (is_auditor or info.published):
             raise _refusal(403, name, "no published record names it", "ask its owner to publish it")
         if not self._holdings.has([reference])[0]:
+            if info.state == "erased":
+                raise _refusal(410, name, "its bytes were dropped for good", "do not ask again")
             raise _refusal(404, name, "its bytes are not here", "ask another peer")
         return info
 

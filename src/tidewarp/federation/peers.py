@@ -14,7 +14,6 @@ The text is ``peers.toml`` of a store. It is not hashed, and no other site sees 
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -99,11 +98,7 @@ class Peers:
         Raises:
             OperatorError: no TOML, a key that is not known (the nearest one is named), or as the class.
         """
-        try:
-            document = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise OperatorError("peers", f"no TOML: {error}", _ACTION) from None
-        table = _READER.table(document, "peers", ("peers", "quotas"))
+        table = _READER.table(_READER.toml(text, "peers"), "peers", ("peers", "quotas"))
         peers = [_peer_of(name, one) for name, one in _READER.table(table.get("peers", {}), "peers").items()]
         quotas = {
             _READER.hash32(domain, "quota of domain"): quota

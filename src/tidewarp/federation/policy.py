@@ -24,7 +24,6 @@ of a withdrawn role at the same record, so it stands in the document and is not 
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -216,11 +215,7 @@ class Policy:
         Raises:
             OperatorError: no TOML, a key or a word that is not known (the nearest one is named), or a value that breaks its rule.
         """
-        try:
-            document = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise OperatorError("policy", f"no TOML: {error}", _PRINTED) from None
-        return _policy_of(_named_resolver(document))
+        return _policy_of(_named_resolver(READER.toml(text, "policy")))
 
 
 def last_named(journal: Journal, after: int = 0, before: Reference | None = None) -> Reference | None:
@@ -276,8 +271,9 @@ def _named_resolver(document: dict[str, Any]) -> dict[str, Any]:
     resolver, domains = document.get("resolver"), document.get("domains", {})
     if resolver is None or not isinstance(domains, dict):
         return document
-    names = {one.get("name"): domain for domain, one in domains.items() if isinstance(one, dict)}
-    name = READER.word(resolver, [one for one in names if isinstance(one, str)], "resolver")
+    named = [(one.get("name"), domain) for domain, one in domains.items() if isinstance(one, dict)]
+    names = {name: domain for name, domain in named if isinstance(name, str)}
+    name = READER.word(resolver, names, "resolver")
     return {**document, "resolver": names[name]}
 
 

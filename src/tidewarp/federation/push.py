@@ -6,17 +6,19 @@ The peer takes what it is sent as if it had pulled it (:mod:`~tidewarp.federatio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
 from tidewarp.codec.artifacts import artifact_head
 from tidewarp.codec.frames import Reader
 from tidewarp.codec.heads import SignedHead
+from tidewarp.codec.merkle import joined_consistency
 from tidewarp.codec.references import Reference, read_references
 from tidewarp.errors import CodecError, Corrupt, Erased, NotFound, PeerError, PeerRefused, Withheld
 from tidewarp.federation.answers import artifact_pieces, batch_items
+from tidewarp.federation.bridged import bridge_beyond
 from tidewarp.federation.contract import DomainState, Holdings
 from tidewarp.federation.documents import (
     HeadDocument,
@@ -28,6 +30,7 @@ from tidewarp.federation.documents import (
 from tidewarp.federation.messages import (
     NEXT_PAGE,
     Asked,
+    Bridge,
     DomainReport,
     GetHeads,
     GetLacking,
@@ -52,6 +55,7 @@ T = TypeVar("T")
 class Push:
     """A push of what ``holdings`` has to who answers ``ask``; of these ``domains`` (32 bytes each), or of all.
 
+    ``bridges`` say by domain why a head covers what is held, where that ends before the head does.
     ``ask`` raises OSError where there is no answer and PeerRefused where it breaks the protocol. After :meth:`run`,
     ``domains_told`` says what became of each domain, ``incomplete`` what ended it early, if anything did; ``bytes`` counts
     those of parcels and artifacts, ``conflicts`` what the peer refused or found forked, ``lacking`` the artifacts whose
@@ -62,6 +66,7 @@ class Push:
     ask: Callable[[Asked], HttpResponse]
     domains: Collection[bytes] | None = None
     limit: int = RECORDS_PER_PARCEL
+    bridges: Mapping[bytes, Bridge] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.domains_told: list[DomainReport] = []
@@ -107,31 +112,38 @@ class Push:
     def _domain(self, state: DomainState, shown: HeadDocument | None) -> None:
         is_own = state.id == self.holdings.domain
         heads = self.holdings.signed_heads(None if is_own else state.id)
-        head = heads[-1] if heads else None
-        if head is None or not head.size:
+        bridge = bridge_beyond(self.holdings, state, heads, self.bridges)
+        reach = bridge.size if bridge is not None else heads[-1].size if heads else 0
+        if not reach:
             return
         size = 0 if shown is None else shown.size
         ours = self.holdings.hash_at(state.id, min(size, state.size))
         if shown is not None and size <= state.size and ours is not None and ours.hex() != shown.head:
             self.domains_told.append(DomainReport(state.id, size, size, "forked", _DIFFERS))
             return
-        before, outcome, reason = size, "unchanged" if size >= head.size else "pushed", ""
-        while size < head.size and outcome == "pushed":
-            size, outcome, reason = self._parcel(state, heads, size)
+        before, outcome, reason = size, "unchanged" if size >= reach else "pushed", ""
+        while size < reach and outcome == "pushed":
+            size, outcome, reason = self._parcel(state, heads, bridge, size)
         self.domains_told.append(DomainReport(state.id, before, size, outcome, reason))
 
-    def _parcel(self, state: DomainState, heads: Sequence[SignedHead], after: int) -> tuple[int, str, str]:
+    def _parcel(
+        self, state: DomainState, heads: Sequence[SignedHead], bridge: Bridge | None, after: int
+    ) -> tuple[int, str, str]:
         """Push what follows ``after``: where the peer stands then, and outcome and reason if it does not go on.
 
-        It goes under the first of the ``heads`` that covers it: who sees the domain for the first time knows its signer.
+        It goes under the first of the ``heads`` that covers it: who sees the domain for the first time knows its signer. What
+        none of them covers goes under the head of the ``bridge``.
         """
         earlier = [one for one in heads if one.size <= after]
-        head = heads[len(earlier)]
-        items = batch_items(self.holdings, state.id, after, min(self.limit, head.size - after))
+        covering = heads[len(earlier) :]
+        head, reach = (bridge.head, bridge.size) if bridge and not covering else (covering[0], covering[0].size)
+        items = batch_items(self.holdings, state.id, after, min(self.limit, reach - after))
         last = items[-1].header.seq
-        bridge = tuple(self.holdings.consistency_proof(state.id, last, head.size)) if last < head.size else ()
+        path = tuple(self.holdings.consistency_proof(state.id, last, reach)) if last < reach else ()
+        if bridge is not None and head is bridge.head:
+            path = tuple(joined_consistency(last, reach, head.size, path, bridge.hashes))
         document = head_document([*earlier, head], state.status, state.key)
-        data = Parcel(document, bridge, items).to_bytes()
+        data = Parcel(document, path, items).to_bytes()
         answer = self.ask(PushRecords(data))
         if answer.status != 200:
             return after, *_refused(answer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterable
 from difflib import get_close_matches
 from enum import StrEnum
@@ -29,6 +30,16 @@ class StrictReader:
 
     def __init__(self, action: str) -> None:
         self._action = action
+
+    def toml(self, text: str, what: str) -> dict[str, Any]:
+        """The tables of a text in TOML."""
+        try:
+            return tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            reason = str(error)
+        except RecursionError:
+            reason = "it is nested too deeply"
+        raise OperatorError(what, f"no TOML: {reason}", self._action)
 
     def table(self, value: object, what: str, known: Iterable[str] | None = None) -> dict[str, Any]:
         """A table, of keys that are ``known``; None: of any."""

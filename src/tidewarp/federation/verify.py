@@ -32,6 +32,7 @@ __all__ = [
     "check_batch",
     "check_bodies",
     "check_bridge",
+    "check_covered",
     "check_head",
     "heads_before",
 ]
@@ -40,7 +41,7 @@ UNSTATED_BYTES_MAX = 16 << 20
 """Payload bytes of an artifact whose record does not say its size: a receipt, a policy, a request, evidence."""
 
 _HEAD_BYTES_MAX = 13  # of ArtifactBytes: what stands before the payload
-_ACTION = "look at the quarantine, and ask the peer's operator; other domains go on"
+_ACTION = "see what came: tidewarp peer status DIR; ask the peer's operator; other domains go on"
 
 
 class Refusal(PeerRefused):
@@ -90,7 +91,7 @@ class Verified(NamedTuple):
 
 
 def check_head(shown: HeadDocument, declared: Collection[bytes] = ()) -> SignedHead:
-    """The signed head that a peer shows of a domain.
+    """The signed head that a peer shows of a domain; whether it covers the records that it is bridged from is for the caller.
 
     ``declared`` are the keys (32 bytes each) that KEYS records name, as far as an earlier valid head covers these.
 
@@ -104,7 +105,9 @@ def check_head(shown: HeadDocument, declared: Collection[bytes] = ()) -> SignedH
     note = shown.note.encode(errors="replace")
     try:
         head = SignedHead.parse(shown.note)
-        if (head.domain, head.size, head.head.hex()) != (domain, shown.size, shown.head):
+        is_bridged = shown.bridge_path() is not None
+        is_same = (head.size, head.head.hex()) == (shown.size, shown.head)
+        if head.domain != domain or not (0 < shown.size < head.size if is_bridged else is_same):
             raise Refusal("bad_signature", domain, what, "its note is about another head", note)
         head.verify((key, *declared))
     except Refusal:
@@ -149,7 +152,7 @@ def check_batch(domain: bytes, prefix: Prefix, items: Sequence[BatchItem], data:
     except Unfit as unfit:
         raise Refusal(unfit.kind, domain + u64(unfit.seq), unfit.value, unfit.rule, unfit.data or data) from None
     grown = continuation.grown(frontier).frontier
-    bare = [record for record in continuation.records if record.artifact is None]
+    bare = [record for record in continuation.others if record.artifact is None]
     wanted = [one for one in map(_wanted, bare) if one is not None]
     return Verified(continuation, Prefix(continuation.size, continuation.hash, grown), tuple(wanted))
 
@@ -177,15 +180,21 @@ def check_bridge(prefix: Prefix, head: SignedHead, bridge: Sequence[bytes]) -> N
     Raises:
         Refusal: it does not.
     """
-    root = prefix.frontier.root()
-    at = f"{prefix.size} records of {head.domain.hex()}"
+    check_covered(prefix.size, prefix.frontier.root(), head, bridge)
+    if prefix.size == head.size and prefix.head != head.head:
+        at = f"{prefix.size} records of {head.domain.hex()}"
+        rule = f"the last has the hash {prefix.head.hex()}, the head names {head.head.hex()}"
+        raise _mismatch(head.domain, prefix.size, at, rule, head.to_bytes())
+
+
+def check_covered(size: int, root: bytes, head: SignedHead, bridge: Sequence[bytes]) -> None:
+    """Return if ``bridge`` shows that ``head`` covers the ``size`` records whose tree has this ``root``. Raises Refusal."""
     try:
-        verify_consistency(prefix.size, head.size, bridge, root, head.root)
-        if prefix.size == head.size and prefix.head != head.head:
-            raise PeerError(at, f"the last has the hash {prefix.head.hex()}, the head names {head.head.hex()}", _ACTION)
+        verify_consistency(size, head.size, bridge, root, head.root)
     except PeerError as error:
         # The records may be true and the proof false: what is at odds with the signature is not known.
-        raise _mismatch(head.domain, prefix.size, at, str(error), head.to_bytes()) from None
+        at = f"{size} records of {head.domain.hex()}"
+        raise _mismatch(head.domain, size, at, str(error), head.to_bytes()) from None
 
 
 class ByteCheck:

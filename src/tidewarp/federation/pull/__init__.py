@@ -11,7 +11,7 @@ What it guarantees, whatever a peer says and wherever the pull ends:
 * what is committed is the contiguous continuation of what is held, and a head that the domain signed covers it;
 * the question is always for what follows *our own prefix*: a cursor is kept as evidence, and nothing is read from it;
 * a committed record has its bytes, or a recorded reason why not: the peer does not publish, hold or keep them, which the
-  next pull from anybody asks about again; a peer that fails for now ends the pull, and the record is not committed;
+  next pull from anybody asks about again, but for what all that add it have hidden, and a peer has not to give; a peer that fails for now ends the pull, and the record is not committed;
 * where the journals do not fit, the last record that both have is searched for, never record 0 taken in its place; a fork is
   believed only with a proof that anybody can check;
 * a refusal ends its domain, a broken connection ends the pull, and neither undoes a commit.
@@ -22,8 +22,8 @@ that yields requests and is sent their answers (``steps``): ``heads`` chooses th
 they share.
 """
 
-from tidewarp.federation.pull.artifacts import LACKING_MAX
+from tidewarp.federation.pull.artifacts import LACKING_MAX, missed
 from tidewarp.federation.pull.context import ARTIFACT_BYTES_MAX, RECORDS_PER_BATCH
 from tidewarp.federation.pull.machine import PullMachine
 
-__all__ = ["ARTIFACT_BYTES_MAX", "LACKING_MAX", "RECORDS_PER_BATCH", "PullMachine"]
+__all__ = ["ARTIFACT_BYTES_MAX", "LACKING_MAX", "RECORDS_PER_BATCH", "PullMachine", "missed"]

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import BinaryIO, NamedTuple
 
 from tidewarp.codec.bodies import ArtifactBody
 from tidewarp.codec.frames import Reader
 from tidewarp.codec.references import Reference, read_references
 from tidewarp.errors import Erased, NotFound, Withheld
+from tidewarp.federation.contract import Holdings
 from tidewarp.federation.messages import Absent, Fetched, GetArtifact, GetMissing, Supply
 from tidewarp.federation.pull.context import Context
 from tidewarp.federation.pull.steps import Interrupted, Steps, Unanswered, body_of, conflicting, decoded
 from tidewarp.federation.verify import Refusal, Wanted
 
-__all__ = ["LACKING_MAX", "Brought", "fetch", "last_that_fits", "missing", "supply"]
+__all__ = ["LACKING_MAX", "Brought", "fetch", "last_that_fits", "missed", "missing", "supply"]
 
 LACKING_MAX = 10_000
 """Artifacts whose bytes have not come, and that one pull asks for again."""
 
 _FETCHED_BYTES_MAX = 256 << 20  # of artifacts that wait for one commit, unless it is one artifact
 _ABSENT = frozenset({403, 404, 410, 413})  # answers that say why bytes are not to be had; others may be better tomorrow
+_REFUSED = _ABSENT - {413}  # who answers these does not have them to give
 
 
 class Brought(NamedTuple):
@@ -64,6 +66,8 @@ def fetch(context: Context, domain: bytes, wanted: Iterable[Wanted]) -> Steps[Br
             sources[one.reference] = outcome.source
         elif outcome.status in _ABSENT:
             absent.append((one.reference, outcome.status))
+            if outcome.status in _REFUSED:
+                context.not_given.add(one.reference)
         else:
             raise Interrupted(_not_given(one.reference, outcome.status))
     return Brought(sources, tuple(absent))
@@ -81,6 +85,7 @@ def supply(context: Context, lacking: Mapping[Reference, bytes]) -> Steps[None]:
         return
     except Unanswered:
         return  # they stay on record, and are asked for again
+    context.not_given.update(not_there & wanted.keys())
     for reference, one in wanted.items():
         if reference in not_there:
             continue
@@ -92,8 +97,26 @@ def supply(context: Context, lacking: Mapping[Reference, bytes]) -> Steps[None]:
             continue
         if isinstance(outcome, Fetched):
             yield Supply(domain, reference, outcome.source, outcome.size)
+        elif outcome.status in _REFUSED:
+            context.not_given.add(reference)
         elif outcome.status not in _ABSENT:
             raise Interrupted(_not_given(reference, outcome.status))
+
+
+def missed(holdings: Holdings, references: Sequence[Reference]) -> set[Reference]:
+    """Of artifacts that records name those whose bytes are not here, and neither erased nor hidden by all that add them."""
+    lacking = [one for one, is_held in zip(references, holdings.has(references), strict=True) if not is_held]
+    return {one for one in lacking if _is_missed(holdings, one)}
+
+
+def _is_missed(holdings: Holdings, reference: Reference) -> bool:
+    try:
+        info = holdings.info(reference)
+    except Withheld:
+        return True  # no record says its size
+    except (NotFound, Erased):
+        return False
+    return info.state != "erased" and info.shown
 
 
 def _still_wanted(context: Context, lacking: Mapping[Reference, bytes]) -> dict[Reference, Wanted]:
@@ -109,9 +132,11 @@ def _still_wanted(context: Context, lacking: Mapping[Reference, bytes]) -> dict[
         except Withheld:
             pass  # no record says its size
         except (NotFound, Erased):
+            context.not_given.add(reference)  # by anybody
             continue
         else:
             if info.state == "erased":
+                context.not_given.add(reference)
                 continue
             stated = ArtifactBody(reference, info.tag, info.size)
         one = Wanted(0, reference, stated)

@@ -25,7 +25,7 @@ class Context:
     """The arguments of :class:`~tidewarp.federation.pull.PullMachine` that say what may be taken, and what has been.
 
     ``room``: records that may still be taken; None: any number. ``absent``: artifacts whose bytes did not come with the
-    records that this pull has committed.
+    records that this pull has committed. ``not_given``: artifacts that the peer, or anybody, does not have to give.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class Context:
         self.until = until
         self.room = room
         self.absent: set[Reference] = set()
+        self.not_given: set[Reference] = set()
         self.held: dict[bytes, DomainState] = {}
 
     def begin(self) -> None:

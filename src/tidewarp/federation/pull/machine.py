@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Set
 
 from tidewarp.codec.frames import u64
 from tidewarp.codec.references import Reference
@@ -31,7 +31,7 @@ from tidewarp.federation.messages import (
     Reveal,
     Supply,
 )
-from tidewarp.federation.pull.artifacts import supply
+from tidewarp.federation.pull.artifacts import missed, supply
 from tidewarp.federation.pull.context import ARTIFACT_BYTES_MAX, RECORDS_PER_BATCH, Context
 from tidewarp.federation.pull.evidence import learn_forks
 from tidewarp.federation.pull.heads import compared, look
@@ -125,6 +125,11 @@ class PullMachine:
         """The request that is open."""
         return self._pending
 
+    @property
+    def not_given(self) -> Set[Reference]:
+        """Artifacts that it was asked for, and does not have to give."""
+        return self._context.not_given
+
     # --- events
 
     def start(self) -> list[Instruction]:
@@ -187,7 +192,7 @@ class PullMachine:
         key = asked.domain + u64(asked.items[0].header.seq)
         return self._resume(asked, Refusal("payload_mismatch", key, error.value, error.rule))
 
-    def on_full(self, asked: Commit | Reveal | Supply, error: QuotaExceeded) -> list[Instruction]:
+    def on_full(self, asked: GetArtifact | Commit | Reveal | Supply, error: QuotaExceeded) -> list[Instruction]:
         """A quota leaves no room for it; nothing of it is there. The pull ends here, and what was committed stays."""
         if asked is not self._pending:
             return []
@@ -238,9 +243,8 @@ class PullMachine:
         return [Finish(tuple(self._reports), self._bytes, self._ignored, incomplete, etag, absent, dict(self._acked))]
 
     def _not_here(self) -> int:
-        """How many artifacts are named here whose bytes have not come."""
-        named = [*(self._context.absent | self._lacking.keys())]
-        return self._context.holdings.has(named).count(False)
+        """How many artifacts are named here whose bytes have not come, and are missed."""
+        return len(missed(self._context.holdings, [*(self._context.absent | self._lacking.keys())]))
 
     # --- what a pull does
 

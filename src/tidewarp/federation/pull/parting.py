@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 from tidewarp.codec.frames import u64
 from tidewarp.codec.heads import SignedHead
+from tidewarp.codec.merkle import inclusion_root
+from tidewarp.codec.records import record_hash
 from tidewarp.errors import PeerError
 from tidewarp.federation.documents import HashDocument, HeadDocument, decode_json
 from tidewarp.federation.messages import Forked, GetHash, GetInclusion, GetRecords
@@ -54,12 +56,15 @@ def part(
     asked = GetRecords(domain, search.common, 1)
     data = body_of((yield asked))
     theirs = records_of(asked, data)[0].header
-    path = proof((yield GetInclusion(domain, seq, head.size)), domain)
+    path = proof((yield GetInclusion(domain, seq, shown.size)), domain)
     ours = next(iter(holdings.records(domain, search.common, 1))).header
-    links = () if is_of_root(head, key) else links_of(holdings, leaning(context, head, known))
-    their_voucher = Voucher(head.size, head.root, path, (), head, links)
-    evidence = ForkProof.of(key, (ours, _own_voucher(context, domain, key, seq)), (theirs, their_voucher))
+    links = () if is_of_root(head, key) else links_of(holdings, leaning(context, domain, shown.size, known))
+    own_voucher = _own_voucher(context, domain, key, seq)
     try:
+        bridge = shown.bridge_path()
+        root = inclusion_root(record_hash(theirs.to_bytes()), seq - 1, shown.size, path) if bridge else head.root
+        their_voucher = Voucher(shown.size, root, path, bridge or (), head, links)
+        evidence = ForkProof.of(key, (ours, own_voucher), (theirs, their_voucher))
         evidence.check()
     except PeerError as error:
         at = f"record {seq} of {domain.hex()}"

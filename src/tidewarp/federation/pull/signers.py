@@ -28,7 +28,7 @@ def signed(context: Context, domain: bytes, shown: HeadDocument, known: Sequence
     try:
         return check_head(shown)
     except Refusal:
-        before = leaning(context, SignedHead(domain, shown.size, b"", b"", ()), known)
+        before = leaning(context, domain, shown.size, known)
         declared = keys_of(holdings.keys_record(domain, before[-1].size)) if before else ()
         if not declared:
             raise
@@ -42,11 +42,11 @@ def signed(context: Context, domain: bytes, shown: HeadDocument, known: Sequence
     return head
 
 
-def leaning(context: Context, head: SignedHead, known: Sequence[SignedHead]) -> list[SignedHead]:
-    """The valid heads before ``head``, ascending, that lead to the newest of them."""
+def leaning(context: Context, domain: bytes, size: int, known: Sequence[SignedHead]) -> list[SignedHead]:
+    """The valid heads of ``domain`` before ``size``, ascending, that lead to the newest of them."""
     holdings = context.holdings
-    kept = holdings.signed_heads(None if head.domain == holdings.domain else head.domain)
-    ours, theirs = ([one for one in heads if one.size < head.size] for heads in (kept, known))
+    kept = holdings.signed_heads(None if domain == holdings.domain else domain)
+    ours, theirs = ([one for one in heads if one.size < size] for heads in (kept, known))
     return max(ours, theirs, key=lambda heads: heads[-1].size if heads else 0)
 
 

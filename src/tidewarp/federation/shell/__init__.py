@@ -24,6 +24,7 @@ from tidewarp.errors import OwnDomainForked
 from tidewarp.federation.conflicts import chosen_branches
 from tidewarp.federation.contract import ExchangeStore, Holdings
 from tidewarp.federation.exchange import Exchange, in_force, ledger_of
+from tidewarp.federation.messages import Bridge
 from tidewarp.federation.peer import PeerHandler
 from tidewarp.federation.policy import to_be_pulled
 from tidewarp.federation.push import Push
@@ -126,11 +127,13 @@ def push(
     url: str,
     *,
     domains: Collection[bytes] | None = None,
+    bridges: Mapping[bytes, Bridge] | None = None,
     tls: Tls | None = None,
     clock: Clock | None = None,
 ) -> PushReport:
     """Give the peer at ``url`` what it lacks of all that is published here, or of these ``domains`` (32 bytes each).
 
+    ``bridges``: by domain, why a head covers what is held, where that ends before the head does: the ledger has them.
     It takes what it would pull. Nothing here changes, but that the own head may be signed.
 
     Raises:
@@ -140,7 +143,7 @@ def push(
     time = clock or WallClock()
     begun_s = time.now()
     with PeerClient(url, tls=tls, clock=time) as client:
-        told = Push(store, client.ask, domains)
+        told = Push(store, client.ask, domains, bridges=bridges or {})
         told.run()
         if client.refusal is not None:
             raise client.refusal

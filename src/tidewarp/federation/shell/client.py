@@ -91,13 +91,13 @@ class PeerClient:
             PeerRefused: an answer that is too long, has no length, or leads elsewhere.
             Refusal: one whose encoding is damaged, or hides more than may come.
         """
-        headers = {"if-none-match": question.etag} if isinstance(question, GetHeads) and question.etag else {}
+        headers = question.headers if isinstance(question, GetHeads) else {}
         try:
             self._response = self._asked(question, headers)
             return self._answer(question, self._response)
         except http.client.HTTPException as error:
             self._reset()
-            raise PeerRefused(self.url, f"no HTTP/1.1: {error!r}", "check the address") from None
+            raise PeerRefused(self.url, f"no HTTP/1.1: {error!r:.200}", "check the address") from None
         except ssl.SSLError as error:
             self._reset()
             self.refusal = self._refused(error)

@@ -15,7 +15,8 @@ from tidewarp.codec.references import Reference
 from tidewarp.errors import Erased, NotFound, OperatorError, TidewarpError, Withheld
 from tidewarp.federation.documents import TakenDocument
 from tidewarp.federation.exposition import Counts
-from tidewarp.federation.ledger import Conflict
+from tidewarp.federation.ledger import Conflict, Ledger
+from tidewarp.federation.messages import Bridge
 from tidewarp.federation.pull import ARTIFACT_BYTES_MAX, LACKING_MAX
 from tidewarp.federation.receive import NotTaken, Receiver
 from tidewarp.federation.shell.metrics import Metrics
@@ -80,6 +81,11 @@ class ServedSite:
         ledger = self._site.noted()
         return [] if ledger is None else [one for one in ledger.conflicts() if one.kind == FORK]
 
+    def bridges(self) -> Mapping[bytes, Bridge]:
+        """As the protocol says."""
+        ledger = self._site.noted()
+        return {} if ledger is None else ledger.bridges()
+
     def lacking(self) -> Sequence[Reference]:
         """As the protocol says."""
         ledger = self._site.noted()
@@ -102,8 +108,7 @@ class ServedSite:
         if ledger is None or origin is None:
             rule = "no record here waits for its bytes"
             raise NotTaken(409, reference.hex(), rule, "push the record that names it, or nothing: it may be here")
-        quota = self._peers.quotas.get(origin)
-        room = ARTIFACT_BYTES_MAX if quota is None else max(quota - ledger.bytes_of(origin), 0)
+        whose, room = self._room(ledger, origin)
         try:
             size = self._site.store.info(reference).size
         except Withheld:
@@ -113,9 +118,18 @@ class ServedSite:
         if size > ARTIFACT_BYTES_MAX:
             raise NotTaken(413, reference.hex(), f"an artifact has at most {ARTIFACT_BYTES_MAX} bytes", "keep it")
         if size > room:
-            rule = f"it has {size} bytes, and the quota of its domain leaves {room}"
+            rule = f"it has {size} bytes, and the quota of {whose} leaves {room}"
             raise NotTaken(507, reference.hex(), rule, "ask the operator of this site for room")
         return size + _HEAD_BYTES_MAX
+
+    def _room(self, ledger: Ledger, origin: bytes) -> tuple[str, int]:
+        """Payload bytes that may come of a domain, and whose quota leaves the fewest; no more than an artifact may have."""
+        quota, left = self._peers.quotas.get(origin), self._site.store.room()
+        rooms = [("this site", ARTIFACT_BYTES_MAX if left is None else left)]
+        if quota is not None:
+            rooms.append(("its domain", quota - ledger.bytes_of(origin)))
+        whose, room = min(rooms, key=lambda one: one[1])
+        return whose, min(max(room, 0), ARTIFACT_BYTES_MAX)
 
     def take_records(self, key: bytes, data: bytes, *, is_packed: bool) -> TakenDocument:
         """As the protocol says."""

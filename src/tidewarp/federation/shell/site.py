@@ -14,6 +14,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple
 
+from tidewarp.clocks.pacing import Clock
 from tidewarp.codec.artifacts import TAG_POLICY
 from tidewarp.codec.bodies import POLICY, PolicyBody
 from tidewarp.codec.records import PUBLISHED, domain_of
@@ -277,15 +278,16 @@ class Site:
 
 
 @contextmanager
-def open_site(place: Path, *, read_only: bool = False) -> Iterator[Site]:
+def open_site(place: Path, *, read_only: bool = False, clock: Clock | None = None) -> Iterator[Site]:
     """The site whose store is at ``place``, under its policy.
 
     What was written is signed when it is left in order: who serves or exports the store read-only shows what is signed.
+    With a ``clock`` each record that is written has a stamp of it.
 
     Raises:
         OperatorError, StoreLocked, Corrupt: as :func:`tidewarp.store.open_store`.
     """
-    with open_store(place, read_only=read_only) as store:
+    with open_store(place, read_only=read_only, clock=clock) as store:
         yield Site(store, place, read_only=read_only)
         if not read_only and store.journal.size:
             store.signed_head()
