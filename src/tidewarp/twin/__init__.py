@@ -25,6 +25,7 @@ audit      checking a journal without its model
 reading    the journal as rows for people
 guard      stops model code that looks at the host's clock or at random numbers of its own
 redrive    dead letters as inputs after all · redeliver  outputs that a sink lacks
+whatif     a run on a branch of a journal
 standby    a second process that follows a living writer, and takes its place
 model      finding a model's code and naming it
 sync       sessions and federations over Time Warp nodes (their names are in compat.twinsync) · divergence

@@ -30,6 +30,7 @@ from tidewarp.twin.repair import Rebuild, forked, forks, inline
 from tidewarp.twin.run import Run
 from tidewarp.twin.session import CATCH_UP, Build, Pacing, Twin
 from tidewarp.twin.standby import Standby, stand_by
+from tidewarp.twin.whatif import branch_of, keep_inside
 from tidewarp.units import Duration, format_instant, in_seconds, parse_instant, ticks
 
 __all__ = ["open_twin", "refuse_changed_files"]
@@ -38,7 +39,7 @@ _YEAR = re.compile(r"[12]\d{3}", re.ASCII)
 
 
 def open_twin(
-    journal: str | Path,
+    journal: str | Path | Journal,
     build: Build,
     *,
     seed: int | None = None,
@@ -61,7 +62,9 @@ def open_twin(
     compared. An existing journal keeps the seed and the epoch that it was begun with.
 
     Args:
-        journal: the file (``NAME.tw``); its key and lock stand beside it. ":memory:" keeps nothing.
+        journal: the file (``NAME.tw``); its key and lock stand beside it. ":memory:" keeps nothing. Or a branch of a
+            journal (:meth:`Twin.branch`): then no sink of the model is opened, a live source has no more, and the run goes at
+            full speed.
         build: the model: a function that wires the twin it is given.
         seed: of all random streams, 0 to 2^64 - 1; 0 by default. An existing journal refuses another one.
         factor: wall seconds per simulated second; 0 = full speed. Default: 1 with a live source, else 0.
@@ -92,6 +95,9 @@ def open_twin(
         ModelError: the model came out differently from its own journal.
     """
     refuse_while_loading()
+    branch = None if isinstance(journal, str | Path) else branch_of(journal)
+    if branch is not None and standby:
+        raise OperatorError("standby=True", "a branch has no other writer", "leave it out")
     if not 1 <= batch <= BATCH_MAX:
         raise OperatorError(f"batch={batch}", f"1 to {BATCH_MAX} inputs per record", "give a number in this range")
     if seed is not None and not 0 <= seed < 1 << 64:
@@ -101,9 +107,10 @@ def open_twin(
     if catch_up not in CATCH_UP:
         raise OperatorError(f"catch_up={catch_up!r}", f"one of {', '.join(CATCH_UP)}", "choose one of them")
     clock = clock or WallClock()
-    path, epoch_ns = Path(journal), _epoch_ns(epoch)
+    file = journal if isinstance(journal, str | Path) else ":memory:"
+    path, epoch_ns = Path(file), _epoch_ns(epoch)
     with contextlib.ExitStack() as stack:
-        found = stand_by(journal, clock) if standby else open_store(journal, create=True)
+        found = branch or (stand_by(file, clock) if standby else open_store(file, create=True))
         store = stack.enter_context(contextlib.closing(found))
         begun = opening_of(store.journal) if holds_run(store.journal) else None
         if begun is not None:
@@ -128,6 +135,9 @@ def open_twin(
         twin._wire()
         if begun is not None and not accept_model:
             _refuse_changed_sources(begun, twin, path)
+        if branch is not None:
+            keep_inside(twin)
+            factor = factor or 0.0
         twin._run.cuts_from = max((cut.tick for _, cut in cuts_of(store.journal)), default=0)
         run, rebuild = (forked if forks(host, twin._gate.sources.repairs) else inline)(twin, store.journal)
         stack.callback(run.close)  # it was begun before there is any thread, of connectors or the journal's

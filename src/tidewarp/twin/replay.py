@@ -13,7 +13,7 @@ from tidewarp.clocks import WallClock
 from tidewarp.connect.contract import Output
 from tidewarp.errors import OperatorError
 from tidewarp.observe import SILENT, Probe
-from tidewarp.store import open_store
+from tidewarp.store import Journal, open_store
 from tidewarp.twin.documents import ModelRecord
 from tidewarp.twin.facts import Records, opening_of
 from tidewarp.twin.follow import Follower
@@ -52,7 +52,7 @@ class Replay:
 
 
 def replay(
-    journal: str | Path,
+    journal: str | Path | Journal,
     build: Build | None = None,
     *,
     until: Duration | datetime | None = None,
@@ -63,8 +63,8 @@ def replay(
     """Run a journal again, without its sources and sinks, and compare every mark and the final digest.
 
     Args:
-        journal: the file; it is only read.
-        build: the model; None loads it from the path that the journal recorded, relative to its folder.
+        journal: the file, or a journal, such as a branch; it is only read.
+        build: the model; None loads it from the path that the file recorded, relative to its folder.
         until: stop the comparison at this virtual time.
         guard: as for ``tw.open``.
         probe: receives progress.
@@ -73,15 +73,17 @@ def replay(
     Raises:
         OperatorError: not a journal, or no model. Corrupt: the chain is broken, with the record.
     """
-    path = Path(journal)
     clock = WallClock()
     started_s = clock.now()
-    with contextlib.closing(open_store(journal, read_only=True)) as store:
-        opened = opening_of(store.journal)
+    with contextlib.ExitStack() as stack:
+        records = _records(journal, stack)
+        opened = opening_of(records)
         if build is None:
-            build = recorded_model(opened.model, path)
+            if not isinstance(journal, str | Path):
+                raise OperatorError("build=None", "only a file says where its model is", "give the build of the model")
+            build = recorded_model(opened.model, Path(journal))
         limit = TICK_MAX if until is None else tick_at(until, opened.epoch_ns)
-        twin, follower = rerun(store.journal, build, until=limit, guard=guard, probe=probe, outputs=outputs)
+        twin, follower = rerun(records, build, until=limit, guard=guard, probe=probe, outputs=outputs)
         run = twin._run
         wall_s = clock.now() - started_s
         ended = follower.recorded if follower.recorded is not None and follower.recorded.tick == run.at else None
@@ -100,6 +102,13 @@ def replay(
             first_difference=follower.first_difference,
             model_changed=changed_files(opened.model, twin._model),
         )
+
+
+def _records(journal: str | Path | Journal, stack: contextlib.ExitStack) -> Records:
+    """What is replayed. A file is open until ``stack`` is left."""
+    if not isinstance(journal, str | Path):
+        return journal
+    return stack.enter_context(open_store(journal, read_only=True)).journal
 
 
 def rerun(

@@ -15,7 +15,7 @@ from tidewarp.clocks import Clock, WallClock
 from tidewarp.collector import collector_spared
 from tidewarp.connect.contract import RunIdentity, counts_of
 from tidewarp.errors import InternalError, ModelError, OperatorError, TidewarpError
-from tidewarp.store import JournalHolder
+from tidewarp.store import Journal, JournalHolder
 from tidewarp.twin.documents import RESUME, Resumed, entry, platform_of
 from tidewarp.twin.facts import holds_run
 from tidewarp.twin.handles import Handles
@@ -259,6 +259,19 @@ class Twin(Handles):
         if self._store is None:
             raise ModelError("twin.head", "a twin without a journal has none", "ask what open() returned")
         return self._store.journal.head.hex()
+
+    def branch(self, name: str) -> Journal:
+        """A what-if continuation of this run, from all that its journal holds now. Safe from any thread, also during a run.
+
+        ``tw.open`` runs on it, ``tw.replay`` replays it, and this run goes on as if it were not there. It is held in memory,
+        and can be used until this twin is closed. There may be any number of them.
+
+        Raises:
+            CodecError: the name has not 1 to 1,024 bytes of UTF-8 without NUL.
+        """
+        if self._store is None:
+            raise ModelError("twin.branch()", "a twin without a journal has none", "ask what open() returned")
+        return self._store.journal.branch(name)
 
     def close(self) -> None:
         """Close connectors and journal. Safe to call twice, and from any thread: a run under way is stopped first, in order.
