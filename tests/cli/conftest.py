@@ -130,6 +130,14 @@ def run(place: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]
 
 
 @pytest.fixture
+def sites(run: Callable[..., Ended]) -> tuple[str, str]:
+    """Two empty stores."""
+    for place in "AB":
+        run("store", "init", place, "--json").done()
+    return "A", "B"
+
+
+@pytest.fixture
 def child(place: Path) -> Callable[..., Ended]:
     """As ``run``, in a process of its own; ``command`` stands in the place of ``tidewarp``."""
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tidewarp.cli import main
-from tidewarp.cli.bench import control, figures, rates
+from tidewarp.cli.bench import control, figures, rates, told
 from tidewarp.cli.bench.measure import Best, Dropped, Elsewhere, best_of, percentile, slope
 from tidewarp.cli.bench.published import INSTALL, Published
 from tidewarp.errors import InternalError, MissingExtra
@@ -154,7 +154,7 @@ def test_a_tool_that_is_not_there_is_no_error(small: None) -> None:
 def test_every_row_of_the_table_names_figures_that_there_are() -> None:
     """A row whose figure was renamed would vanish in silence."""
     one = dict.fromkeys(set.union(*KEYS.values(), *LIVE_KEYS.values()), 1)
-    assert all(control._shown(form, one) is not None for _, shown, goal in control.ROWS for form in (shown, goal))
+    assert all(told.shown(form, one) is not None for _, shown, goal in control.ROWS for form in (shown, goal))
 
 
 def test_a_name_that_nobody_measures_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

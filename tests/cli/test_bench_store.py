@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tidewarp.cli import main
-from tidewarp.cli.bench import storing, syncing
+from tidewarp.cli.bench import storing, syncing, told
 from tidewarp.cli.bench.syncing import NO_GIT
 from tidewarp.cli.store import bench
 from tidewarp.errors import InternalError
@@ -109,7 +109,7 @@ def test_the_command_prints_one_object(tmp_path: Path, capsys: pytest.CaptureFix
 def test_every_row_of_the_table_names_figures_that_there_are() -> None:
     """A row whose figure was renamed would vanish in silence."""
     one = dict.fromkeys(set.union(*KEYS.values()), 1)
-    assert all(bench._shown(form, one) is not None for _, form, _ in bench.ROWS)
+    assert all(told.shown(form, one) is not None for _, form, _ in bench.ROWS)
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

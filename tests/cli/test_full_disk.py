@@ -172,3 +172,59 @@ def test_a_disk_that_fails_to_write(place, run, child, limit):
         assert "verify" in line
     assert acknowledged_is_there(run, "j.tw") < 4_000
     goes_on_to_the_end(run, "j.tw")
+
+
+FILES = """
+mount -t tmpfs -o size=64k tmpfs disk
+for words in "store get A $1 -o disk/copy" "log tank.tw --out disk/rows.jsonl" "log tank.tw --out disk/rows.csv"; do
+    "${@:2}" $words || echo "$?" >> codes.txt
+    ls -A disk >> left.txt
+done
+"""
+
+
+def test_a_disk_too_full_for_a_file(place, run, child, require):
+    """Whoever asked for the file is told its name and why, and nothing half written is left."""
+    require("userns")
+    write(ACKNOWLEDGED)
+    run("run", "model.py", "--journal", "tank.tw", "--json").done()
+    run("store", "init", "A", "--json").done()
+    Path("large").write_bytes(os.urandom(200_000))
+    ref = run("store", "put", "A", "large").out.strip()
+    Path("disk").mkdir()
+    ended = child(
+        ref, sys.executable, "-W", "error", "-m", "tidewarp",
+        command=("unshare", "-Urm", "bash", "-c", FILES, "bash"),
+    )  # fmt: skip
+    assert Path("codes.txt").read_text().split() == ["2"] * 3, ended
+    named = [
+        re.match(r"error: (disk/\S+): No space left on device; free some space", line)
+        for line in ended.err.splitlines()
+    ]
+    assert [one and one[1] for one in named] == ["disk/copy", "disk/rows.jsonl", "disk/rows.csv"], ended
+    assert Path("left.txt").read_text() == ""
+
+
+TAKEN = """
+mount -t tmpfs -o size=1m tmpfs disk
+"$@" init disk/S && "$@" put disk/S notes --tag 1
+cat /dev/zero > disk/filler 2> /dev/null
+for words in "put disk/S notes --tag 2" "stat disk/S"; do "$@" $words || echo "$?" >> codes.txt; done
+rm disk/filler
+"$@" stat disk/S --json > stat.json
+"""
+
+
+def test_a_disk_too_full_to_open_a_store(place, run, child, require):
+    """Not even the memory that readers share has room: that is said, and with room everything is there."""
+    require("userns")
+    Path("notes").write_text("kept")
+    Path("disk").mkdir()
+    ended = child(
+        sys.executable, "-W", "error", "-m", "tidewarp", "store",
+        command=("unshare", "-Urm", "bash", "-c", TAKEN, "bash"),
+    )  # fmt: skip
+    assert Path("codes.txt").read_text().split() == ["1", "1"], ended
+    for line in ended.err.splitlines():
+        assert re.match(r"error: .*/disk/S/store\.db: opening it: no room for store\.db-shm.*; make room", line), line
+    assert json.loads(Path("stat.json").read_text())["artifacts"] == 1

@@ -11,26 +11,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from writing import fork, put
 
 from tidewarp.codec.artifacts import Artifact
 from tidewarp.store import open_store
 from tidewarp.testing.contents import Site as Neighbour
 
 pytestmark = pytest.mark.proof("two sites that exchange their records agree")
-
-
-@pytest.fixture
-def sites(run):
-    """Two empty stores."""
-    for place in "AB":
-        run("store", "init", place, "--json").done()
-    return "A", "B"
-
-
-def put(run, place, text, *options):
-    """Put a file of this text; its reference."""
-    Path("file").write_text(text)
-    return run("store", "put", place, "file", *options, "--json").done()["ref"]
 
 
 def digest(run, place):
@@ -321,10 +308,7 @@ def second_hash(place):
 
 def test_two_copies_of_one_store_are_a_fork(sites, run, serve):
     """Both were written to, so there are two histories: exit 1, evidence is kept, and B freezes at what is common."""
-    put(run, "A", "before")
-    shutil.copytree("A", "copy")
-    put(run, "A", "one history")
-    put(run, "copy", "another")
+    fork(run)
     site = serve("A")
     run("peer", "pull", "B", site.url, "--json").done()
     site.stop()
@@ -360,10 +344,7 @@ def test_two_copies_of_one_store_are_a_fork(sites, run, serve):
 
 def test_a_store_that_finds_its_own_copy_says_so(sites, run, serve):
     """The owner of the key hears it from any peer that has the other history."""
-    put(run, "A", "before")
-    shutil.copytree("A", "copy")
-    put(run, "A", "one history")
-    put(run, "copy", "another")
+    fork(run)
     site = serve("copy")
     line = run("peer", "pull", "A", site.url, "--json").refusal(1)
     site.stop()
@@ -402,3 +383,29 @@ def test_a_server_that_is_killed_while_it_is_asked(sites, run, serve):
     assert run("peer", "pull", "B", site.url, "--json").done()["records"] == 500
     site.stop()
     assert digest(run, "A") == digest(run, "B")
+
+
+def test_what_is_in_quarantine_is_said(sites, run):
+    """Of whom it came, how much it is, and why it was refused."""
+
+    class Liar(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "6")
+            self.end_headers()
+            self.wfile.write(b"<html>")
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Liar) as server:
+        threading.Thread(target=server.serve_forever).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        try:
+            assert run("peer", "pull", "B", url, "--json").code == 1
+        finally:
+            server.shutdown()
+    (kept,) = run("peer", "status", "B", "--json").done()["quarantine"]
+    assert (kept["peer"], kept["domain"], kept["bytes"]) == (url, None, 6)
+    assert kept["reason"].startswith("payload_mismatch: 6 bytes of JSON: ")
+    assert f"in quarantine 6 bytes from {url}: {kept['reason']}" in run("peer", "status", "B").out
+    assert run("peer", "status", "A", "--json").done()["quarantine"] == []

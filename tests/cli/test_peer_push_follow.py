@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 from pathlib import Path
 
 import pytest
+from writing import fork, put
 
 from tidewarp.store import open_store
 
 pytestmark = pytest.mark.proof("two sites that exchange their records agree")
-
-
-@pytest.fixture
-def sites(run):
-    """Two empty stores."""
-    for place in "AB":
-        run("store", "init", place, "--json").done()
-    return "A", "B"
-
-
-def put(run, place, text):
-    Path("file").write_text(text)
-    return run("store", "put", place, "file", "--json").done()["ref"]
 
 
 def key(run, place):
@@ -68,10 +55,7 @@ def test_a_site_that_nobody_can_reach_pushes(sites, run, serve):
 
 def test_a_push_to_who_holds_another_history(sites, run, serve):
     """The reason names the command that brings the proof; once it is here, the push shows it."""
-    put(run, "A", "before")
-    shutil.copytree("A", "copy")
-    put(run, "A", "one history")
-    put(run, "copy", "another")
+    fork(run)
     site = serve("A")
     run("peer", "pull", "B", site.url, "--json").done()
     site.stop()

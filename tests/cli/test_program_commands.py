@@ -115,6 +115,10 @@ def test_constants_are_read_beside_their_source(run):
     assert "greeting" in run("program", "build", "deep/c.json", "--store", "A", "--json").refusal(2)
     Path("deep/greeting").write_bytes(bytes((1 << 20) + 1))
     assert "node 'c'" in run("program", "build", "deep/c.json", "--store", "A", "--json").refusal(2)
+    for name in ("a\0b", "\ud800"):
+        node["params"]["file"] = name
+        write(source, "deep/c.json")
+        assert "no name of a file" in run("program", "build", "deep/c.json", "--store", "A", "--json").refusal(2)
 
 
 # --- run

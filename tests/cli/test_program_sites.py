@@ -7,16 +7,19 @@ import signal
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from tidewarp.cli.program import work
 from tidewarp.cli.program.run import executor_of
 from tidewarp.codec.artifacts import Artifact
 from tidewarp.codec.references import Reference
-from tidewarp.errors import StoreLocked
+from tidewarp.errors import OutOfModel, StoreLocked
 from tidewarp.federation import shell
+from tidewarp.federation.shell.reports import PullReport
 from tidewarp.federation.shell.site import open_site
-from tidewarp.programs import OperationRegistry
+from tidewarp.programs import OperationRegistry, working
 from tidewarp.programs.runs import run as run_program
 from tidewarp.store import open_store
 from tidewarp.store.files import locate, read_seed
@@ -24,6 +27,7 @@ from tidewarp.store.files import locate, read_seed
 CONCAT = {"inputs": ["a", "b"], "nodes": {"j": {"op": "pel.bytes.concat/1", "in": ["a", "b"]}}, "outputs": ["j"]}
 HASH = {"inputs": ["a"], "nodes": {"h": {"op": "pel.bytes.hash.asl1/1", "in": ["a"]}}, "outputs": ["h"]}
 LEFT, RIGHT = (Artifact(text.encode()).reference().hex() for text in ("left", "right"))
+NOBODY = ["--from", "http://127.0.0.1:9"]
 EXPECTED = sha256(b"leftright").digest() + sha256(b"right").digest()
 
 
@@ -215,22 +219,59 @@ def test_a_worker_that_nobody_answers_goes_on(say, run):
     for text in ("left", "right"):
         say.put("A", text)
     say.ask("A", concat, LEFT, RIGHT)
-    nobody = "--from", "http://127.0.0.1:9"
-    ended = run("program", "work", "--store", "A", "--once", *nobody, "--json")
+    ended = run("program", "work", "--store", "A", "--once", *NOBODY, "--json")
     assert (ended.code, ended.document["executed"]) == (3, 1)
-    assert list(ended.document["unanswered"]) == ["http://127.0.0.1:9"]
-    said = run("program", "work", "--store", "A", "--once", *nobody)
+    assert list(ended.document["unanswered"]) == NOBODY[1:]
+    said = run("program", "work", "--store", "A", "--once", *NOBODY)
     assert (said.code, said.out.splitlines()[0]) == (3, "0 executed")
     with open_store("B", read_only=True) as store, shell.serve(store) as server:
-        assert list(say.work("A", *nobody, "--from", server.url)["unanswered"]) == ["http://127.0.0.1:9"]
+        assert list(say.work("A", *NOBODY, "--from", server.url)["unanswered"]) == NOBODY[1:]
+
+
+def test_what_cannot_be_executed_here_is_told_before_who_does_not_answer(say, run, monkeypatch):
+    """Exit 1 in place of 3: also with all sites that were named, it would be so."""
+    concat = say.build("A", "concat")
+    for text in ("left", "right"):
+        say.put("A", text)
+    ref = say.ask("A", concat, LEFT, RIGHT)["request_ref"]
+
+    def beyond(*_, **__):
+        raise OutOfModel("node j", "it takes more than there is here", "let another site work")
+
+    monkeypatch.setattr(working, "run", beyond)
+    ended = run("program", "work", "--store", "A", "--once", *NOBODY, "--json")
+    assert (ended.code, ended.document["executed"], ended.document["refused"]) == (1, 0, 1)
+    (told,) = ended.document["runs"]
+    assert (told["request_ref"], told["error"]["rule"]) == (ref, "it takes more than there is here")
+    assert list(ended.document["unanswered"]) == NOBODY[1:]
+
+
+def test_a_site_that_answers_again_is_not_told_of(say, monkeypatch):
+    """What counts is the last round, of each site that was named."""
+    away = PullReport.nothing()._replace(incomplete="it is away")
+    said = iter([away, away, PullReport.nothing(), away, PullReport.nothing(), PullReport.nothing()])
+    monkeypatch.setattr(work, "pull", lambda *_, **__: next(said))
+    rounds = work._Rounds(
+        Path("A"),
+        ("http://127.0.0.1:8", "http://127.0.0.1:9"),
+        None,
+        OperationRegistry.kernel(),
+        0.0,
+        SimpleNamespace(have_come=lambda: False),
+        is_last=True,
+    )
+    for ports in ([8, 9], [9], []):
+        rounds.next()
+        assert list(rounds.document()["unanswered"]) == [f"http://127.0.0.1:{port}" for port in ports]
+        assert rounds.are_alone() == (len(ports) == 2)
 
 
 def test_a_worker_leaves_the_store_to_others_between_two_rounds(say, run, start):
-    """And ends in order at a signal, in whichever state; while another writes it, one round is refused."""
+    """And ends in order at a signal, in whichever state, though nobody answers it; while another writes, a round is refused."""
     digest = say.build("A", "hash")
     say.put("A", "left")
     ref = say.ask("A", digest, LEFT)["request_ref"]
-    worker = start("program", "work", "--store", "A", "--every", 600, "--json")
+    worker = start("program", "work", "--store", "A", "--every", 600, *NOBODY, "--json")
     worker.wait_for(lambda: say.requests("A")[ref]["stage"] == "done")
     worker.wait_for(lambda: not is_locked("A"))
     with open_store("A"):
@@ -238,6 +279,7 @@ def test_a_worker_leaves_the_store_to_others_between_two_rounds(say, run, start)
     say.put("A", "right")
     ended = worker.send(signal.SIGINT)
     assert (ended.code, ended.document["rounds"], ended.document["executed"]) == (0, 1, 1)
+    assert list(ended.document["unanswered"]) == NOBODY[1:]
     assert ended.err == f"{ref}: status 0 {outputs(say, 'A', ref)[0]}\n"
 
 

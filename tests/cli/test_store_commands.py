@@ -241,6 +241,7 @@ def test_a_file_is_never_overwritten_and_an_object_never_mixed_with_bytes(hello,
     run("store", "get", hello, HELLO, "-o", "mine").refusal(2)
     assert Path("mine").read_text() == "mine"
     run("store", "get", hello, HELLO, "-o", "no/such/file").refusal(2)
+    assert "error: mine/file: " in run("store", "get", hello, HELLO, "-o", "mine/file").refusal(2)
     assert "-o FILE" in run("store", "get", hello, HELLO, "--json").refusal(2)
     assert "-o FILE" in run("store", "get", hello, HELLO, "-o", "-", "--json").refusal(2)
     assert raw("store", "get", hello, HELLO, "-o", "-").stdout == b"hello"
@@ -525,6 +526,26 @@ def test_verify_names_the_record_that_is_not_what_was_written(run):
     told = run("store", "verify", "A.tw")
     assert told.code == 1
     assert "record 2" in told.out
+
+
+def test_verify_says_that_the_name_of_an_artifact_is_damaged(run):
+    """One bit of it in its row, published or not: exit 1, what mends it, and then all is well."""
+    run("store", "init", "A.tw", "--json").done()
+    for options in ([], ["--internal"]):
+        Path("more").write_text(f"more {options}")
+        ref = run("store", "put", "A.tw", "more", *options, "--json").done()["ref"]
+        db = sqlite3.connect("A.tw")
+        db.execute(f"UPDATE artifact SET ref = x'{ref[:-1]}{int(ref[-1], 16) ^ 1:x}' WHERE ref = x'{ref}'")
+        db.commit()
+        db.close()
+        ended = run("store", "verify", "A.tw", "--json")
+        assert (ended.code, ended.document["bad"]) == (1, 1)
+        assert ended.document["first_bad"]["where"] == f"artifact {ref}"
+        told = run("store", "verify", "A.tw")
+        assert told.code == 1
+        assert "tidewarp store fsck DIR --repair" in told.out
+        run("store", "fsck", "A.tw", "--repair", "--json").done()
+        assert run("store", "verify", "A.tw", "--json").done()["ok"]
 
 
 # --- a journal of a twin is a store too

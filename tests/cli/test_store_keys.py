@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from writing import put
 
 from tidewarp.codec.ed25519 import public_key_of
 
@@ -27,11 +28,6 @@ def signing_key(place):
 
 def root_key(place):
     return Path(place, "keys/root.key") if Path(place).is_dir() else Path(f"{place}.key")
-
-
-def put(run, place, text):
-    Path("file").write_text(text)
-    return run("store", "put", place, "file", "--json").done()["ref"]
 
 
 def test_a_new_store_has_its_root_key(store, run):

@@ -8,6 +8,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from writing import put
 
 from tidewarp.codec.batches import BatchItem
 from tidewarp.codec.references import Reference
@@ -25,11 +26,6 @@ def store(request, run):
     for text in ("kept", "gone"):
         put(run, request.param, text)
     return request.param
-
-
-def put(run, place, text):
-    Path("file").write_text(text)
-    return run("store", "put", place, "file", "--json").done()["ref"]
 
 
 def hide(run, place, text):

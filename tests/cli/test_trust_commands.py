@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from writing import put
 
 from tidewarp.codec.bodies import POLICY, SnapshotBody
 from tidewarp.codec.references import Reference
@@ -22,11 +23,6 @@ POINT = "03" + "00" * 31
 def keys(run):
     """Three stores, and their public keys."""
     return {place: run("store", "init", place, "--json").done()["public_key"] for place in "ABC"}
-
-
-def put(run, place, text):
-    Path("file").write_text(text)
-    return run("store", "put", place, "file", "--json").done()["ref"]
 
 
 def digest(run, place):

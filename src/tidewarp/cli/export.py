@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import errno
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from tidewarp.cli.files import beside, naming, refuse_taken
 from tidewarp.cli.values import plain
 from tidewarp.errors import MissingExtra, OperatorError
 
@@ -34,16 +33,14 @@ def export(rows: Rows, columns: Sequence[str], out: Path) -> int:
     write = _WRITERS.get(out.suffix)
     if write is None:
         raise OperatorError(str(out), "rows are exported as .csv, .jsonl or .parquet", "name such a file")
-    if out.exists():
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(out))
-    aside = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        count = write(rows, columns, aside)
-        aside.rename(out)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(error.errno, error.strerror, str(out)) from error
-    finally:
-        aside.unlink(missing_ok=True)
+    refuse_taken(out)
+    aside = beside(out)
+    with naming(out):
+        try:
+            count = write(rows, columns, aside)
+            aside.rename(out)
+        finally:
+            aside.unlink(missing_ok=True)
     return count
 
 

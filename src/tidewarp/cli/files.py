@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["refuse_taken", "write_new"]
+__all__ = ["beside", "naming", "refuse_taken", "write_new"]
 
 
 def refuse_taken(out: Path) -> None:
@@ -23,15 +24,35 @@ def write_new(out: Path, pieces: Iterable[bytes]) -> int:
         FileExistsError: there is such a file already. OSError: it cannot be written.
     """
     refuse_taken(out)
-    aside = out.with_name(f".{out.name}.{os.getpid()}")
+    aside = beside(out)
+    with naming(out):
+        file = aside.open("xb", buffering=0)
     size = 0
     try:
-        with aside.open("xb") as file:
+        with file:
             for piece in pieces:
-                size += file.write(piece)
-        aside.rename(out)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(error.errno, error.strerror, str(out)) from error
+                left = memoryview(piece)
+                while left:
+                    with naming(out):  # not the making of a piece: what that raises is about something else
+                        written = file.write(left)
+                    left = left[written:]
+                size += len(piece)
+        with naming(out):
+            aside.rename(out)
     finally:
         aside.unlink(missing_ok=True)
     return size
+
+
+def beside(out: Path) -> Path:
+    """The file of this process that becomes ``out`` once it is whole."""
+    return out.with_name(f".{out.name}.{os.getpid()}")
+
+
+@contextmanager
+def naming(out: Path) -> Iterator[None]:
+    """Let an OSError of the block be about ``out``: a full disk names no file, and a file beside it is nobody's wish."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(out)) from error

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import sqlite3
-import string
 import tempfile
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import click
 
 from tidewarp.cli.bench.kernel_options import wall_time
+from tidewarp.cli.bench.told import machine, shown
 from tidewarp.cli.frame import emit, json_option
 from tidewarp.codec import Digest
 from tidewarp.errors import MissingExtra
@@ -114,18 +110,7 @@ def measure(names: tuple[str, ...], seconds: float, module: str = "dynamic_des")
                 theirs |= figures.pop("published", {})
                 document |= figures
         document |= published.document(theirs)
-    return {**document, "digest": digest.hexdigest(), "machine": _machine()}
-
-
-def _machine() -> dict[str, Any]:
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "load": os.getloadavg()[0],
-        "simpy": metadata.version("simpy"),
-        "sqlite": sqlite3.sqlite_version,
-    }
+    return {**document, "digest": digest.hexdigest(), "machine": machine("simpy")}
 
 
 def _render(document: Mapping[str, Any]) -> object:
@@ -135,22 +120,16 @@ def _render(document: Mapping[str, Any]) -> object:
     heads = ["work", "measured", "goal", *([f"dynamic-des {published['version']}"] if published else [])]
     table = Table(*heads, title_justify="left", box=None)
     for label, form, goal in ROWS:
-        shown = _shown(form, document)
-        if shown is not None:
-            beside = [_shown(form, published) or ""] if published else []
-            table.add_row(label, shown, _shown(goal, document), *beside)
-    machine = document["machine"]
+        text = shown(form, document)
+        if text is not None:
+            beside = [shown(form, published) or ""] if published else []
+            table.add_row(label, text, shown(goal, document), *beside)
+    host = document["machine"]
     failed = [f"dynamic-des, {work}: {why}\n" for work, why in published.get("failed", {}).items()]
     missing = [] if document["published_missing"] is None else [f"{document['published_missing']}\n"]
     table.caption = (
-        f"{''.join((*missing, *failed))}digest {document['digest']}\nPython {machine['python']}, SimPy {machine['simpy']}, "
-        f"{machine['cpus']} cpus, load {machine['load']:.1f} at the end"
+        f"{''.join((*missing, *failed))}digest {document['digest']}\nPython {host['python']}, SimPy {host['simpy']}, "
+        f"{host['cpus']} cpus, load {host['load']:.1f} at the end"
     )
     table.caption_justify = "left"
     return table
-
-
-def _shown(form: str, figures: Mapping[str, Any]) -> str | None:
-    """``form`` with the figures that it names; None if one of them was not measured."""
-    names = [name for _, name, _, _ in string.Formatter().parse(form) if name]
-    return form.format_map(figures) if all(name in figures for name in names) else None

@@ -12,12 +12,12 @@ from tidewarp.cli.store.places import STORE
 from tidewarp.codec.ed25519 import is_public_key
 from tidewarp.errors import MissingExtra, OperatorError
 from tidewarp.federation.addresses import ADDRESS_RULE, parse_address
-from tidewarp.federation.shell import PullReport
+from tidewarp.federation.shell import PullReport, PushReport
 from tidewarp.federation.shell.site import Site
 from tidewarp.federation.shell.tls import Tls
 from tidewarp.store.admission import Role
 
-__all__ = ["EXIT_UNANSWERED", "check_answered", "parse_domains", "parse_key", "parse_roles", "tls_for", "tls_option"]
+__all__ = ["EXIT_UNANSWERED", "check_answered", "domains_option", "parse_key", "parse_roles", "tls_for", "tls_option"]
 
 EXIT_UNANSWERED = MissingExtra.exit_code
 
@@ -25,13 +25,23 @@ _WORD_MAX = 64
 _DIGITS = re.compile("[0-9a-f]{64}")
 
 
-def parse_domains(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[bytes, ...]:
+def _parse_domains(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[bytes, ...]:
     """Domains of 32 bytes, from their 64 digits."""
     for value in values:
         if _DIGITS.fullmatch(value) is None:
             rule = "a domain has 64 lower-case hexadecimal digits"
             raise click.BadParameter(f"{value!r:.80}: {rule}", ctx, param)
     return tuple(map(bytes.fromhex, values))
+
+
+domains_option = click.option(
+    "--domain",
+    "domains",
+    metavar="HEX",
+    callback=_parse_domains,
+    multiple=True,
+    help="Of this domain only; repeatable.",
+)
 
 
 def parse_key(ctx: click.Context, param: click.Parameter, value: str | None) -> bytes | None:
@@ -75,7 +85,7 @@ def tls_for(site: Site, url: str, file: Path | None) -> Tls | None:
     return site.tls(file, url) if file is not None or url.startswith("https:") else None
 
 
-def check_answered(report: PullReport, url: str) -> None:
+def check_answered(report: PullReport | PushReport, url: str) -> None:
     """Raise MissingExtra unless the peer has said anything."""
     if not report.answered:
         raise MissingExtra(

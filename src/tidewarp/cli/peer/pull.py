@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 from tidewarp.cli.frame import emit, json_option
-from tidewarp.cli.peer.answers import EXIT_UNANSWERED, check_answered, parse_domains, tls_for, tls_option
+from tidewarp.cli.peer.answers import check_answered, domains_option, tls_for, tls_option
+from tidewarp.cli.peer.exchanged import EXIT_REFUSED, exit_code, members_of, moved
 from tidewarp.cli.peer.met import lines_of, met_at, times_noted
 from tidewarp.cli.signals import StopSignals
 from tidewarp.cli.store.places import store_argument
@@ -21,16 +22,11 @@ from tidewarp.federation.shell.site import Site, open_site
 
 __all__ = ["command"]
 
-EXIT_REFUSED = 1
-_SHOWN_DIGITS = 12
-
 
 @click.command()
 @store_argument
 @click.argument("url")
-@click.option(
-    "--domain", "domains", metavar="HEX", callback=parse_domains, multiple=True, help="Of this domain only; repeatable."
-)
+@domains_option
 @click.option("--until", metavar="SEQ", type=click.IntRange(min=1), help="Up to this number in each domain.")
 @click.option("--max-records", metavar="N", type=click.IntRange(min=1), help="Records of all domains, at most.")
 @click.option("--follow", is_flag=True, help="Go on: pull whenever the peer has grown, until SIGINT or SIGTERM.")
@@ -67,61 +63,72 @@ def command(
     """
     if follow and (until is not None or max_records is not None):
         raise OperatorError("--follow", "a pull with a bound has an end", "leave out --until and --max-records")
-    bounds: dict[str, Any] = {"domains": domains or None, "until": until, "records_max": max_records}
-    clock, pulls, frozen = WallClock(), 1, frozenset[bytes]()
+    if follow:
+        pulled = _follow(place, url, tls_file, domains)
+    else:
+        pulled = _once(place, url, tls_file, {"domains": domains or None, "until": until, "records_max": max_records})
+    document = pulled.document()
+    emit(document, as_json, _render)
+    code = exit_code(document, is_refused=pulled.is_refused)
+    return 0 if follow and code != EXIT_REFUSED else code  # it was ended, whatever the peer said at last
+
+
+class _Pulled(NamedTuple):
+    """What came of all pulls from ``url``: their report, and which domains are frozen then; ``more`` is for the answer."""
+
+    url: str
+    report: PullReport
+    frozen: frozenset[bytes]
+    more: Mapping[str, Any]
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether there was a conflict that is no fork, or a fork that nobody has resolved since."""
+        return self.report.conflicts > len(self.report.forks) or not self.frozen.isdisjoint(self.report.forks)
+
+    def document(self) -> dict[str, Any]:
+        """The answer of the command."""
+        domains = [
+            one._replace(outcome="settled", reason="its fork is resolved by what came: pull again")
+            if one.outcome in ("frozen", "forked") and one.domain not in self.frozen
+            else one
+            for one in self.report.domains
+        ]
+        return {"peer": self.url, **members_of(self.report, domains), "ignored": self.report.ignored, **self.more}
+
+
+def _once(place: Path, url: str, tls_file: Path | None, bounds: dict[str, Any]) -> _Pulled:
+    clock = WallClock()
     with open_site(place) as site:
         tls, noted = tls_for(site, url, tls_file), times_noted(site)
-        if not follow:
-            with PeerClient(url, tls=tls, clock=clock) as client:
-                report, frozen = _pulled(site, client, clock, bounds)
-            check_answered(report, url)
-            contested = met_at(site, noted, _stopped(report))
-    if follow:
         with PeerClient(url, tls=tls, clock=clock) as client:
+            report, frozen = _pulled(site, client, clock, bounds)
+        check_answered(report, url)
+        return _Pulled(client.url, report, frozen, met_at(site, noted, _stopped(report)))
 
-            def pull_once() -> PullReport:
-                nonlocal frozen
-                try:
-                    with open_site(place) as site:  # between two pulls the store is free for others
-                        report, frozen = _pulled(site, client, clock, bounds)
-                except StoreLocked as locked:
-                    return PullReport.nothing()._replace(incomplete=str(locked))
-                return report
 
-            follower = Follower(client, pull_once, clock)
-            with StopSignals(follower.stop):
-                report = follower.run()
-            pulls = follower.pulls
-        with open_site(place, read_only=True) as site:
-            contested = met_at(site, noted, _stopped(report))
-    domains_now = [
-        one._replace(outcome="settled", reason="its fork is resolved by what came: pull again")
-        if one.outcome in ("frozen", "forked") and one.domain not in frozen
-        else one
-        for one in report.domains
-    ]
-    is_refused = report.conflicts > len(report.forks) or not frozen.isdisjoint(report.forks)
-    document = {
-        "peer": client.url,
-        "records": report.records,
-        "conflicts": report.conflicts,
-        "bytes": report.bytes,
-        "domains": [
-            {"id": one.domain, "before": one.before, "after": one.after, "outcome": one.outcome, "reason": one.reason}
-            for one in domains_now
-        ],
-        "ignored": report.ignored,
-        "absent": report.absent,
-        "incomplete": report.incomplete or None,
-        **contested,
-        "seconds": report.seconds,
-        **({"pulls": pulls, "interrupted": True} if follow else {}),
-    }
-    emit(document, as_json, _render)
-    outcomes = {one.outcome for one in domains_now}
-    if is_refused or outcomes & {"refused", "forked", "frozen", "full"}:
-        return EXIT_REFUSED
-    return EXIT_UNANSWERED if not follow and (report.incomplete or "incomplete" in outcomes) else 0
+def _follow(place: Path, url: str, tls_file: Path | None, domains: tuple[bytes, ...]) -> _Pulled:
+    """Pull whenever the peer has grown, until a signal comes; between two pulls the store is free for others."""
+    clock, frozen = WallClock(), frozenset[bytes]()
+    with open_site(place) as site:
+        tls, noted = tls_for(site, url, tls_file), times_noted(site)
+    with PeerClient(url, tls=tls, clock=clock) as client:
+
+        def pull_once() -> PullReport:
+            nonlocal frozen
+            try:
+                with open_site(place) as site:
+                    report, frozen = _pulled(site, client, clock, {"domains": domains or None})
+            except StoreLocked as locked:
+                return PullReport.nothing()._replace(incomplete=str(locked))
+            return report
+
+        follower = Follower(client, pull_once, clock)
+        with StopSignals(follower.stop):
+            report = follower.run()
+    with open_site(place, read_only=True) as site:
+        contested = met_at(site, noted, _stopped(report))
+    return _Pulled(client.url, report, frozen, {**contested, "pulls": follower.pulls, "interrupted": True})
 
 
 def _stopped(report: PullReport) -> frozenset[bytes]:
@@ -139,12 +146,7 @@ def _pulled(
 
 
 def _render(document: Mapping[str, Any]) -> str:
-    lines = [f"{document['records']:,} records, {document['bytes']:,} bytes in {document['seconds']:.2f} s"]
-    for one in document["domains"]:
-        reason = f": {one['reason']}" if one["reason"] else ""
-        lines.append(
-            f"domain {one['id'].hex()[:_SHOWN_DIGITS]} {one['outcome']} ({one['before']:,} -> {one['after']:,}){reason}"
-        )
+    lines = moved(document)
     if document["ignored"]:
         lines.append(f"{document['ignored']:,} domains were not looked at: name them with --domain")
     if document["absent"]:

@@ -9,7 +9,9 @@ from typing import Any
 import click
 
 from tidewarp.cli.frame import emit, json_option
+from tidewarp.cli.peer.exchanged import SHOWN_DIGITS
 from tidewarp.cli.store.places import store_argument
+from tidewarp.federation.ledger import Quarantined
 from tidewarp.federation.peers import Peer
 from tidewarp.federation.policy import NEWCOMER_ROLES
 from tidewarp.federation.shell.site import Site, open_site
@@ -18,7 +20,7 @@ from tidewarp.store.admission import Role
 __all__ = ["command"]
 
 _LOG_ROWS = 20
-_SHOWN_DIGITS = 12
+_REFUSED_ROWS = 20
 
 
 @click.command()
@@ -27,7 +29,8 @@ _SHOWN_DIGITS = 12
 def command(place: Path, as_json: bool) -> int:
     """Show the peers of the store DIR: their roles, how far each was pulled, what it holds, what went wrong last.
 
-    Then the end of the federation log: which records came from whom, and what became of them.
+    Then the end of the federation log: which records came from whom, and what became of them; and of the quarantine: what
+    was refused, of whom, and why.
     """
     with open_site(place, read_only=True) as site:
         (own, *_) = site.store.domains()
@@ -39,6 +42,7 @@ def command(place: Path, as_json: bool) -> int:
             "federation_log": []
             if site.ledger is None
             else [{**one._asdict(), "origin": one.origin or None} for one in site.ledger.log(_LOG_ROWS)],
+            "quarantine": [] if site.ledger is None else [*map(_refused, site.ledger.quarantined()[-_REFUSED_ROWS:])],
         }
     emit(document, as_json, _render)
     return 0
@@ -68,6 +72,10 @@ def _peer(site: Site, name: str, url: str, peer: Peer | None, errors: Mapping[st
     }
 
 
+def _refused(one: Quarantined) -> dict[str, Any]:
+    return {"peer": one.peer, "domain": one.domain or None, "reason": one.reason, "bytes": len(one.data)}
+
+
 def _roles(site: Site, peer: Peer | None) -> frozenset[Role]:
     if site.policy is None:
         return NEWCOMER_ROLES
@@ -79,10 +87,12 @@ def _render(document: Mapping[str, Any]) -> str:
     lines = [f"domain {document['domain'].hex()}", f"public key {document['public_key'].hex()}"]
     for one in document["peers"]:
         lines.append(f"peer {one['name']} {one['url'] or 'without an address'}: {', '.join(one['roles']) or 'no role'}")
-        lines += [f"  {origin[:_SHOWN_DIGITS]} up to record {seq:,}" for origin, seq in one["cursors"].items()]
-        lines += [f"  {origin[:_SHOWN_DIGITS]} holds {seq:,} records" for origin, seq in one["acked"].items()]
+        lines += [f"  {origin[:SHOWN_DIGITS]} up to record {seq:,}" for origin, seq in one["cursors"].items()]
+        lines += [f"  {origin[:SHOWN_DIGITS]} holds {seq:,} records" for origin, seq in one["acked"].items()]
         lines += [f"  last error: {one['last_error']}"] if one["last_error"] else []
     for one in document["federation_log"]:
-        origin = "-" if one["origin"] is None else one["origin"].hex()[:_SHOWN_DIGITS]
+        origin = "-" if one["origin"] is None else one["origin"].hex()[:SHOWN_DIGITS]
         lines.append(f"{one['result']} {origin} {one['first']:,} to {one['last']:,} from {one['peer']}")
+    for one in document["quarantine"]:
+        lines.append(f"in quarantine {one['bytes']:,} bytes from {one['peer']}: {one['reason']}")
     return "\n".join(lines)

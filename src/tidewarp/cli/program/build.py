@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from io import BufferedReader
 from pathlib import Path
@@ -71,8 +72,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """As ``dict``, but a key that stands there twice would silently lose a node."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
         raise ValueError(f"the key {twice!r:.80} stands twice in one object")
     return found
 
@@ -82,7 +82,11 @@ def _no_constant(text: str) -> float:
 
 
 def _read_constant(file: Path) -> bytes:
-    with BufferedReader(open_regular(file)) as stream:
+    try:
+        opened = open_regular(file)
+    except ValueError:
+        raise ProgramRefused(f"file {str(file)!r:.80}", "this is no name of a file", _ACTION) from None
+    with BufferedReader(opened) as stream:
         return stream.read(PARAMS_BYTES_MAX + 1)  # one more is too many, and the program says so
 
 

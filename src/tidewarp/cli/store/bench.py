@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import sqlite3
-import string
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +10,7 @@ from typing import Any
 import click
 
 from tidewarp.cli.bench.kernel_options import wall_time
+from tidewarp.cli.bench.told import machine, shown
 from tidewarp.cli.frame import emit, json_option
 from tidewarp.codec import Digest
 
@@ -87,17 +84,7 @@ def measure(names: tuple[str, ...], seconds: float, n: int, folder: Path | None 
                 digest.add(name.encode())
                 digest.add(found.pop("digest"))
                 document |= found
-    return {**document, "digest": digest.hexdigest(), "machine": _machine()}
-
-
-def _machine() -> dict[str, Any]:
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "load": os.getloadavg()[0],
-        "sqlite": sqlite3.sqlite_version,
-    }
+    return {**document, "digest": digest.hexdigest(), "machine": machine()}
 
 
 def _render(document: Mapping[str, Any]) -> object:
@@ -105,20 +92,14 @@ def _render(document: Mapping[str, Any]) -> object:
 
     table = Table("work", "measured", "goal", box=None)
     for label, form, goal in ROWS:
-        shown = _shown(form, document)
-        if shown is not None:
-            table.add_row(label, shown, goal)
-    machine = document["machine"]
+        text = shown(form, document)
+        if text is not None:
+            table.add_row(label, text, goal)
+    host = document["machine"]
     missing = f"{document['git_missing']}\n" if document.get("git_missing") else ""
     table.caption = (
-        f"{missing}digest {document['digest']}\nPython {machine['python']}, SQLite {machine['sqlite']}, "
-        f"{machine['cpus']} cpus, load {machine['load']:.1f} at the end"
+        f"{missing}digest {document['digest']}\nPython {host['python']}, SQLite {host['sqlite']}, "
+        f"{host['cpus']} cpus, load {host['load']:.1f} at the end"
     )
     table.caption_justify = "left"
     return table
-
-
-def _shown(form: str, figures: Mapping[str, Any]) -> str | None:
-    """The row's text; None where one of its figures was not measured."""
-    names = [name for _, name, *_ in string.Formatter().parse(form) if name]
-    return form.format(**figures) if all(figures.get(name) is not None for name in names) else None

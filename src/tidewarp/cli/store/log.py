@@ -20,6 +20,8 @@ from tidewarp.codec.bodies import ArtifactBody, Body, EdgeBody, LiftBody, Receip
 from tidewarp.errors import CodecError, NotFound, OperatorError
 from tidewarp.store import Store
 from tidewarp.store.fold.order import Place, rank
+from tidewarp.store.stamps import stamp_ns
+from tidewarp.units import TICK_MAX, format_instant
 
 __all__ = ["command"]
 
@@ -58,7 +60,8 @@ def command(
     The merge order is that of listings. It says nothing about what was before what: numbers of two domains have nothing
     to do with each other.
 
-    A record that has no effect under the policy in force says why: its domain lacks the role, or does not count.
+    A record that has no effect under the policy in force says why: its domain lacks the role, or does not count. One that
+    its writer has stamped says when it was written, by that writer's clock.
     """
     with opened_store(place, read_only=True) as store:
         snapshot = snapshot_at(store, at)
@@ -158,4 +161,12 @@ def _line(row: Mapping[str, Any]) -> str:
         told.append(row["state"])
     if row["no_effect"] is not None:
         told.append(f"no effect: {row['no_effect']}")
+    if row["hlc"]:
+        told.append(_stamped(row["hlc"]))
     return f"{domain} {row['seq']:>8} {row['kind']:<10} {' '.join(told)}"
+
+
+def _stamped(hlc: int) -> str:
+    """When a record says that it was written. Any number may have come from another site."""
+    unix_ns = stamp_ns(hlc)
+    return f"written {format_instant(unix_ns) if unix_ns <= TICK_MAX else f'at stamp {hlc}'}"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from tidewarp.clocks import Clock
 from tidewarp.errors import OperatorError
 from tidewarp.federation.shell.site import open_site
 from tidewarp.store import Store
@@ -38,9 +39,12 @@ def read_key_file(file: Path) -> bytes:
 
 
 @contextmanager
-def opened_store(place: Path, *, read_only: bool = False) -> Iterator[Store]:
-    """The store at ``place``, whose views follow the policy in force in it; one that was forked takes nothing any more."""
-    with open_site(place, read_only=read_only) as site:
+def opened_store(place: Path, *, read_only: bool = False, clock: Clock | None = None) -> Iterator[Store]:
+    """The store at ``place``, whose views follow the policy in force in it; one that was forked takes nothing any more.
+
+    With a ``clock`` each record that is written has a stamp of it.
+    """
+    with open_site(place, read_only=read_only, clock=clock) as site:
         if not read_only:
             site.check_undivided()
         yield site.store

@@ -11,6 +11,7 @@ import click
 
 from tidewarp.cli.frame import emit, json_option
 from tidewarp.cli.store.places import opened_store, store_argument
+from tidewarp.clocks import WallClock
 from tidewarp.errors import OperatorError
 
 __all__ = ["command"]
@@ -36,14 +37,15 @@ def _tag(ctx: click.Context, param: click.Parameter, value: str | None) -> int |
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True, readable=False))
 @click.option("--tag", metavar="T", callback=_tag, help="Type of the payload, a number; part of the reference.")
 @click.option("--internal", is_flag=True, help="Peers may know that it is there, and not what it is.")
+@click.option("--stamp", is_flag=True, help="Let its record say when it was written; tidewarp store log shows it.")
 @json_option
-def command(place: Path, file: Path, tag: int | None, internal: bool, as_json: bool) -> int:
+def command(place: Path, file: Path, tag: int | None, internal: bool, stamp: bool, as_json: bool) -> int:
     """Keep FILE (- is standard input) in the store DIR, and print its reference.
 
     The reference is a hash of tag and bytes: it is the same everywhere. What the store shows already is not recorded
     again. The bytes are on the disk when the reference is printed.
     """
-    with opened_store(place) as store:
+    with opened_store(place, clock=WallClock() if stamp else None) as store:
         before = store.journal.size
         ref = store.put(_standard_input() if str(file) == "-" else file, tag=tag, publish=not internal)
         info = store.info(ref)
