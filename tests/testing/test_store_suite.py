@@ -190,6 +190,11 @@ class BelievesWhatComes(MemoryStore):
             return Adopted(1, len(log.records))
 
 
+class GivesTheWholeQuota(MemoryStore):
+    def room(self):
+        return self._seen().quota_bytes
+
+
 class DropsEdges(MemoryStore):
     def edges(self, type=None, source=None, target=None):
         return super().edges(type, source)
@@ -201,6 +206,7 @@ STORE_PLANTS = [
     (KeepsHalfATransaction, "all_of_a_transaction_is_there_or_nothing", "assert"),
     (HidesForGood, "any_sequence_of_puts_gives_what_dicts_give", "assert"),
     (BelievesWhatComes, "what_does_not_continue_a_domain_is_refused_whole", "DID NOT RAISE|assert|missing"),
+    (GivesTheWholeQuota, "room_is_what_the_quota_leaves", "assert"),
     (DropsEdges, "any_sequence_of_puts_gives_what_dicts_give", "assert"),
 ]
 

@@ -7,7 +7,7 @@ faults     armed, hearing: have something happen at the n-th arrival at a stage
 sources    SourceConformance: what every source has to keep, as a class of tests to derive from; readings is its part
 redelivery  RedeliveryConformance: the same for sources that give again what was not confirmed, and count
 sinks      SinkConformance: the same for sinks
-stores     StoreConformance: the same for stores; machine and contents are its parts
+stores     StoreConformance: the same for stores; journals (JournalConformance: of a journal alone), machine, contents, domains are its parts
 kernel     cases, optimistic_options, check_parity: random models, and ways to execute them, against the sequential reference
 
 ``sources``, ``redelivery``, ``sinks``, ``stores`` and ``kernel`` are imported by their own names and need pytest and Hypothesis: ``pip install 'tidewarp[test]'``.
@@ -27,5 +27,17 @@ __all__ = ["Checked", "KillTrial", "ManualClock", "armed", "check_model", "die",
 
 # Under pytest a failed assertion of a suite shows both sides, as one of the author's own does.
 if (_pytest := sys.modules.get("pytest")) is not None:
-    for _name in ("kernel", "sources", "readings", "redelivery", "sinks", "stores", "machine", "contents"):
+    for _name in (
+        "kernel",
+        "sources",
+        "readings",
+        "redelivery",
+        "sinks",
+        "stores",
+        "journals",
+        "machine",
+        "contents",
+        "domains",
+        "artifact_machine",
+    ):
         _pytest.register_assert_rewrite(f"{__name__}.{_name}")

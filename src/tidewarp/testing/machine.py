@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from tidewarp.codec import CHECKPOINT, DIGEST, INPUT, PUBLISHED, Record, RecordHeader, genesis, record_hash, timed_body
-from tidewarp.store.contract import NAME_BYTES_MAX, Entry, Journal, Store, Written
+from tidewarp.codec.bodies import BranchBody
+from tidewarp.store.contract import NAME_BYTES_MAX, Entry, Journal, JournalHolder, Written
 from tidewarp.testing.suites import SAFETY_S, stateful, strategies
 
-__all__ = ["StoreMachine", "check_journal"]
+__all__ = ["StoreMachine", "check_journal", "entries_of"]
 
 _TIMED = strategies.builds(
     lambda kind, tick, body, flags: Entry(kind, timed_body(tick, body), flags),
@@ -38,14 +39,14 @@ class StoreMachine(stateful.RuleBasedStateMachine):
 
     _patience_s: ClassVar[float] = SAFETY_S
 
-    def __init__(self, create: Callable[[Path], Store], reopen: Callable[[Path], Store] | None) -> None:
+    def __init__(self, create: Callable[[Path], JournalHolder], reopen: Callable[[Path], JournalHolder] | None) -> None:
         super().__init__()
         self._reopen = reopen
         self._temporary = tempfile.TemporaryDirectory()
         self.folder = Path(self._temporary.name)
         self.store = create(self.folder)
-        self.entries: list[Entry] = []
-        self.positions: dict[str, bytes] = {}
+        self.entries = entries_of(self.store.journal)
+        self.positions = self.store.journal.cursors()
         self.waiting: list[tuple[Future[Written], int, int]] = []
 
     @stateful.rule(entries=_ENTRIES, cursors=_CURSORS)
@@ -122,16 +123,30 @@ class StoreMachine(stateful.RuleBasedStateMachine):
         self._temporary.cleanup()
 
 
+def entries_of(journal: Journal) -> list[Entry]:
+    """What the journal holds, without what the entries said beside their records."""
+    return [Entry(one.kind, one.body, one.header.flags) for one in journal.read()]
+
+
 def check_journal(journal: Journal, entries: Sequence[Entry]) -> None:
-    """The journal holds exactly ``entries``, chained as the format says: each header commits to body and predecessor."""
+    """The journal holds exactly ``entries``, chained as the format says: each header commits to body and predecessor.
+
+    Where a branch begins, its first record names what it continues, its domain follows from that, and its chain begins.
+    """
     records: list[Record] = list(journal.read())
-    assert [Entry(one.kind, one.body, one.header.flags) for one in records] == list(entries), (
-        "the records of the journal"
-    )
-    prev = genesis(journal.domain)
+    assert entries_of(journal) == list(entries), "the records of the journal"
+    domain = records[0].header.domain if records else journal.domain
+    prev = genesis(domain)
     for seq, (header, body) in enumerate(records, 1):
+        if header.domain != domain or (seq == 1 and header.kind == BranchBody.kind):
+            branch = BranchBody.from_bytes(body)
+            parent = branch.parent if seq == 1 else domain
+            assert branch == BranchBody(parent, seq - 1, genesis(parent) if seq == 1 else prev, branch.name), "a branch"
+            domain, prev = branch.domain, genesis(branch.domain)
         found = (header.domain, header.seq, header.prev, header.body_len)
-        assert found == (journal.domain, seq, prev, len(body)), f"header of record {seq}"
+        assert found == (domain, seq, prev, len(body)), f"header of record {seq}"
         assert RecordHeader.from_bytes(header.to_bytes()) == header
         prev = record_hash(header.to_bytes())
-    assert (journal.size, journal.head) == (len(entries), prev), "size, and hash of the last record"
+    assert (journal.domain, journal.size, journal.head) == (domain, len(entries), prev), (
+        "domain, size, hash of the last"
+    )
