@@ -69,15 +69,15 @@ class Watching(Memory):
 
 
 def model(source: Source | None, sink: Sink, **policy: Any) -> Any:
-    """An event each second."""
+    """An event each second, from the first moment on: a run has outputs, for which a sink that is down is waited for."""
 
     def build(twin: tw.Twin) -> None:
         twin.variable("a.level", int)
 
         def tick() -> Any:
             while True:
-                yield twin.env.timeout(1.0)
                 twin.publish_event("n", 1)
+                yield twin.env.timeout(1.0)
 
         twin.process(tick())
         if source is not None:
