@@ -132,7 +132,7 @@ class ArtifactMachine(stateful.RuleBasedStateMachine):
     @stateful.invariant()
     def agree(self) -> None:
         """Bytes, sizes, tags, visibility and edges are those of the dicts."""
-        view = self.store.view()
+        view, whole = self.store.view(), self.store.view(scope="all")
         for ref, one in self.payloads.items():
             assert self.store.get(ref) == one.payload
             assert self.store.get(ref, offset=2, length=100) == one.payload[2:102]
@@ -141,7 +141,7 @@ class ArtifactMachine(stateful.RuleBasedStateMachine):
             published = ref not in self.internal
             info = self.store.info(ref)
             assert info[:5] == (ref, one.tag, len(one.payload), "here", published)
-            assert info.shown == self.shown[ref] or not published
+            assert info.shown == whole.is_visible(ref)
             assert view.is_visible(ref) == self.shown[ref]
         assert self.store.has([*self.payloads, UNKNOWN]) == [True] * len(self.payloads) + [False]
         assert self.store.edges() == sorted(self.edges.items())
