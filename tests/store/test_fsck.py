@@ -24,6 +24,7 @@ from tidewarp.store import MemoryStore, Settings, SqliteStore, check_file
 from tidewarp.store.audit import audit
 from tidewarp.store.contract import Entry
 from tidewarp.store.damage import MISSING_BYTES, FsckReport
+from tidewarp.store.schema import QUARANTINED
 from tidewarp.testing.contents import Site
 
 SEED = bytes(range(32))
@@ -330,6 +331,20 @@ def test_an_internal_record_of_no_form_says_nothing(place):
     change(place, "UPDATE event SET flags = 1 - flags WHERE domain = 1 AND seq = 1")
     assert kinds(repair(place)) == {"event"}
     assert check(place).problems == ()
+
+
+@pytest.mark.parametrize("payload", [b"hidden", bytes(200_000)])
+def test_bytes_that_are_said_to_be_in_quarantine_and_are_whole(place, payload):
+    """Also of what is hidden, whose damage nobody minds."""
+    with SqliteStore(place) as store:
+        ref = store.put(payload, tag=5)
+        store.tombstone(ref)
+    change(place, f"UPDATE artifact SET state = {QUARANTINED} WHERE tag = 5")
+    assert kinds(check(place)) == {"artifact"}
+    assert kinds(repair(place)) == {"artifact"}
+    assert check(place).problems == ()
+    with SqliteStore(place) as store:
+        assert store.get(ref) == payload
 
 
 def test_the_size_of_a_domain_that_is_not_that_of_its_log(place):

@@ -337,9 +337,9 @@ class ArtifactTable:
             return io.BytesIO(data)
         return io.BufferedReader(BlockStream(self._layout(ref, no, size), size, partial(self._block, ref)))
 
-    def verify(self, ref: Reference) -> None:
-        """Read and hash an artifact, one block at a time. Raises as :meth:`get`."""
-        no, tag, size, data = self._held(ref)
+    def verify(self, ref: Reference, *, state: int = HERE) -> None:
+        """Read and hash an artifact, one block at a time, whose row is in ``state``. Raises as :meth:`get`."""
+        no, tag, size, data = self._held(ref, state)
         if data is None:
             extents = self._layout(ref, no, size)
             self._check_name(ref, tag, size, extents, (self._block(ref, extent) for extent in extents))
@@ -412,7 +412,7 @@ class ArtifactTable:
                 found[names[name]] = _Found(*row)
         return found
 
-    def _held(self, ref: Reference) -> tuple[int, Any, Any, bytes | None]:
+    def _held(self, ref: Reference, wanted: int = HERE) -> tuple[int, Any, Any, bytes | None]:
         """Number, tag, size and bytes of an artifact that is here; the bytes of a large one (None) are in blocks.
 
         Those of a small one have its name, or Corrupt is raised.
@@ -421,7 +421,7 @@ class ArtifactTable:
         if not rows:
             raise _unknown(ref)
         no, tag, size, state, data = rows[0]
-        if state != HERE:
+        if state != wanted:
             raise self._missing(ref, no, state)
         if data is not None and not _is_payload(ref, tag, size, data):
             raise _damaged(ref, "its bytes do not have its name")

@@ -144,9 +144,9 @@ class PayloadCheck:
             return False
         return True
 
-    def _is_right(self, ref: Reference) -> bool:
+    def _is_right(self, ref: Reference, state: int = HERE) -> bool:
         try:
-            self._artifacts.verify(ref)
+            self._artifacts.verify(ref, state=state)
         except (Corrupt, NotFound):
             return False
         return True
@@ -166,9 +166,10 @@ class PayloadCheck:
     # --- not here
 
     def _check_quarantined(self, no: int, ref: Reference, size: Any) -> None:
-        """It is a problem as long as anybody may want it."""
+        """It is a problem as long as anybody may want it, and if its bytes are whole."""
         self._inspection.checked["quarantined"] += 1
-        if self._derived is not None and not self._derived.is_added(ref):
+        is_whole = self._is_right(ref, QUARANTINED)
+        if not is_whole and self._derived is not None and not self._derived.is_added(ref):
             return
         is_mended = False
         if self._inspection.repairs:
@@ -177,6 +178,8 @@ class PayloadCheck:
             if not is_mended:
                 self._db.execute("UPDATE artifact SET state = ? WHERE no = ?", (QUARANTINED, no))
         rule = f"its bytes were found damaged, and are in quarantine: {_HOW_BACK}"
+        if is_whole:
+            rule = "its bytes are whole, and its row says that they are in quarantine"
         self._inspection.found("artifact", f"artifact {ref.hex()}", rule, repaired=is_mended)
 
     def _mend_state(self, no: int, ref: Reference) -> None:
