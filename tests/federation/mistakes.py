@@ -265,19 +265,19 @@ def why_bytes_are_missing_is_not_noted(patch: pytest.MonkeyPatch) -> None:
 
 def what_was_published_is_withheld(patch: pytest.MonkeyPatch) -> None:
     """Tombstones are given as headers."""
-    bare = answers._bare
+    shown = answers._shown
 
     def stub(record: Any, **options: Any) -> Any:
         is_stone = record.header.kind == TOMBSTONE
-        return bare(record._replace(state=WITHHELD, body=None) if is_stone else record, **options)
+        return shown(record._replace(state=WITHHELD, body=None) if is_stone else record, **options)
 
-    patch.setattr(answers, "_bare", stub)
+    patch.setattr(answers, "_shown", stub)
 
 
 def what_is_not_published_is_given(patch: pytest.MonkeyPatch) -> None:
     """Everybody is an auditor."""
-    bare = answers._bare
-    patch.setattr(answers, "_bare", lambda record, **options: bare(record, is_auditor=True))
+    shown = answers._shown
+    patch.setattr(answers, "_shown", lambda record, **options: shown(record, is_auditor=True))
 
 
 def an_answer_counts_as_often_as_it_comes(patch: pytest.MonkeyPatch) -> None:

@@ -116,6 +116,12 @@ def test_a_mistake_is_found(disks: Disks, mistake: Mistake, monkeypatch: pytest.
     record_property("seeds", seeds)
 
 
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda one: one.__name__)
+def test_what_a_mistake_takes_the_place_of_is_there(mistake: Mistake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By day too, so that a name that changes does not leave a mistake behind that nobody plants."""
+    mistake(monkeypatch)
+
+
 def test_there_are_twenty_mistakes_and_more() -> None:
     assert len(MISTAKES) >= 20
     assert THEMES_OF.keys() <= {one.__name__ for one in MISTAKES}
