@@ -83,3 +83,17 @@ def test_what_one_of_two_domains_still_shows_is_missed(sites):
     assert finish.absent == 1
     assert GetMissing in asked(a, b)[0]
     assert b.get(ref) == LARGE
+
+
+def test_a_branch_that_is_not_chosen_hides_nothing(sites):
+    """What hid an artifact may have been on it."""
+    a, b = sites
+    ref = a.put(LARGE)
+    a.tombstone(ref)
+    a.gc(10.0)
+    asked(a, b)
+    ledger = ledger_of(b)
+    assert ledger.lacking(10) == {}
+    with b.transaction():
+        ledger.keep_branch(list(b.records(a.domain, 1)))
+    assert ledger.lacking(10) == {ref: a.domain}

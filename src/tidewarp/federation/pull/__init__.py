@@ -11,7 +11,8 @@ What it guarantees, whatever a peer says and wherever the pull ends:
 * what is committed is the contiguous continuation of what is held, and a head that the domain signed covers it;
 * the question is always for what follows *our own prefix*: a cursor is kept as evidence, and nothing is read from it;
 * a committed record has its bytes, or a recorded reason why not: the peer does not publish, hold or keep them, which the
-  next pull from anybody asks about again, but for what all that add it have hidden, and a peer has not to give; a peer that fails for now ends the pull, and the record is not committed;
+  next pull from anybody asks about again (but for those that all who add them have hidden, once a peer has answered that
+  it has none); a peer that fails for now ends the pull, and the record is not committed;
 * where the journals do not fit, the last record that both have is searched for, never record 0 taken in its place; a fork is
   believed only with a proof that anybody can check;
 * a refusal ends its domain, a broken connection ends the pull, and neither undoes a commit.
